@@ -1,0 +1,87 @@
+import { createServer, type Server } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Config } from './config.ts';
+import { createApp } from './http/app.ts';
+import { createDb } from './ledger/db.ts';
+import { createPaymentsTable } from './ledger/payments-table.ts';
+import type { Service } from './lifecycle.ts';
+import type { Logger } from './logger.ts';
+import { createEnqueuer } from './queue/enqueuer.ts';
+import { createProducerConnection, logConnection, QUEUE_PREFIX } from './queue/payment-queue.ts';
+import { createQueueAdmin } from './queue/queue-admin.ts';
+
+/** A running API node. */
+export interface Api extends Service {
+  readonly port: number;
+}
+
+/**
+ * Starts an API node. It listens whether or not Redis and PostgreSQL are there, and serves as soon as they are.
+ * @throws the error of listening: the port is taken, or not ours to take.
+ */
+export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PREFIX): Promise<Api> {
+  const queue = { name: config.queue.name, prefix };
+  const redis = createProducerConnection(config.redis);
+  logConnection(redis, logger);
+  const db = createDb(config.database);
+  const enqueuer = createEnqueuer({ redis, queue, maxSize: config.queue.maxSize });
+  const queueAdmin = createQueueAdmin(config.redis, queue);
+  let isAccepting = true;
+  const app = createApp({
+    enqueuer,
+    queueAdmin,
+    ledger: createPaymentsTable(db),
+    config: config.http,
+    logger,
+    isAccepting: () => isAccepting,
+  });
+  const server = createServer(app);
+  // nginx keeps its connections for 60 s; the end that closes first must be nginx's, or a request meets a closed socket.
+  server.keepAliveTimeout = 65_000;
+
+  try {
+    await listen(server, config.port, config.host);
+  } catch (error) {
+    redis.disconnect();
+    throw error;
+  }
+  const { port } = server.address() as { port: number };
+  logger.info('listening', { host: config.host, port });
+
+  return {
+    port,
+    async close() {
+      isAccepting = false;
+      await drain(server);
+      await enqueuer.close();
+      await queueAdmin.close();
+      redis.disconnect();
+      await db.destroy();
+    },
+  };
+}
+
+function listen(server: Server, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+/** How long kept connections get to bring a last request, and with its answer the word that this was the last. */
+const LAST_REQUESTS_MS = 500;
+
+/**
+ * Ends a server without leaving a request unanswered: nothing new is accepted, every further answer closes its
+ * connection, and only then are the silent connections closed.
+ */
+async function drain(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.prependListener('request', (_request, response) => response.setHeader('Connection', 'close'));
+  await Promise.race([closed, sleep(LAST_REQUESTS_MS)]);
+  server.closeIdleConnections();
+  await closed;
+}

@@ -1,0 +1,117 @@
+/**
+ * Group commit: items that arrive while a flush is under way travel together in the next one.
+ *
+ * An idle batcher flushes once the event loop has read what is readable now, so that requests which arrived together
+ * share a batch, and a lone item waits for nothing. One flush runs at a time; under load the batch grows by itself to
+ * what one round trip brings in.
+ */
+export interface Batcher<Item, Result> {
+  /**
+   * Resolves with the result of this very item once the flush that carried it is done.
+   * Rejects with the item's own error, or with the flush's when the flush failed as a whole;
+   * with {@link BatcherOverflowError} when too many wait, with {@link BatcherClosedError} after `close()`.
+   */
+  add(item: Item): Promise<Result>;
+  /** Refuses new items, flushes those accepted, and resolves when the last of them is settled. May be called again. */
+  close(): Promise<void>;
+  /** Items accepted and not yet settled. */
+  readonly size: number;
+}
+
+export interface BatcherOptions<Item, Result> {
+  /**
+   * Carries out a batch of 1 to `maxItems` items. Returns a result or an Error for each, in order.
+   * When it throws or rejects, every item of the batch, and no other, is rejected with that error.
+   */
+  flush(items: readonly Item[]): Promise<readonly (Result | Error)[]>;
+  /** The largest batch. Too large: one flush blocks the server behind it; too small: a round trip for few items. */
+  maxItems: number;
+  /** Items that may wait or be under way; beyond it `add` rejects. It bounds the memory when the far side is slow. */
+  maxPending: number;
+  /** When to start a flush after the batcher was idle; tests pass their own. */
+  schedule?: (run: () => void) => void;
+}
+
+export class BatcherOverflowError extends Error {
+  override readonly name = 'BatcherOverflowError';
+}
+
+export class BatcherClosedError extends Error {
+  override readonly name = 'BatcherClosedError';
+}
+
+interface Entry<Item, Result> {
+  item: Item;
+  resolve(result: Result): void;
+  reject(error: unknown): void;
+}
+
+export function createBatcher<Item, Result>({
+  flush,
+  maxItems,
+  maxPending,
+  schedule = setImmediate,
+}: BatcherOptions<Item, Result>): Batcher<Item, Result> {
+  let waiting: Entry<Item, Result>[] = [];
+  let underWay = 0;
+  /** True from the scheduling of a flush until nothing waits any more. */
+  let active = false;
+  let closed = false;
+  let onIdle: (() => void) | undefined;
+  let idle: Promise<void> | undefined;
+
+  async function run(): Promise<void> {
+    while (waiting.length > 0) {
+      const batch = waiting.length <= maxItems ? waiting : waiting.slice(0, maxItems);
+      waiting = waiting.length <= maxItems ? [] : waiting.slice(maxItems);
+      underWay = batch.length;
+      await settle(batch);
+      underWay = 0;
+    }
+    active = false;
+    onIdle?.();
+  }
+
+  async function settle(batch: readonly Entry<Item, Result>[]): Promise<void> {
+    try {
+      const results = await flush(batch.map(({ item }) => item));
+      if (results.length !== batch.length) {
+        throw new Error(`flush returned ${results.length} results for ${batch.length} items`);
+      }
+      batch.forEach(({ resolve, reject }, index) => {
+        const result = results[index]!;
+        if (result instanceof Error) reject(result);
+        else resolve(result);
+      });
+    } catch (error) {
+      for (const { reject } of batch) reject(error);
+    }
+  }
+
+  return {
+    add(item) {
+      if (closed) return Promise.reject(new BatcherClosedError('the batcher is closed'));
+      if (waiting.length + underWay >= maxPending) {
+        return Promise.reject(new BatcherOverflowError(`${maxPending} items are waiting already`));
+      }
+      return new Promise((resolve, reject) => {
+        waiting.push({ item, resolve, reject });
+        if (active) return;
+        active = true;
+        schedule(run);
+      });
+    },
+    close() {
+      closed = true;
+      idle ??= active
+        ? new Promise((resolve) => {
+            onIdle = resolve;
+          })
+        : Promise.resolve();
+      return idle;
+    },
+    get size() {
+      return waiting.length + underWay;
+    },
+  };
+}

@@ -1,0 +1,238 @@
+import { availableParallelism } from 'node:os';
+import { bool, cleanEnv, EnvError, makeValidator, str } from 'envalid';
+
+/** One gateway, as the worker reaches it. */
+export interface GatewayConfig {
+  /** Base URL; the service appends `/payments`. */
+  readonly url: string;
+  /** Connections open to this gateway at most, per worker process. */
+  readonly poolSize: number;
+  /** How long a payment waits for a free connection before the attempt ends as `pool_timeout`. */
+  readonly poolTimeoutMs: number;
+  /** How long a request may take from its sending to the end of the answer. */
+  readonly receiveTimeoutMs: number;
+}
+
+/** Where Redis is: one server, or the nodes of a Redis Cluster. */
+export interface RedisConfig {
+  /** Username, password, database and TLS (`rediss:`) travel in the URL. */
+  readonly url: string;
+  /** Empty: a single server at `url`. Otherwise the start nodes of a cluster, and `url` only lends its credentials. */
+  readonly clusterNodes: readonly { readonly host: string; readonly port: number }[];
+}
+
+export interface DatabaseConfig {
+  readonly url: string;
+  readonly poolSize: number;
+  readonly ssl: boolean;
+}
+
+export interface FallbackConfig {
+  /** What counts as "the primary certainly never got it" and so opens the way to the fallback. */
+  readonly on: 'pool_timeout' | 'not_sent';
+  /** A payment this old, whose primary is down, goes to the fallback. Infinity: never. */
+  readonly afterMs: number;
+}
+
+/** Everything the processes are set up by. Made once by {@link loadConfig}; parts receive their slice. */
+export interface Config {
+  readonly role: 'api' | 'worker' | 'all';
+  readonly host: string;
+  readonly port: number;
+  readonly logLevel: string;
+  readonly shutdownTimeoutMs: number;
+  readonly redis: RedisConfig;
+  readonly database: DatabaseConfig;
+  readonly queue: { readonly name: string; readonly maxSize: number };
+  readonly worker: { readonly concurrency: number };
+  readonly gateways: { readonly primary: GatewayConfig; readonly fallback: GatewayConfig };
+  readonly fallback: FallbackConfig;
+  readonly http: {
+    readonly summaryRange: 'required' | 'optional';
+    readonly validatePayments: boolean;
+    readonly allowPurge: boolean;
+    readonly dashboard: { readonly user: string; readonly password: string } | undefined;
+  };
+}
+
+/** Thrown by {@link loadConfig}; `message` names every fault, one a line, without the value of a secret. */
+export class ConfigError extends Error {
+  readonly code = 'invalid_config';
+  readonly faults: readonly string[];
+  constructor(faults: readonly string[]) {
+    super(`the settings are not usable:\n${faults.map((fault) => `  ${fault}`).join('\n')}`);
+    this.name = 'ConfigError';
+    this.faults = faults;
+  }
+}
+
+const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
+
+interface IntegerRule {
+  min: number;
+  max: number;
+  /** A word that stands for "no limit". */
+  unlimited?: string;
+}
+
+function integer({ min, max, unlimited }: IntegerRule) {
+  return makeValidator<number>((input) => {
+    if (unlimited !== undefined && input === unlimited) return Number.POSITIVE_INFINITY;
+    const value = /^\d+$/.test(input) ? Number(input) : Number.NaN;
+    if (value >= min && value <= max) return value;
+    const alternative = unlimited === undefined ? '' : ` or "${unlimited}"`;
+    throw new EnvError(`must be an integer from ${min} to ${max}${alternative} (got "${input}")`);
+  });
+}
+
+function urlWith(protocols: readonly string[]) {
+  return makeValidator<string>((input) => {
+    const url = URL.parse(input);
+    if (url !== null && protocols.includes(url.protocol)) return input;
+    // The value may carry a password: it is not repeated.
+    throw new EnvError(`must be a URL starting with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`);
+  });
+}
+
+const hostPorts = makeValidator((input) =>
+  input.split(',').map((node) => {
+    const match = /^\s*(\[[0-9a-fA-F:]+\]|[^\s:]+):(\d{1,5})\s*$/.exec(node);
+    const port = Number(match?.[2]);
+    if (!match || port < 1 || port > 65535) throw new EnvError(`must be host:port[,host:port…] (got "${input}")`);
+    return { host: match[1]!.replace(/^\[|\]$/g, ''), port };
+  }),
+);
+
+const HOUR_MS = 3_600_000;
+const port = integer({ min: 1, max: 65535 });
+const milliseconds = (max: number) => integer({ min: 1, max });
+
+/**
+ * Reads and checks every setting, whatever the role, so that a wrong one shows up in the first process started.
+ * @throws ConfigError naming all faults at once.
+ */
+export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
+  const faults: string[] = [];
+  // Compose files pass unset variables on as empty ones.
+  const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const settings = cleanEnv(
+    present,
+    {
+      APP_ROLE: str({ choices: ['api', 'worker', 'all'], default: 'all' }),
+      NODE_ENV: str({ default: 'development' }),
+      HOST: str({ default: '0.0.0.0' }),
+      PORT: port({ default: 9999 }),
+      LOG_LEVEL: str({ choices: LOG_LEVELS, default: undefined }),
+      SHUTDOWN_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 10_000 }),
+
+      REDIS_URL: urlWith(['redis:', 'rediss:'])({ default: undefined }),
+      REDIS_HOST: str({ default: 'localhost' }),
+      REDIS_PORT: port({ default: 6379 }),
+      REDIS_PASSWORD: str({ default: undefined }),
+      REDIS_CLUSTER_NODES: hostPorts({ default: [] }),
+
+      DATABASE_URL: urlWith(['postgres:', 'postgresql:'])({ default: undefined }),
+      DB_HOST: str({ default: 'localhost' }),
+      DB_PORT: port({ default: 5432 }),
+      DB_USER: str({ default: 'payrelay' }),
+      DB_PASSWORD: str({ default: 'payrelay' }),
+      DB_NAME: str({ default: 'payrelay' }),
+      DB_POOL_SIZE: integer({ min: 2, max: 1000 })({ default: 5 }),
+      DB_SSL: bool({ default: false }),
+
+      PAYMENT_QUEUE_MAX_SIZE: integer({ min: 1, max: 1_000_000_000, unlimited: 'infinity' })({ default: 50_000 }),
+      PAYMENT_QUEUE_MAX_CONCURRENCY: integer({ min: 1, max: 10_000 })({ default: 2 * availableParallelism() }),
+
+      GATEWAY_PRIMARY_URL: urlWith(['http:', 'https:'])({ default: 'http://localhost:8001' }),
+      GATEWAY_FALLBACK_URL: urlWith(['http:', 'https:'])({ default: 'http://localhost:8002' }),
+      GATEWAY_POOL_SIZE: integer({ min: 1, max: 10_000 })({ default: 64 }),
+      GATEWAY_POOL_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 1000 }),
+      GATEWAY_RECEIVE_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 1000 }),
+      GATEWAY_TIMEOUT_CAP_MS: milliseconds(HOUR_MS)({ default: 1000 }),
+
+      FALLBACK_ON: str({ choices: ['pool_timeout', 'not_sent'], default: 'pool_timeout' }),
+      FALLBACK_AFTER_MS: integer({ min: 0, max: 7 * 24 * HOUR_MS, unlimited: 'never' })({
+        default: Number.POSITIVE_INFINITY,
+      }),
+
+      SUMMARY_RANGE: str({ choices: ['required', 'optional'], default: 'required' }),
+      PAYMENTS_VALIDATE: bool({ default: false }),
+      ALLOW_PURGE: bool({ default: false }),
+      DASHBOARD_USER: str({ default: undefined }),
+      DASHBOARD_PASSWORD: str({ default: undefined }),
+    },
+    {
+      reporter: ({ errors }) => {
+        for (const [name, error] of Object.entries(errors)) faults.push(`${name} ${describe(error)}`);
+      },
+    },
+  );
+
+  // A faulty setting reads as undefined here; it is reported already and must not hide the faults checked below.
+  for (const name of ['GATEWAY_POOL_TIMEOUT_MS', 'GATEWAY_RECEIVE_TIMEOUT_MS'] as const) {
+    if (settings[name] > settings.GATEWAY_TIMEOUT_CAP_MS) {
+      faults.push(
+        `${name} must not be above GATEWAY_TIMEOUT_CAP_MS (${settings[name]} > ${settings.GATEWAY_TIMEOUT_CAP_MS})`,
+      );
+    }
+  }
+  if ((settings.DASHBOARD_USER === undefined) !== (settings.DASHBOARD_PASSWORD === undefined)) {
+    faults.push('DASHBOARD_USER and DASHBOARD_PASSWORD must be set together');
+  }
+  if (faults.length > 0) throw new ConfigError(faults);
+
+  const gateway = (url: string): GatewayConfig => ({
+    url: url.replace(/\/+$/, ''),
+    poolSize: settings.GATEWAY_POOL_SIZE,
+    poolTimeoutMs: settings.GATEWAY_POOL_TIMEOUT_MS,
+    receiveTimeoutMs: settings.GATEWAY_RECEIVE_TIMEOUT_MS,
+  });
+  const { DASHBOARD_USER: user, DASHBOARD_PASSWORD: password } = settings;
+  return deepFreeze({
+    role: settings.APP_ROLE,
+    host: settings.HOST,
+    port: settings.PORT,
+    logLevel: settings.LOG_LEVEL ?? (settings.NODE_ENV === 'production' ? 'warn' : 'info'),
+    shutdownTimeoutMs: settings.SHUTDOWN_TIMEOUT_MS,
+    redis: {
+      url:
+        settings.REDIS_URL ??
+        `redis://${credentials('', settings.REDIS_PASSWORD)}${settings.REDIS_HOST}:${settings.REDIS_PORT}`,
+      clusterNodes: settings.REDIS_CLUSTER_NODES,
+    },
+    database: {
+      url:
+        settings.DATABASE_URL ??
+        `postgres://${credentials(settings.DB_USER, settings.DB_PASSWORD)}${settings.DB_HOST}:${settings.DB_PORT}/${encodeURIComponent(settings.DB_NAME)}`,
+      poolSize: settings.DB_POOL_SIZE,
+      ssl: settings.DB_SSL,
+    },
+    queue: { name: 'payments', maxSize: settings.PAYMENT_QUEUE_MAX_SIZE },
+    worker: { concurrency: settings.PAYMENT_QUEUE_MAX_CONCURRENCY },
+    gateways: { primary: gateway(settings.GATEWAY_PRIMARY_URL), fallback: gateway(settings.GATEWAY_FALLBACK_URL) },
+    fallback: { on: settings.FALLBACK_ON, afterMs: settings.FALLBACK_AFTER_MS },
+    http: {
+      summaryRange: settings.SUMMARY_RANGE,
+      validatePayments: settings.PAYMENTS_VALIDATE,
+      allowPurge: settings.ALLOW_PURGE,
+      dashboard: user !== undefined && password !== undefined ? { user, password } : undefined,
+    },
+  });
+}
+
+function describe(error: Error): string {
+  if (error.name === 'EnvMissingError') return 'is required';
+  const choices = /Value "(.*)" not in choices \[(.*)\]/.exec(error.message);
+  if (choices) return `must be one of ${choices[2]} (got "${choices[1]}")`;
+  const boolean = /Invalid bool input: "(.*)"/.exec(error.message);
+  return boolean ? `must be true or false (got "${boolean[1]}")` : error.message;
+}
+
+function credentials(user: string, password: string | undefined): string {
+  return password === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const part of Object.values(value)) if (typeof part === 'object' && part !== null) deepFreeze(part);
+  return Object.freeze(value);
+}

@@ -1,0 +1,41 @@
+/** A bounded number of places, given in the order of asking. got has no limit on the wait for a free connection. */
+export interface ConnectionPool {
+  /** True with a place, which must be given back by `release()`; false when none became free within the pool's time-out. */
+  acquire(): Promise<boolean>;
+  release(): void;
+}
+
+export function createConnectionPool({ size, timeoutMs }: { size: number; timeoutMs: number }): ConnectionPool {
+  let free = size;
+  /** A Set keeps the order of asking and forgets who has given up, both at constant cost. */
+  const waiting = new Set<() => void>();
+
+  return {
+    acquire() {
+      if (free > 0) {
+        free -= 1;
+        return Promise.resolve(true);
+      }
+      return new Promise((resolve) => {
+        const timer = setTimeout(() => {
+          waiting.delete(proceed);
+          resolve(false);
+        }, timeoutMs);
+        const proceed = () => {
+          clearTimeout(timer);
+          resolve(true);
+        };
+        waiting.add(proceed);
+      });
+    },
+    release() {
+      const [next] = waiting;
+      if (next === undefined) {
+        free += 1;
+        return;
+      }
+      waiting.delete(next);
+      next();
+    },
+  };
+}

@@ -1,0 +1,83 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import got, { type Got } from 'got';
+import type { GatewayConfig } from '../config.ts';
+import { type GatewayName, type Payment, parseAmountCents } from '../payment.ts';
+import { classifyAnswer, classifyFailure } from './classify-attempt.ts';
+import { type ConnectionPool, createConnectionPool } from './connection-pool.ts';
+import type { AttemptOutcome, Gateway, HeldPayment } from './gateway.ts';
+
+/** A gateway over HTTP with kept connections. Primary and fallback are two instances. */
+export class HttpGateway implements Gateway {
+  readonly name: GatewayName;
+  readonly #client: Got;
+  readonly #url: string;
+  readonly #agents: { readonly http: HttpAgent; readonly https: HttpsAgent };
+  readonly #pool: ConnectionPool;
+  readonly #poolTimeoutMs: number;
+
+  constructor(name: GatewayName, { url, poolSize, poolTimeoutMs, receiveTimeoutMs }: GatewayConfig) {
+    this.name = name;
+    this.#url = `${url}/payments`;
+    this.#poolTimeoutMs = poolTimeoutMs;
+    this.#pool = createConnectionPool({ size: poolSize, timeoutMs: poolTimeoutMs });
+    const agentOptions = { keepAlive: true, maxSockets: poolSize, maxFreeSockets: poolSize };
+    this.#agents = { http: new HttpAgent(agentOptions), https: new HttpsAgent(agentOptions) };
+    this.#client = got.extend({
+      agent: this.#agents,
+      timeout: { request: receiveTimeoutMs },
+      // Retrying belongs to the job, where it is visible; a redirect would send the payment to a place nobody named.
+      retry: { limit: 0 },
+      followRedirect: false,
+      throwHttpErrors: false,
+      decompress: false,
+    });
+  }
+
+  async send({ correlationId, amountCents }: Payment): Promise<AttemptOutcome> {
+    if (!(await this.#pool.acquire())) {
+      const cause = `no connection to the ${this.name} gateway became free within ${this.#poolTimeoutMs} ms`;
+      return { kind: 'not_sent', reason: 'pool_timeout', cause };
+    }
+    try {
+      const requestedAt = new Date();
+      const answer = await this.#client.post(this.#url, {
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ correlationId, amount: amountCents / 100, requestedAt: requestedAt.toISOString() }),
+      });
+      return classifyAnswer(answer, requestedAt);
+    } catch (error) {
+      return classifyFailure(error as Error);
+    } finally {
+      this.#pool.release();
+    }
+  }
+
+  async findPayment(correlationId: string): Promise<HeldPayment | undefined> {
+    if (!(await this.#pool.acquire())) return undefined;
+    try {
+      const { statusCode, body } = await this.#client.get(`${this.#url}/${correlationId}`);
+      return statusCode === 200 ? parseHeldPayment(body) : undefined;
+    } catch {
+      // Whatever stood in the way, the caller's answer is the same: ask again later.
+      return undefined;
+    } finally {
+      this.#pool.release();
+    }
+  }
+
+  close(): void {
+    this.#agents.http.destroy();
+    this.#agents.https.destroy();
+  }
+}
+
+function parseHeldPayment(body: string): HeldPayment | undefined {
+  const held: { amount?: unknown; requestedAt?: unknown } | null = JSON.parse(body);
+  const amountCents = parseAmountCents(held?.amount);
+  // A time without an offset is UTC: the gateway keeps UTC and may leave the Z away.
+  const text = String(held?.requestedAt);
+  const requestedAt = new Date(/(Z|[+-]\d\d:?\d\d)$/i.test(text) ? text : `${text}Z`);
+  if (amountCents === undefined || Number.isNaN(requestedAt.getTime())) return undefined;
+  return { amountCents, requestedAt };
+}

@@ -1,0 +1,67 @@
+import type { ErrorRequestHandler } from 'express';
+import { InvalidRequestError, LedgerUnavailableError, MethodNotAllowedError, ServiceError } from '../errors.ts';
+import { describeError, type Logger } from '../logger.ts';
+
+/** The one place that turns an error into a status and a body. */
+export function errorHandler(logger: Logger): ErrorRequestHandler {
+  const outage = createOutageLog(logger);
+
+  return (error: unknown, request, response, _next) => {
+    // A client that went away has nothing to be answered.
+    if (request.destroyed && !request.complete) return;
+    if (response.headersSent) {
+      logger.error('failed after the answer had begun', { path: request.path, cause: describeError(error) });
+      response.destroy();
+      return;
+    }
+    // What is left of the body is not waited for, so nothing else can follow on this connection.
+    if (!request.complete) response.setHeader('Connection', 'close');
+
+    if (error instanceof ServiceError) {
+      if (error.retryAfterSeconds !== undefined) response.setHeader('Retry-After', error.retryAfterSeconds);
+      if (error instanceof MethodNotAllowedError) response.setHeader('Allow', error.allow.join(', '));
+      if (error.status >= 500) outage.note(error);
+      const faults = error instanceof InvalidRequestError ? { errors: error.faults } : {};
+      response.status(error.status).json({ error: error.code, ...faults });
+      return;
+    }
+    if (error instanceof LedgerUnavailableError) {
+      outage.note(error);
+      response.status(503).setHeader('Retry-After', 1).json({ error: error.code });
+      return;
+    }
+    // Express and its router refuse some requests on their own, a malformed %-escape for one.
+    const status = (error as { status?: unknown } | undefined)?.status;
+    if (typeof status === 'number' && status >= 400 && status < 500) {
+      response.status(status).json({ error: 'invalid_request', errors: [{ param: 'path', message: 'is malformed' }] });
+      return;
+    }
+    logger.error('request failed unexpectedly', { path: request.path, cause: describeError(error) });
+    response.status(500).json({ error: 'internal_error' });
+  };
+}
+
+const OUTAGE_LOG_INTERVAL_MS = 1_000;
+
+/** During an outage every request fails in the same way: one line a second tells as much as thousands. */
+function createOutageLog(logger: Logger) {
+  const kinds = new Map<string, { nextAtMs: number; suppressed: number }>();
+  return {
+    note(error: Error & { code: string }) {
+      const kind = kinds.get(error.code) ?? { nextAtMs: 0, suppressed: 0 };
+      kinds.set(error.code, kind);
+      const nowMs = performance.now();
+      if (nowMs < kind.nextAtMs) {
+        kind.suppressed += 1;
+        return;
+      }
+      logger.warn('requests are being refused', {
+        code: error.code,
+        others: kind.suppressed,
+        cause: describeError(error),
+      });
+      kind.nextAtMs = nowMs + OUTAGE_LOG_INTERVAL_MS;
+      kind.suppressed = 0;
+    },
+  };
+}

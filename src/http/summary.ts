@@ -1,0 +1,81 @@
+import type { RequestHandler } from 'express';
+import type { Config } from '../config.ts';
+import { InvalidRequestError, LedgerUnavailableError, type ParameterFault } from '../errors.ts';
+import { EMPTY_SUMMARY, type GatewayTotals, type Summary, type SummaryRange } from '../ledger/payments-table.ts';
+import { describeError } from '../logger.ts';
+import type { AppDeps } from './app.ts';
+
+/**
+ * `GET /payments-summary`: what the ledger holds between two instants, both included. While PostgreSQL is away the answer
+ * is all zeros, marked by `X-Summary-Source: stub`: the runner of the challenge ends at anything but a 200.
+ */
+export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 'config' | 'logger'>): RequestHandler {
+  return async (request, response) => {
+    const range = parseRange(request.query, config.summaryRange);
+    const { summary, source } = await summarise(range);
+    response.setHeader('X-Summary-Source', source);
+    response.json({ default: totals(summary.default), fallback: totals(summary.fallback) });
+  };
+
+  async function summarise(range: SummaryRange): Promise<{ summary: Summary; source: 'ledger' | 'stub' }> {
+    try {
+      return { summary: await ledger.summarise(range), source: 'ledger' };
+    } catch (error) {
+      if (!(error instanceof LedgerUnavailableError)) throw error;
+      logger.warn('summary answered without the ledger', { cause: describeError(error) });
+      return { summary: EMPTY_SUMMARY, source: 'stub' };
+    }
+  }
+}
+
+/** Dividing whole cents by 100 gives the double nearest to the amount, which prints with at most two decimals. */
+function totals({ totalRequests, totalAmountCents }: GatewayTotals) {
+  return { totalRequests, totalAmount: totalAmountCents / 100 };
+}
+
+/** @throws InvalidRequestError naming every fault. Exported for its tests. */
+export function parseRange(
+  query: Readonly<Record<string, unknown>>,
+  rule: Config['http']['summaryRange'],
+): SummaryRange {
+  const faults: ParameterFault[] = [];
+  const bound = (param: 'from' | 'to'): Date | undefined => {
+    const text = query[param];
+    if (text === undefined || text === '') {
+      if (rule === 'required') faults.push({ param, message: 'is required' });
+      return undefined;
+    }
+    const instant = typeof text === 'string' ? parseInstant(text) : undefined;
+    if (instant === undefined) faults.push({ param, message: 'must be an ISO 8601 date or date-time' });
+    return instant;
+  };
+  const from = bound('from');
+  const to = bound('to');
+  if (from && to && from > to) faults.push({ param: 'from', message: 'must not be after to' });
+  if (faults.length > 0) throw new InvalidRequestError(faults);
+  return { from, to };
+}
+
+/** A space stands for the + of an offset that a client did not encode. */
+const INSTANT = /^(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?(Z|[+\- ]\d\d(?::?\d\d)?)?)?$/i;
+
+/**
+ * ISO 8601 date or date-time; a date is its 00:00, no offset means UTC. Undefined for anything else, including days that
+ * no calendar has. Fractions beyond the millisecond are cut off: the ledger keeps milliseconds.
+ */
+function parseInstant(text: string): Date | undefined {
+  const match = INSTANT.exec(text);
+  if (!match) return undefined;
+  const [, year, month, day, hour = '00', minute = '00', second = '00', fraction = '', zone = 'Z'] = match;
+  const date = `${year}-${month}-${day}`;
+  const instant = new Date(`${date}T${hour}:${minute}:${second}.${fraction.padEnd(3, '0').slice(0, 3)}${offset(zone)}`);
+  if (Number.isNaN(instant.getTime())) return undefined;
+  // Date takes 30 February for 2 March.
+  return new Date(`${date}T00:00:00Z`).toISOString().startsWith(date) ? instant : undefined;
+}
+
+function offset(zone: string): string {
+  if (zone.toUpperCase() === 'Z') return 'Z';
+  const digits = zone.slice(1).replace(':', '').padEnd(4, '0');
+  return `${zone[0] === '-' ? '-' : '+'}${digits.slice(0, 2)}:${digits.slice(2)}`;
+}

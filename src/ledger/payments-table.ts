@@ -1,0 +1,128 @@
+import type { Knex } from 'knex';
+import { LedgerUnavailableError } from '../errors.ts';
+import type { GatewayName, Payment } from '../payment.ts';
+
+/** A payment that a gateway holds, as the ledger records it. */
+export interface PaidPayment extends Payment {
+  readonly gateway: GatewayName;
+  /** What the gateway holds, not what we meant to send. */
+  readonly requestedAt: Date;
+}
+
+/** Both ends included; an absent one is open. */
+export interface SummaryRange {
+  readonly from?: Date | undefined;
+  readonly to?: Date | undefined;
+}
+
+export interface GatewayTotals {
+  readonly totalRequests: number;
+  readonly totalAmountCents: number;
+}
+
+export type Summary = Readonly<Record<GatewayName, GatewayTotals>>;
+
+/** The ledger: the only SQL of the service. */
+export interface PaymentsTable {
+  /**
+   * Records payments in one statement. One that is there already stays as it is, so repeating is harmless.
+   * @throws LedgerUnavailableError after which they may have been recorded.
+   */
+  insertPayments(payments: readonly PaidPayment[]): Promise<void>;
+  /** Which of these ids are recorded. @throws LedgerUnavailableError */
+  findRecorded(correlationIds: readonly string[]): Promise<ReadonlySet<string>>;
+  /** @throws LedgerUnavailableError */
+  summarise(range: SummaryRange): Promise<Summary>;
+  /** Empties the ledger. @throws LedgerUnavailableError */
+  purge(): Promise<void>;
+  /** Asks for an answer, whatever it is. @throws LedgerUnavailableError */
+  ping(): Promise<void>;
+}
+
+/**
+ * An answer later than this counts as none, and its connection is given up. Far above what a statement takes, even one
+ * over the whole ledger.
+ */
+const STATEMENT_TIMEOUT_MS = 2_000;
+
+/** For the probes, which are asked every few seconds and answer for the moment. */
+const PING_TIMEOUT_MS = 800;
+
+const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
+
+/** What a summary of no payments says. */
+export const EMPTY_SUMMARY: Summary = { default: NO_TOTALS, fallback: NO_TOTALS };
+
+export function createPaymentsTable(db: Knex): PaymentsTable {
+  async function query<Row>(
+    sql: string,
+    bindings: Knex.RawBinding[],
+    timeoutMs = STATEMENT_TIMEOUT_MS,
+  ): Promise<Row[]> {
+    try {
+      // knex gives up the connection of a statement that timed out, so that a hung one is never used again.
+      const { rows } = await db.raw<{ rows: Row[] }>(sql, bindings).timeout(timeoutMs);
+      return rows;
+    } catch (error) {
+      if (isUnavailable(error)) throw new LedgerUnavailableError('PostgreSQL did not answer', { cause: error });
+      throw error;
+    }
+  }
+
+  return {
+    async insertPayments(payments) {
+      await query(
+        `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)
+         SELECT * FROM unnest(?::uuid[], ?::text[], ?::bigint[], ?::timestamptz[])
+         ON CONFLICT (correlation_id) DO NOTHING`,
+        [
+          payments.map(({ correlationId }) => correlationId),
+          payments.map(({ gateway }) => gateway),
+          payments.map(({ amountCents }) => amountCents),
+          payments.map(({ requestedAt }) => requestedAt.toISOString()),
+        ],
+      );
+    },
+    async findRecorded(correlationIds) {
+      const rows = await query<{ correlation_id: string }>(
+        'SELECT correlation_id FROM payments WHERE correlation_id = ANY(?::uuid[])',
+        [[...correlationIds]],
+      );
+      return new Set(rows.map(({ correlation_id }) => correlation_id));
+    },
+    async summarise({ from, to }) {
+      const rows = await query<{ gateway: GatewayName; count: string; cents: string }>(
+        `SELECT gateway, count(*) AS count, sum(amount_cents) AS cents FROM payments
+         WHERE requested_at BETWEEN coalesce(?::timestamptz, '-infinity') AND coalesce(?::timestamptz, 'infinity')
+         GROUP BY gateway`,
+        [from?.toISOString() ?? null, to?.toISOString() ?? null],
+      );
+      const summary = { ...EMPTY_SUMMARY };
+      for (const { gateway, count, cents } of rows) {
+        summary[gateway] = { totalRequests: Number(count), totalAmountCents: Number(cents) };
+      }
+      return summary;
+    },
+    async purge() {
+      await query('TRUNCATE payments', []);
+    },
+    async ping() {
+      await query('SELECT 1', [], PING_TIMEOUT_MS);
+    },
+  };
+}
+
+/**
+ * True for faults of the way to PostgreSQL or of its state, false for faults of the statement itself.
+ *
+ * SQLSTATE classes by the PostgreSQL manual, appendix A: 08 connection, 25006 read-only (a replica), 28 login refused,
+ * 3D000 no such database, 40 rolled back, 42P01 no such table (not migrated yet), 53 out of disk, memory or connections,
+ * 55P03 lock not available, 57 stopped by an operator, 58 system (disk) error.
+ * What has no SQLSTATE never reached PostgreSQL or got no answer; a fault in our own code is a TypeError or RangeError.
+ */
+export function isUnavailable(error: unknown): boolean {
+  if (!(error instanceof Error) || error instanceof TypeError || error instanceof RangeError) return false;
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
+  const isSqlState = /^[0-9A-Z]{5}$/.test(code) && !code.startsWith('E');
+  return isSqlState ? /^(08|25006|28|3D000|40|42P01|53|55P03|57|58)/.test(code) : true;
+}

@@ -1,0 +1,100 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createBatcher } from '../batcher.ts';
+import { LedgerUnavailableError } from '../errors.ts';
+import { describeError, type Logger } from '../logger.ts';
+import type { PaidPayment, PaymentsTable } from './payments-table.ts';
+
+/** The worker's way to the ledger. Many payments share one statement; while PostgreSQL is away, everyone waits. */
+export interface Recorder {
+  /**
+   * Resolves once the payment's row is committed, however long PostgreSQL is away.
+   * @throws LedgerUnavailableError only after `giveUp()`; the payment may have been recorded.
+   */
+  record(payment: PaidPayment): Promise<void>;
+  /**
+   * Whether the payment is recorded. Waits while PostgreSQL is away: what cannot be recorded must not be paid.
+   * @throws LedgerUnavailableError once `stopLookUps()` was called.
+   */
+  isRecorded(correlationId: string): Promise<boolean>;
+  /** Ends the waiting of look-ups. Payments already made keep trying to be recorded. */
+  stopLookUps(): void;
+  /** Ends the waiting of payments as well: the process is about to end. */
+  giveUp(): void;
+  /** Refuses new work and resolves when all that was accepted is settled. */
+  close(): Promise<void>;
+}
+
+/** The pause between two tries while PostgreSQL is away: work goes on within this time of its return. */
+const RETRY_MS = 250;
+
+/** Rows of one INSERT, ids of one SELECT. Statements of this size take a few milliseconds. */
+const MAX_BATCH = 500;
+
+export function createRecorder({
+  table,
+  logger,
+  maxPending,
+}: {
+  table: Pick<PaymentsTable, 'insertPayments' | 'findRecorded'>;
+  logger: Logger;
+  /** Payments the worker may hold at once, so nothing is ever refused for want of room. */
+  maxPending: number;
+}): Recorder {
+  const noMoreLookUps = new AbortController();
+  const noMoreInserts = new AbortController();
+
+  const inserts = createBatcher<PaidPayment, undefined>({
+    maxItems: MAX_BATCH,
+    maxPending,
+    flush: (payments) => insert(payments),
+  });
+  const lookUps = createBatcher<string, boolean>({
+    maxItems: MAX_BATCH,
+    maxPending,
+    async flush(ids) {
+      const recorded = await whenAvailable(() => table.findRecorded(ids), noMoreLookUps.signal);
+      return ids.map((id) => recorded.has(id));
+    },
+  });
+
+  async function insert(payments: readonly PaidPayment[]): Promise<readonly (undefined | Error)[]> {
+    try {
+      await whenAvailable(() => table.insertPayments(payments), noMoreInserts.signal);
+      return payments.map(() => undefined);
+    } catch (error) {
+      if (error instanceof LedgerUnavailableError) throw error;
+      // PostgreSQL refused the statement: the row at fault must not hold up the others.
+      if (payments.length > 1) return (await Promise.all(payments.map((payment) => insert([payment])))).flat();
+      const [payment] = payments;
+      logger.error('a payment was made and cannot be recorded', { ...payment, cause: describeError(error) });
+      return [error instanceof Error ? error : new Error(String(error))];
+    }
+  }
+
+  /** Runs the statement until PostgreSQL answers. The batcher lets one run at a time, so the pause holds for all. */
+  async function whenAvailable<T>(statement: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        const result = await statement();
+        if (tries > 1) logger.info('the ledger is available again', { tries });
+        return result;
+      } catch (error) {
+        if (!(error instanceof LedgerUnavailableError) || signal.aborted) throw error;
+        if (tries === 1) logger.warn('the ledger is unavailable', { cause: describeError(error) });
+        await sleep(RETRY_MS, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  return {
+    async record(payment) {
+      await inserts.add(payment);
+    },
+    isRecorded: (correlationId) => lookUps.add(correlationId),
+    stopLookUps: () => noMoreLookUps.abort(),
+    giveUp: () => noMoreInserts.abort(),
+    async close() {
+      await Promise.all([inserts.close(), lookUps.close()]);
+    },
+  };
+}

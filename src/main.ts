@@ -1,0 +1,26 @@
+import { ConfigError, loadConfig } from './config.ts';
+import { type Lifecycle, runUntilSignal, type Service } from './lifecycle.ts';
+import { createLogger } from './logger.ts';
+
+/** The entry of every process: `APP_ROLE` says what it is. A role loads only its own code. */
+async function main(): Promise<void> {
+  const config = loadConfig();
+  const logger = createLogger({ level: config.logLevel, role: config.role });
+  const services: Service[] = [];
+  let lifecycle: Lifecycle | undefined;
+  if (config.role !== 'worker') {
+    const { startApi } = await import('./api.ts');
+    services.push(await startApi(config, logger));
+  }
+  if (config.role !== 'api') {
+    const { startWorker } = await import('./worker.ts');
+    services.push(startWorker(config, logger, { onStuck: (reason) => lifecycle?.shutdown(reason, 1) }));
+  }
+  lifecycle = runUntilSignal(services, { logger, shutdownTimeoutMs: config.shutdownTimeoutMs });
+}
+
+main().catch((error: unknown) => {
+  // Nothing runs yet that would have to be closed.
+  console.error(error instanceof ConfigError ? error.message : error);
+  process.exit(1);
+});

@@ -1,0 +1,96 @@
+import { Cluster, Redis, type RedisOptions } from 'ioredis';
+import type { RedisConfig } from '../config.ts';
+import { describeError, type Logger } from '../logger.ts';
+
+/** What producer and worker must agree on about the queue. */
+export interface PaymentQueueName {
+  readonly name: string;
+  /** Braces make every key of the queue hash to one slot, which Redis Cluster demands of keys used together. */
+  readonly prefix: string;
+}
+
+/** The prefix of all our keys in Redis. */
+export const QUEUE_PREFIX = '{payrelay}';
+
+/** The name every payment's job carries in the dashboard. */
+export const JOB_NAME = 'payment';
+
+/**
+ * Options stored with every job.
+ * - `attempts`: a fault must never end a payment, so the number of tries is without practical limit.
+ * - `backoff`: the worker's own strategy decides (payment-worker.ts).
+ * - `stackTraceLimit`: by default the stack of every failure piles up in the job.
+ */
+export const JOB_OPTIONS = { attempts: 1_000_000_000, backoff: { type: 'requeue' }, stackTraceLimit: 1 } as const;
+
+/** The Redis keys of a queue, by BullMQ's names. */
+export function queueKey({ name, prefix }: PaymentQueueName, type: string): string {
+  return `${prefix}:${name}:${type}`;
+}
+
+/**
+ * A reply later than this counts as none. A request waits for at most two of them, the flush under way and its own,
+ * and must be answered within a second (SPEC.md §2).
+ */
+const PRODUCER_COMMAND_TIMEOUT_MS = 450;
+
+/** A connection that has been silent for so long while an answer is due is replaced by a new one. */
+const SOCKET_TIMEOUT_MS = 5_000;
+
+/** Pauses between attempts to connect: short, because nothing else tells that Redis is back. */
+const retryStrategy = (times: number) => Math.min(times * 50, 500);
+
+/**
+ * A connection for those who must answer at once: a command fails in milliseconds while Redis is away, and within
+ * {@link PRODUCER_COMMAND_TIMEOUT_MS} while it hangs. It recovers by itself, also when Redis was absent at the start.
+ */
+export function createProducerConnection(config: RedisConfig): Redis | Cluster {
+  return connect(config, {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    // A command cut off by a lost connection has been answered 503 by the time it could be sent again.
+    autoResendUnfulfilledCommands: false,
+    commandTimeout: PRODUCER_COMMAND_TIMEOUT_MS,
+    connectTimeout: 1_000,
+    socketTimeout: SOCKET_TIMEOUT_MS,
+  });
+}
+
+/** A connection for the worker, which has nobody waiting: commands wait until Redis is back. */
+export function createWorkerConnection(config: RedisConfig): Redis | Cluster {
+  return connect(config, { maxRetriesPerRequest: null, connectTimeout: 2_000 });
+}
+
+function connect({ url, clusterNodes }: RedisConfig, options: RedisOptions): Redis | Cluster {
+  const redisOptions: RedisOptions = {
+    ...options,
+    retryStrategy,
+    // After a failover the old master answers READONLY; a new connection finds the new one.
+    reconnectOnError: (error) => error.message.startsWith('READONLY'),
+  };
+  if (clusterNodes.length === 0) return new Redis(url, redisOptions);
+  const { username, password, protocol } = new URL(url);
+  return new Cluster([...clusterNodes], {
+    clusterRetryStrategy: retryStrategy,
+    enableOfflineQueue: redisOptions.enableOfflineQueue ?? true,
+    redisOptions: {
+      ...redisOptions,
+      ...(username && { username: decodeURIComponent(username) }),
+      ...(password && { password: decodeURIComponent(password) }),
+      ...(protocol === 'rediss:' && { tls: {} }),
+    },
+  });
+}
+
+/** Says when Redis goes and when it is back, not how often it was tried meanwhile. */
+export function logConnection(redis: Redis | Cluster, logger: Logger): void {
+  let isDown = false;
+  redis.on('error', (error: Error) => {
+    if (!isDown) logger.warn('redis is unavailable', { cause: describeError(error) });
+    isDown = true;
+  });
+  redis.on('ready', () => {
+    if (isDown) logger.info('redis is available again');
+    isDown = false;
+  });
+}

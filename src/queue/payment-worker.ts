@@ -1,0 +1,171 @@
+import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
+import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
+import { describeError, type Logger } from '../logger.ts';
+import { DeadLetterError, type PaymentRun, RequeueError } from '../processing/process-payment.ts';
+import { type PaymentQueueName, queueKey } from './payment-queue.ts';
+
+/** Takes payments from the queue and sees to what becomes of their jobs. */
+export interface PaymentWorker {
+  /** Jobs this worker holds now. */
+  readonly held: number;
+  /** Jobs that have left this worker again since it started. */
+  readonly finished: number;
+  /** Takes no more jobs, and resolves when those held have ended and Redis knows it, or at the deadline. */
+  close(deadline: number): Promise<void>;
+}
+
+/**
+ * A lock that is not renewed for so long is lost, and another worker takes the job over. A killed worker's payments go on
+ * within LOCK_DURATION_MS + STALLED_INTERVAL_MS. Shorter, and a pause of the garbage collector or a crowded CPU would
+ * count as a death; that is harmless, but sends the payment twice to the same gateway.
+ */
+const LOCK_DURATION_MS = 5_000;
+const STALLED_INTERVAL_MS = 2_000;
+
+/** Dead letters kept, newest first; each is logged as well. About 1 KB apiece: they must not fill Redis. */
+const DEAD_LETTERS_KEPT = 10_000;
+
+/** The circuit, not the backoff, protects a gateway that is down; this is for single failures, and to be over soon. */
+const BACKOFF_MS = { first: 100, max: 1_000 };
+
+/** How long Redis may take, at a shutdown, to be told how the last jobs ended. */
+const FAREWELL_MS = 1_000;
+
+/**
+ * Sets or removes the mark while the run's lock is still held: KEYS job, lock; ARGV token, mark ('' removes it).
+ * BullMQ's own updates of a job do not compare the lock.
+ */
+const MARK_SCRIPT = `
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('HDEL', KEYS[1], 'progress') else redis.call('HSET', KEYS[1], 'progress', ARGV[2]) end
+return 1
+`;
+
+/** The mark is the job's progress: the client cannot write it, the dashboard shows it, and it survives a retry. */
+const FALLBACK_MARK = { gateway: 'fallback' } as const;
+
+declare module 'ioredis' {
+  interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
+    markPayment(jobKey: string, lockKey: string, token: string, mark: string): Result<number, Context>;
+  }
+}
+
+export function createPaymentWorker({
+  redis,
+  queue,
+  concurrency,
+  process,
+  logger,
+}: {
+  redis: Redis | Cluster;
+  queue: PaymentQueueName;
+  concurrency: number;
+  process: (run: PaymentRun) => Promise<void>;
+  logger: Logger;
+}): PaymentWorker {
+  redis.defineCommand('markPayment', { numberOfKeys: 2, lua: MARK_SCRIPT });
+  let held = 0;
+  let finished = 0;
+  let onNoneHeld: (() => void) | undefined;
+
+  function paymentRun(job: Job, token: string): PaymentRun {
+    const jobKey = queueKey(queue, job.id!);
+    return {
+      payload: job.data,
+      ageMs: Math.max(0, Date.now() - job.timestamp),
+      // BullMQ counts every start of a job, and every end by an ordinary error. A run that ends with an unknown attempt is
+      // requeued in the way that is not counted, and a run that died is not counted either. So the numbers match exactly
+      // while every earlier run has ended, and ended clean.
+      earlierRunsAreClean: job.attemptsStarted - 1 === job.attemptsMade,
+      isMarkedForFallback: (job.progress as Partial<typeof FALLBACK_MARK> | undefined)?.gateway === 'fallback',
+      async markForFallback(marked) {
+        const mark = marked ? JSON.stringify(FALLBACK_MARK) : '';
+        return (await redis.markPayment(jobKey, `${jobKey}:lock`, token, mark)) === 1;
+      },
+    };
+  }
+
+  async function processJob(job: Job, token: string | undefined): Promise<void> {
+    held += 1;
+    try {
+      await process(paymentRun(job, token!));
+    } catch (error) {
+      await end(job, token!, error);
+    } finally {
+      held -= 1;
+      finished += 1;
+      if (held === 0) onNoneHeld?.();
+    }
+  }
+
+  /** Turns the end of an unpaid run into what BullMQ does with the job. Always throws. */
+  async function end(job: Job, token: string, error: unknown): Promise<never> {
+    if (error instanceof DeadLetterError) {
+      logger.warn('payment became a dead letter', { jobId: job.id, reason: error.message });
+      throw new UnrecoverableError(error.message);
+    }
+    if (error instanceof RequeueError && error.isClean) throw error;
+    if (!(error instanceof RequeueError)) {
+      logger.error('processing failed unexpectedly', { jobId: job.id, cause: describeError(error) });
+    } else {
+      logger.debug('payment requeued with an open attempt', { jobId: job.id, reason: error.message });
+    }
+    await job.moveToDelayed(Date.now() + backoffMs(job.attemptsStarted, error), token);
+    throw new DelayedError(error instanceof Error ? error.message : String(error));
+  }
+
+  const worker = new Worker(queue.name, processJob, {
+    connection: redis,
+    prefix: queue.prefix,
+    concurrency,
+    lockDuration: LOCK_DURATION_MS,
+    stalledInterval: STALLED_INTERVAL_MS,
+    // A job that stalls too often would fail without being asked; a fault must never end a payment.
+    maxStalledCount: Number.MAX_SAFE_INTEGER,
+    // By default a fetch or completion that met a lost connection is tried again 15 s later.
+    runRetryDelay: 500,
+    removeOnComplete: { count: 0 },
+    removeOnFail: { count: DEAD_LETTERS_KEPT },
+    settings: { backoffStrategy: (attemptsMade, _type, error) => backoffMs(attemptsMade, error) },
+  });
+  worker.on('error', (error) => logger.warn('worker met an error', { cause: describeError(error) }));
+
+  return {
+    get held() {
+      return held;
+    },
+    get finished() {
+      return finished;
+    },
+    async close(deadline) {
+      const closed = worker.close();
+      await within(deadline, untilNoneHeld());
+      // It never resolves while Redis is away (BullMQ issue 4656); the jobs come back by their expired locks then.
+      await within(Math.min(deadline, performance.now() + FAREWELL_MS), closed);
+    },
+  };
+
+  function untilNoneHeld(): Promise<void> {
+    if (held === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      onNoneHeld = resolve;
+    });
+  }
+}
+
+/** Full jitter on the upper half, so that payments which failed together do not come back together. */
+function backoffMs(tries: number, error: unknown): number {
+  if (error instanceof RequeueError && !error.backOff) return 0;
+  const ceiling = Math.min(BACKOFF_MS.max, BACKOFF_MS.first * 2 ** Math.max(0, tries - 1));
+  return Math.round(ceiling * (0.5 + Math.random() / 2));
+}
+
+/** Resolves when the promise is settled, or at the deadline (ms as performance.now() counts). */
+async function within(deadline: number, promise: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise((resolve) => {
+    timer = setTimeout(resolve, Math.max(0, deadline - performance.now()));
+  });
+  await Promise.race([promise.catch(() => undefined), timeout]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,86 @@
+import type { Config } from './config.ts';
+import { createCircuit } from './gateways/circuit.ts';
+import { HttpGateway } from './gateways/http-gateway.ts';
+import { createDb } from './ledger/db.ts';
+import { createPaymentsTable } from './ledger/payments-table.ts';
+import { createRecorder } from './ledger/recorder.ts';
+import type { Service } from './lifecycle.ts';
+import type { Logger } from './logger.ts';
+import { processPayment } from './processing/process-payment.ts';
+import { createWorkerConnection, logConnection, QUEUE_PREFIX, queueKey } from './queue/payment-queue.ts';
+import { createPaymentWorker } from './queue/payment-worker.ts';
+import { startWatchdog } from './queue/watchdog.ts';
+
+/**
+ * Three failures in a row open a gateway's circuit: one may be a stale connection, and with a concurrency of 4, the
+ * smallest default, three come from a single look at a dead gateway.
+ */
+const FAILURE_THRESHOLD = 3;
+
+/** Work resumes within a second of a recovery (SPEC.md §4): a probe every 200 ms leaves the rest for its answer. */
+const PROBE_INTERVAL_MS = 200;
+
+/** At a shutdown, what is left of the time when payments that cannot be recorded are given up. */
+const RESERVE_MS = 2_000;
+
+/**
+ * Starts a worker. It takes payments as soon as Redis, PostgreSQL and a gateway are there.
+ * @param onStuck is called when the worker has stopped working and cannot mend itself.
+ */
+export function startWorker(
+  config: Config,
+  logger: Logger,
+  { prefix = QUEUE_PREFIX, onStuck }: { prefix?: string; onStuck: (reason: string) => void },
+): Service {
+  const queue = { name: config.queue.name, prefix };
+  const { concurrency } = config.worker;
+  const redis = createWorkerConnection(config.redis);
+  logConnection(redis, logger);
+  const db = createDb(config.database);
+  const recorder = createRecorder({ table: createPaymentsTable(db), logger, maxPending: concurrency });
+
+  const guarded = (gateway: HttpGateway) => ({
+    gateway,
+    circuit: createCircuit({
+      failureThreshold: FAILURE_THRESHOLD,
+      probeIntervalMs: PROBE_INTERVAL_MS,
+      onChange: (state) => logger.warn(`circuit ${state}`, { gateway: gateway.name }),
+    }),
+  });
+  const primary = guarded(new HttpGateway('default', config.gateways.primary));
+  const fallback = guarded(new HttpGateway('fallback', config.gateways.fallback));
+
+  const deps = { primary, fallback, recorder, policy: config.fallback, logger };
+  const worker = createPaymentWorker({
+    redis,
+    queue,
+    concurrency,
+    process: (run) => processPayment(run, deps),
+    logger,
+  });
+  const watchdog = startWatchdog({
+    worker,
+    // An operator may have paused the queue in the dashboard; then nothing is to be fetched.
+    countWaiting: async () =>
+      (await redis.hexists(queueKey(queue, 'meta'), 'paused')) === 1 ? 0 : redis.llen(queueKey(queue, 'wait')),
+    isConnected: () => redis.status === 'ready',
+    onStuck,
+  });
+  logger.info('working', { concurrency });
+
+  return {
+    async close(deadline) {
+      watchdog.stop();
+      // Whoever waits for a gateway or for the ledger hands the payment back; whoever has paid goes on to record it.
+      for (const { circuit } of [primary, fallback]) circuit.shutDown();
+      recorder.stopLookUps();
+      const giveUp = setTimeout(() => recorder.giveUp(), deadline - RESERVE_MS - performance.now());
+      await worker.close(deadline - RESERVE_MS / 2);
+      clearTimeout(giveUp);
+      await recorder.close();
+      for (const { gateway } of [primary, fallback]) gateway.close();
+      redis.disconnect();
+      await db.destroy();
+    },
+  };
+}
