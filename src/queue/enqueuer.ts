@@ -75,17 +75,7 @@ export function createEnqueuer({
       } catch (cause) {
         throw unavailable(`could not add ${jobs.length} payments to the queue`, cause);
       }
-      return codes.map((code) => {
-        switch (toEnqueueResult(code)) {
-          case 'queued':
-          case 'duplicate':
-            return undefined;
-          case 'full':
-            return full(maxSize);
-          case undefined:
-            return unavailable(`the queue answered with the unknown code ${code}`);
-        }
-      });
+      return codes.map((code) => refusal(code, maxSize));
     },
   });
 
@@ -122,8 +112,17 @@ export function createEnqueuer({
   };
 }
 
-function full(maxSize: number): QueueFullError {
-  return new QueueFullError(`the queue holds ${maxSize} payments`, { retryAfterSeconds: RETRY_AFTER_SECONDS });
+/** Why the payment with this code was not stored, or undefined when it was. */
+function refusal(code: number, maxSize: number): ServiceError | undefined {
+  switch (toEnqueueResult(code)) {
+    case 'queued':
+    case 'duplicate':
+      return undefined;
+    case 'full':
+      return new QueueFullError(`the queue holds ${maxSize} payments`, { retryAfterSeconds: RETRY_AFTER_SECONDS });
+    case undefined:
+      return unavailable(`the queue answered with the unknown code ${code}`);
+  }
 }
 
 function unavailable(message: string, cause?: unknown): QueueUnavailableError {

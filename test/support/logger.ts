@@ -1,0 +1,24 @@
+import type { Logger } from '../../src/logger.ts';
+
+export interface LogEntry {
+  readonly level: string;
+  readonly message: string;
+  readonly [field: string]: unknown;
+}
+
+/** A logger that keeps what it is told, for tests to read. */
+export function recordingLogger(): { logger: Logger; entries: LogEntry[] } {
+  const entries: LogEntry[] = [];
+  const at =
+    (level: string) =>
+    (message: string, fields: object = {}) =>
+      entries.push({ level, message, ...fields });
+  const logger = {
+    error: at('error'),
+    warn: at('warn'),
+    info: at('info'),
+    debug: at('debug'),
+    log: (level: string, message: string, fields?: object) => at(level)(message, fields),
+  };
+  return { logger: logger as unknown as Logger, entries };
+}

@@ -1,0 +1,107 @@
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { Redis } from 'ioredis';
+import { type Api, startApi } from '../../src/api.ts';
+import { type Config, loadConfig } from '../../src/config.ts';
+import { startWorker } from '../../src/worker.ts';
+import { createSimulatedGateway } from '../../tools/simulated-gateway.ts';
+import { after } from './cleanup.ts';
+import { type LogEntry, recordingLogger } from './logger.ts';
+import { freshDatabase, freshPrefix, sharedRedis } from './services.ts';
+
+export type TestEnv = Readonly<Record<string, string>>;
+
+/** A configuration over the shared services, with a database of the test's own; `env` wins. */
+export async function testConfig(env: TestEnv = {}): Promise<Config> {
+  return loadConfig({
+    HOST: '127.0.0.1',
+    REDIS_URL: env['REDIS_URL'] ?? (await sharedRedis()).url,
+    DATABASE_URL: env['DATABASE_URL'] ?? (await freshDatabase()),
+    ...env,
+  });
+}
+
+export interface TestApi {
+  readonly url: string;
+  readonly prefix: string;
+  readonly config: Config;
+  readonly entries: readonly LogEntry[];
+  readonly api: Api;
+}
+
+/** An API node in this process on a free port, closed after the test. */
+export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promise<TestApi> {
+  const config = { ...(await testConfig(env)), port: 0 };
+  const { logger, entries } = recordingLogger();
+  const api = await startApi(config, logger, prefix);
+  after(() => api.close(performance.now() + 5_000));
+  return { url: `http://127.0.0.1:${api.port}`, prefix, config, entries, api };
+}
+
+/** A worker in this process, closed after the test. */
+export async function testWorker(
+  env: TestEnv,
+  prefix = freshPrefix(),
+): Promise<{ entries: readonly LogEntry[]; close(): Promise<void> }> {
+  const { logger, entries } = recordingLogger();
+  const worker = startWorker(await testConfig(env), logger, {
+    prefix,
+    onStuck: (reason) => {
+      throw new Error(reason);
+    },
+  });
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= worker.close(performance.now() + 5_000);
+    return closing;
+  };
+  after(close);
+  return { entries, close };
+}
+
+/** A simulated gateway in this process, closed after the test. */
+export async function testGateway(options: Parameters<typeof createSimulatedGateway>[0] = {}) {
+  const gateway = createSimulatedGateway(options);
+  const { url } = await gateway.listen();
+  after(() => gateway.close());
+  return Object.assign(gateway, { url });
+}
+
+/** A plain connection to the shared Redis or another, closed after the test. */
+export async function testRedis(url?: string): Promise<Redis> {
+  const redis = new Redis(url ?? (await sharedRedis()).url);
+  after(() => redis.disconnect());
+  if (redis.status !== 'ready') await once(redis, 'ready');
+  return redis;
+}
+
+/** `POST /payments`. A string is sent as it is. */
+export function postPayment(url: string, payload: unknown = aPayment()): Promise<Response> {
+  return fetch(`${url}/payments`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: typeof payload === 'string' ? payload : JSON.stringify(payload),
+  });
+}
+
+/** A valid payload with an id of its own. */
+export function aPayment(amount = 19.9): { correlationId: string; amount: number } {
+  return { correlationId: randomUUID(), amount };
+}
+
+/**
+ * Resolves with the first value of `look` that is not undefined or false.
+ * For what nothing tells of when it happens, as a row in PostgreSQL or a job in Redis.
+ */
+export async function eventually<T>(
+  look: () => Promise<T | undefined | false> | T | undefined | false,
+  timeoutMs = 8_000,
+): Promise<T> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const value = await look();
+    if (value !== undefined && value !== false) return value;
+    if (performance.now() > deadline) throw new Error(`did not happen within ${timeoutMs} ms: ${look}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}

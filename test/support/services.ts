@@ -1,0 +1,69 @@
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import { type ManagedServer, startPostgres, startRedis } from '../../tools/servers.ts';
+import { migrate } from '../../tools/stack.ts';
+
+/**
+ * Redis and PostgreSQL that all tests share, started when the first test asks for them. Every test has its own key
+ * prefix and its own database in them. A test that stops, hangs or fills a server starts one of its own.
+ */
+let redis: Promise<ManagedServer> | undefined;
+let postgres: Promise<ManagedServer> | undefined;
+
+const TEMPLATE = 'payrelay_template';
+
+export function sharedRedis(): Promise<ManagedServer> {
+  redis ??= startRedis();
+  return redis;
+}
+
+export function sharedPostgres(): Promise<ManagedServer> {
+  postgres ??= startTestPostgres();
+  return postgres;
+}
+
+/** A PostgreSQL ready for `freshDatabase`. Nothing here survives a power loss, so nothing has to wait for the disk. */
+export async function startTestPostgres(): Promise<ManagedServer> {
+  const server = await startPostgres({ settings: { fsync: 'off' } });
+  await sql(server.url, `CREATE DATABASE ${TEMPLATE}`);
+  await migrate(databaseUrl(server, TEMPLATE));
+  return server;
+}
+
+/** A key prefix of the test's own. */
+export function freshPrefix(): string {
+  return `{test-${randomUUID()}}`;
+}
+
+/** A migrated, empty database of the test's own. */
+export async function freshDatabase(server?: ManagedServer): Promise<string> {
+  const host = server ?? (await sharedPostgres());
+  const name = `test_${randomUUID().replaceAll('-', '')}`;
+  await sql(host.url, `CREATE DATABASE ${name} TEMPLATE ${TEMPLATE}`);
+  return databaseUrl(host, name);
+}
+
+/** Runs one statement on a connection of its own. */
+export async function sql<Row extends pg.QueryResultRow>(
+  url: string,
+  text: string,
+  values: unknown[] = [],
+): Promise<Row[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    return (await client.query<Row>(text, values)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+export async function stopSharedServices(): Promise<void> {
+  for (const server of [redis, postgres]) await (await server)?.dispose();
+}
+
+function databaseUrl(server: ManagedServer, name: string): string {
+  const url = new URL(server.url);
+  url.pathname = `/${name}`;
+  return url.href;
+}
