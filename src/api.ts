@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from './config.ts';
@@ -14,6 +15,9 @@ import { createQueueAdmin } from './queue/queue-admin.ts';
 export interface Api extends Service {
   readonly port: number;
 }
+
+/** How long the start waits for a Redis that does not answer. `once` ends the wait at the first error of one that refuses. */
+const FIRST_CONNECTION_MS = 1_000;
 
 /**
  * Starts an API node. It listens whether or not Redis and PostgreSQL are there, and serves as soon as they are.
@@ -39,6 +43,8 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
   // nginx keeps its connections for 60 s; the end that closes first must be nginx's, or a request meets a closed socket.
   server.keepAliveTimeout = 65_000;
 
+  // With Redis there, the first request must not come before the connection; without it, the API serves all the same.
+  await Promise.race([once(redis, 'ready').catch(() => undefined), sleep(FIRST_CONNECTION_MS, undefined, { ref: false })]);
   try {
     await listen(server, config.port, config.host);
   } catch (error) {

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import nock from 'nock';
 import { cleanUp } from './cleanup.ts';
 import { stopSharedServices } from './services.ts';
@@ -9,11 +10,17 @@ export const mochaHooks = {
     await cleanUp();
     const unused = nock.isActive() ? nock.pendingMocks() : [];
     nock.cleanAll();
-    const listening = process.getActiveResourcesInfo().filter((resource) => resource === 'TCPServerWrap');
+    // A closed server leaves the list only some turns later.
+    for (let turn = 0; turn < 5 && countServers() > 0; turn += 1) await setImmediate();
+    const listening = countServers();
     if (unused.length > 0) throw new Error(`the test left interceptors unused: ${unused.join(', ')}`);
-    if (listening.length > 0) throw new Error(`the test left ${listening.length} server(s) listening`);
+    if (listening > 0) throw new Error(`the test left ${listening} server(s) listening`);
   },
   async afterAll(): Promise<void> {
     await stopSharedServices();
   },
 };
+
+function countServers(): number {
+  return process.getActiveResourcesInfo().filter((resource) => resource === 'TCPServerWrap').length;
+}

@@ -1,0 +1,90 @@
+import pg from 'pg';
+import type { GatewayName } from '../src/payment.ts';
+
+/** A payment as one of the books holds it. */
+export interface BookEntry {
+  readonly amountCents: number;
+  /** ISO UTC with milliseconds. */
+  readonly requestedAt: string;
+}
+
+export type Book = ReadonlyMap<string, BookEntry>;
+
+/** Everything the four guarantees (README, "Guarantees") are checked on. */
+export interface Books {
+  /** Ids answered 2xx. */
+  readonly accepted: ReadonlySet<string>;
+  /** Ids whose answer the client never saw, or was 503 `queue_unavailable`: they may be paid or not. */
+  readonly unknown: ReadonlySet<string>;
+  /** Ids whose payload was invalid: never to be paid. */
+  readonly deadLetters: ReadonlySet<string>;
+  readonly gateways: Readonly<Record<GatewayName, Book>>;
+  readonly ledger: Readonly<Record<GatewayName, Book>>;
+}
+
+/** The ids that break a guarantee, by guarantee. All empty: the promise was kept. */
+export interface Breaches {
+  /** Accepted, valid, and held by no gateway. */
+  readonly lost: readonly string[];
+  /** Held by both gateways. */
+  readonly paidTwice: readonly string[];
+  /** Held by a gateway and not in the ledger for it, or there with another amount or requestedAt. */
+  readonly unrecorded: readonly string[];
+  /** In the ledger for a gateway that does not hold it. */
+  readonly unpaid: readonly string[];
+  /** Held by a gateway though nobody can have asked for it. */
+  readonly phantom: readonly string[];
+}
+
+/** Compares sets of ids, amounts and times, not counts. */
+export function audit({ accepted, unknown, deadLetters, gateways, ledger }: Books): Breaches {
+  const names: GatewayName[] = ['default', 'fallback'];
+  const paid = new Set(names.flatMap((name) => [...gateways[name].keys()]));
+  const same = (a: BookEntry | undefined, b: BookEntry) =>
+    a !== undefined && a.amountCents === b.amountCents && a.requestedAt === b.requestedAt;
+  return {
+    lost: [...accepted].filter((id) => !paid.has(id) && !deadLetters.has(id)),
+    paidTwice: [...gateways.default.keys()].filter((id) => gateways.fallback.has(id)),
+    unrecorded: names.flatMap((name) =>
+      [...gateways[name]].filter(([id, entry]) => !same(ledger[name].get(id), entry)).map(([id]) => id),
+    ),
+    unpaid: names.flatMap((name) => [...ledger[name].keys()].filter((id) => !gateways[name].has(id))),
+    phantom: [...paid].filter((id) => !accepted.has(id) && !unknown.has(id)),
+  };
+}
+
+/** Whether any guarantee is broken. */
+export function isBreached(breaches: Breaches): boolean {
+  return Object.values(breaches).some((ids) => ids.length > 0);
+}
+
+/** All that a simulated gateway holds. */
+export async function readGateway(url: string): Promise<Book> {
+  const response = await fetch(`${url}/admin/payments`, { headers: { 'X-Rinha-Token': '123' } });
+  if (!response.ok) throw new Error(`${url}/admin/payments answered ${response.status}`);
+  const payments = (await response.json()) as { correlationId: string; amount: number; requestedAt: string }[];
+  return new Map(
+    payments.map(({ correlationId, amount, requestedAt }) => [
+      correlationId,
+      { amountCents: Math.round(amount * 100), requestedAt },
+    ]),
+  );
+}
+
+/** All that the ledger holds. */
+export async function readLedger(databaseUrl: string): Promise<Record<GatewayName, Book>> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  try {
+    const { rows } = await client.query<{ id: string; gateway: GatewayName; cents: string; at: Date }>(
+      'SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM payments',
+    );
+    const books = { default: new Map<string, BookEntry>(), fallback: new Map<string, BookEntry>() };
+    for (const { id, gateway, cents, at } of rows) {
+      books[gateway].set(id, { amountCents: Number(cents), requestedAt: at.toISOString() });
+    }
+    return books;
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,32 @@
+import { start } from 'node:repl';
+import { loadConfig } from '../src/config.ts';
+import { HttpGateway } from '../src/gateways/http-gateway.ts';
+import { createDb } from '../src/ledger/db.ts';
+import { createPaymentsTable } from '../src/ledger/payments-table.ts';
+import { QUEUE_PREFIX } from '../src/queue/payment-queue.ts';
+import { createQueueAdmin } from '../src/queue/queue-admin.ts';
+
+/** `npm run console`: a REPL on the services that the settings name. */
+const config = loadConfig();
+const db = createDb(config.database);
+const queueAdmin = createQueueAdmin(config.redis, { name: config.queue.name, prefix: QUEUE_PREFIX });
+
+console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; await works. For example:');
+console.log('  await queue.getJobCounts()');
+console.log('  await ledger.summarise({})');
+console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
+
+const repl = start({ prompt: 'payrelay> ' });
+Object.assign(repl.context, {
+  config,
+  db,
+  queue: await queueAdmin.queue(),
+  ledger: createPaymentsTable(db),
+  primary: new HttpGateway('default', config.gateways.primary),
+  fallback: new HttpGateway('fallback', config.gateways.fallback),
+});
+repl.on('exit', async () => {
+  await queueAdmin.close();
+  await db.destroy();
+  process.exit(0);
+});

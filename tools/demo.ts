@@ -1,0 +1,179 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { audit, isBreached, readGateway, readLedger } from './audit.ts';
+import { createLoad, percentile } from './load.ts';
+import { freePort } from './servers.ts';
+import { type Stack, startStack } from './stack.ts';
+
+/**
+ * `make demo`: the scenario of the Rinha de Backend 2025 at a third of its time and a fifth of its users, and then the
+ * verdict. Source of the stages: the challenge's rinha-test/rinha.js.
+ */
+const SECONDS = 20;
+const USERS = 110;
+
+interface Stage {
+  readonly atSeconds: number;
+  readonly what: string;
+  readonly primary: { readonly delayMs: number; readonly failure: boolean };
+  readonly fallback: { readonly delayMs: number; readonly failure: boolean };
+}
+
+const well = { delayMs: 0, failure: false };
+const STAGES: readonly Stage[] = [
+  { atSeconds: 0, what: 'both well', primary: well, fallback: well },
+  { atSeconds: 3, what: 'primary slow', primary: { delayMs: 100, failure: false }, fallback: well },
+  { atSeconds: 7, what: 'primary down', primary: { delayMs: 100, failure: true }, fallback: well },
+  {
+    atSeconds: 10,
+    what: 'both down',
+    primary: { delayMs: 2_000, failure: true },
+    fallback: { delayMs: 1_000, failure: true },
+  },
+  {
+    atSeconds: 13,
+    what: 'both well again',
+    primary: { delayMs: 20, failure: false },
+    fallback: { delayMs: 20, failure: false },
+  },
+  { atSeconds: 17, what: 'fallback slow', primary: well, fallback: { delayMs: 5_000, failure: false } },
+];
+
+async function main(): Promise<number> {
+  console.log('Starting Payrelay');
+  const stack = await startStack({
+    apiPorts: [await freePort(), await freePort()],
+    workers: 1,
+    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' },
+    say: (line) => console.log(`  ${line}`),
+  });
+  const stop = async (code: number) => {
+    await stack.stop();
+    process.exit(code);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(130));
+  try {
+    return await play(stack);
+  } finally {
+    await stack.stop();
+  }
+}
+
+async function play(stack: Stack): Promise<number> {
+  const load = createLoad({ urls: stack.apis.map(({ url }) => url!), amount: 19.9 });
+  const startedAt = performance.now();
+  const seconds = () => (performance.now() - startedAt) / 1000;
+  let stage = STAGES[0]!;
+
+  console.log(`\nThe Rinha scenario in ${SECONDS} s, up to ${USERS} users`);
+  const stages = (async () => {
+    for (const next of STAGES) {
+      await sleep(Math.max(0, (next.atSeconds - seconds()) * 1000));
+      stage = next;
+      await Promise.all([configure(stack.primary.url!, next.primary), configure(stack.fallback.url!, next.fallback)]);
+    }
+  })();
+  // Each user posts, then thinks for a second, as in the challenge; they come one by one.
+  const users = Array.from({ length: USERS }, async (_, index) => {
+    await sleep((index / USERS) * SECONDS * 1000);
+    while (seconds() < SECONDS) {
+      await load.post();
+      await sleep(1_000);
+    }
+  });
+  const progress = setInterval(() => showProgress(), 250);
+  const showProgress = async () => {
+    // A line of the progress may fail to come about; the next one follows in a moment.
+    const looks = await Promise.all([totals(stack.primary.url!), totals(stack.fallback.url!), queued(stack)]).catch(
+      () => undefined,
+    );
+    if (!looks) return;
+    const [primary, fallback, queue] = looks;
+    const line = `${seconds().toFixed(0).padStart(3)} s  ${stage.what.padEnd(16)} accepted ${load.report.accepted.size}  primary ${primary}  fallback ${fallback}  queued ${queue.queue_size}  in flight ${queue.in_flight}`;
+    if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${line}`);
+    else if (Math.round(seconds() * 4) % 8 === 0) console.log(line);
+  };
+  await Promise.all([stages, ...users]);
+  load.close();
+  const drainedInMs = await drain(stack, load.report.accepted.size);
+  clearInterval(progress);
+  await showProgress();
+  return verdict(stack, load.report, drainedInMs);
+}
+
+/** Waits until the gateways hold as many payments as were accepted, up to the 60 s that the first guarantee gives. */
+async function drain(stack: Stack, accepted: number): Promise<number> {
+  const startedAt = performance.now();
+  while (performance.now() - startedAt < 60_000) {
+    const [primary, fallback] = await Promise.all([totals(stack.primary.url!), totals(stack.fallback.url!)]);
+    const queue = await queued(stack);
+    if (primary + fallback >= accepted && queue.queue_size + queue.in_flight === 0) break;
+    await sleep(100);
+  }
+  return performance.now() - startedAt;
+}
+
+async function verdict(
+  stack: Stack,
+  report: ReturnType<typeof createLoad>['report'],
+  drainedInMs: number,
+): Promise<number> {
+  const [primary, fallback, ledger] = await Promise.all([
+    readGateway(stack.primary.url!),
+    readGateway(stack.fallback.url!),
+    readLedger(stack.databaseUrl),
+  ]);
+  const breaches = audit({
+    accepted: report.accepted,
+    unknown: report.unknown,
+    deadLetters: new Set(),
+    gateways: { default: primary, fallback },
+    ledger,
+  });
+  const rows: [string, string | number][] = [
+    ['accepted', report.accepted.size],
+    ['paid at the primary', primary.size],
+    ['paid at the fallback', fallback.size],
+    ['unpaid', breaches.lost.length],
+    ['paid twice', breaches.paidTwice.length],
+    ['unrecorded', breaches.unrecorded.length + breaches.unpaid.length],
+    ['p99 of the answers', `${percentile(report.latenciesMs, 0.99).toFixed(1)} ms`],
+    ['drained after the end in', `${drainedInMs.toFixed(0)} ms`],
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  console.log(`\n\n${rows.map(([name, value]) => `  ${name.padEnd(width)}  ${String(value).padStart(9)}`).join('\n')}`);
+  const isKept = !isBreached(breaches);
+  console.log(
+    isKept
+      ? '\nVerdict: every accepted payment was paid once and recorded.'
+      : `\nVerdict: BREACH ${JSON.stringify(breaches, null, 2)}`,
+  );
+  return isKept ? 0 : 1;
+}
+
+async function configure(url: string, { delayMs, failure }: Stage['primary']): Promise<void> {
+  const put = (what: string, body: object) =>
+    fetch(`${url}/admin/configurations/${what}`, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json', 'X-Rinha-Token': '123' },
+      body: JSON.stringify(body),
+    });
+  await Promise.all([put('delay', { delay: delayMs }), put('failure', { failure })]);
+}
+
+async function queued(stack: Stack): Promise<{ queue_size: number; in_flight: number }> {
+  const response = await fetch(`${stack.apis[0]!.url}/health`);
+  return ((await response.json()) as { queue: { queue_size: number; in_flight: number } }).queue;
+}
+
+async function totals(url: string): Promise<number> {
+  const response = await fetch(`${url}/admin/payments-summary`, { headers: { 'X-Rinha-Token': '123' } });
+  return ((await response.json()) as { totalRequests: number }).totalRequests;
+}
+
+main().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    console.error((error as Error).message);
+    process.exit(1);
+  },
+);

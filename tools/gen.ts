@@ -1,0 +1,71 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** `npm run gen -- <area/name> [--no-test]`: a module and its test, in the house style. Never overwrites a file. */
+const projectDir = fileURLToPath(new URL('..', import.meta.url));
+const args = process.argv.slice(2);
+const paths = args.filter((arg) => !arg.startsWith('--'));
+const unknownFlags = args.filter((arg) => arg.startsWith('--') && arg !== '--no-test');
+const [path] = paths;
+
+if (
+  path === undefined ||
+  paths.length !== 1 ||
+  unknownFlags.length > 0 ||
+  !/^([a-z][a-z0-9-]*\/)*[a-z][a-z0-9-]*$/.test(path)
+) {
+  console.error('usage: npm run gen -- <area/name> [--no-test]     for example: npm run gen -- gateways/rate-limit');
+  console.error('area and name are in kebab-case, without .ts');
+  process.exit(2);
+}
+
+const name = basename(path).replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+const type = name[0]!.toUpperCase() + name.slice(1);
+const source = join(projectDir, 'src', `${path}.ts`);
+const test = join(projectDir, 'test/unit', `${path}.test.ts`);
+const files: [string, string][] = [
+  [
+    source,
+    `/** What it promises, and how it fails. */
+export interface ${type} {
+  /** Ends it. May be called again. */
+  close(): Promise<void>;
+}
+
+export function create${type}(): ${type} {
+  return {
+    async close() {},
+  };
+}
+`,
+  ],
+];
+if (!args.includes('--no-test')) {
+  files.push([
+    test,
+    `import { expect } from 'chai';
+import { create${type} } from '${relative(dirname(test), source).replaceAll('\\\\', '/')}';
+
+describe('create${type}', () => {
+  it('can be closed twice', async () => {
+    const ${name} = create${type}();
+    await ${name}.close();
+    expect(await ${name}.close()).to.equal(undefined);
+  });
+});
+`,
+  ]);
+}
+
+for (const [file, content] of files) {
+  mkdirSync(dirname(file), { recursive: true });
+  try {
+    writeFileSync(file, content, { flag: 'wx' });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    console.error(`${relative(projectDir, file)} is there already`);
+    process.exit(1);
+  }
+  console.log(`created ${relative(projectDir, file)}`);
+}

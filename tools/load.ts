@@ -1,0 +1,84 @@
+import { randomUUID } from 'node:crypto';
+import { Agent, request } from 'node:http';
+
+/** What became of the payments that a load generator posted. */
+export interface LoadReport {
+  /** Ids answered 2xx. */
+  readonly accepted: Set<string>;
+  /** Ids whose answer never came, or was 503 `queue_unavailable`. */
+  readonly unknown: Set<string>;
+  /** Answers by status. */
+  readonly statuses: Map<number, number>;
+  /** Of every answer, in ms. */
+  readonly latenciesMs: number[];
+}
+
+export interface LoadOptions {
+  readonly urls: readonly string[];
+  readonly amount: number;
+  /** Longer than any contractual answer: what takes longer counts as unknown. */
+  readonly timeoutMs?: number;
+}
+
+export interface Load {
+  readonly report: LoadReport;
+  /** Posts one payment. Never rejects. An id of one's own may be posted again and again. */
+  post(correlationId?: string): Promise<number | undefined>;
+  close(): void;
+}
+
+/** A client over kept connections that keeps account of every id. */
+export function createLoad({ urls, amount, timeoutMs = 5_000 }: LoadOptions): Load {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1_000 });
+  const targets = urls.map((url) => new URL('/payments', url));
+  const report: LoadReport = { accepted: new Set(), unknown: new Set(), statuses: new Map(), latenciesMs: [] };
+  let posted = 0;
+
+  function send(correlationId: string): Promise<{ status: number; body: string } | undefined> {
+    const body = JSON.stringify({ correlationId, amount });
+    const { hostname, port, pathname } = targets[posted++ % targets.length]!;
+    return new Promise((resolve) => {
+      const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
+      const outgoing = request(
+        { hostname, port, path: pathname, method: 'POST', agent, headers, timeout: timeoutMs },
+        (response) => {
+          let text = '';
+          response.setEncoding('utf8');
+          response.on('data', (chunk: string) => {
+            text += chunk;
+          });
+          response.on('end', () => resolve({ status: response.statusCode!, body: text }));
+          response.on('error', () => resolve(undefined));
+        },
+      );
+      outgoing.on('timeout', () => outgoing.destroy());
+      outgoing.on('error', () => resolve(undefined));
+      outgoing.end(body);
+    });
+  }
+
+  return {
+    report,
+    async post(correlationId = randomUUID()) {
+      const startedAt = performance.now();
+      const answer = await send(correlationId);
+      if (answer) {
+        report.latenciesMs.push(performance.now() - startedAt);
+        report.statuses.set(answer.status, (report.statuses.get(answer.status) ?? 0) + 1);
+      }
+      if (answer && answer.status >= 200 && answer.status < 300) report.accepted.add(correlationId);
+      else if (!answer || answer.body.includes('queue_unavailable') || answer.status >= 500) {
+        // A full queue is the one refusal that is certain.
+        if (!answer?.body.includes('queue_full')) report.unknown.add(correlationId);
+      }
+      return answer?.status;
+    },
+    close: () => agent.destroy(),
+  };
+}
+
+/** The value below which the given share (0 to 1) of the values lies; NaN for none. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+}
