@@ -44,7 +44,10 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
   server.keepAliveTimeout = 65_000;
 
   // With Redis there, the first request must not come before the connection; without it, the API serves all the same.
-  await Promise.race([once(redis, 'ready').catch(() => undefined), sleep(FIRST_CONNECTION_MS, undefined, { ref: false })]);
+  await Promise.race([
+    once(redis, 'ready').catch(() => undefined),
+    sleep(FIRST_CONNECTION_MS, undefined, { ref: false }),
+  ]);
   try {
     await listen(server, config.port, config.host);
   } catch (error) {

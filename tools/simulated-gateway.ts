@@ -10,7 +10,9 @@
  *
  * Where it is stricter: an absent id, an amount that is not above zero or a wrong requestedAt is answered 400 (the
  * official one stores an all-zero id or a negative amount). Where it is laxer: any Content-Type is read as JSON, and a
- * path id that is no UUID is simply not found. `GET /admin/payments` is ours alone.
+ * path id that is no UUID is simply not found. requestedAt is returned with three decimals and Z; by its source the
+ * official one reads a column without time zone and so leaves the Z away: read a missing offset as UTC.
+ * `GET /admin/payments` is ours alone.
  */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type OutgoingHttpHeaders, type ServerResponse } from 'node:http';
@@ -525,7 +527,6 @@ function waitInLine(queue: Set<() => void>, res: ServerResponse, run: () => void
   };
   const turn = () => {
     queue.delete(turn);
-    res.off('close', leave);
     run();
   };
   queue.add(turn);

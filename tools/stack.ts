@@ -21,7 +21,8 @@ export interface ServiceProcess {
   readonly url: string | undefined;
   readonly pid: number;
   readonly exited: Promise<number | null>;
-  start(): Promise<void>;
+  /** Starts it again after its end; `env` is added to its environment for this start. */
+  start(env?: Readonly<Record<string, string>>): Promise<void>;
   /** Sends SIGTERM and resolves with the exit code. */
   stop(): Promise<number | null>;
   kill(): Promise<void>;
@@ -43,12 +44,12 @@ export async function startService(options: ServiceOptions): Promise<ServiceProc
   const { name, script, env, port, readyWhen, onLine, nodeArgs = [] } = options;
   let current: StartedProcess;
 
-  async function start(): Promise<void> {
+  async function start(extraEnv: Readonly<Record<string, string>> = {}): Promise<void> {
     current = await startProcess({
       command: process.execPath,
       args: [...nodeArgs, join(projectDir, script)],
       cwd: projectDir,
-      env: { PATH: process.env['PATH'], ...env, ...(port !== undefined && { PORT: String(port) }) },
+      env: { PATH: process.env['PATH'], ...env, ...(port !== undefined && { PORT: String(port) }), ...extraEnv },
       readyWhen,
       onLine,
     });
@@ -110,6 +111,10 @@ export interface StackOptions {
   /** For API and workers. */
   env?: Readonly<Record<string, string>>;
   redisArgs?: readonly string[];
+  /** Puts something, a faulty network for one, between the services and a server: gets its port and gives the one to use. */
+  through?: (server: 'redis' | 'postgres' | 'primary' | 'fallback', port: number) => Promise<number>;
+  /** Arguments for the Node of API and workers. */
+  nodeArgs?: readonly string[];
   /** Services that are there already; nothing is started for them. */
   redisUrl?: string | undefined;
   databaseUrl?: string | undefined;
@@ -135,7 +140,15 @@ export interface Stack {
 
 /** Starts everything, in order of need. When one part fails, those already started are stopped. */
 export async function startStack(options: StackOptions): Promise<Stack> {
-  const { apiPorts, workers, env = {}, say = () => {}, onLine } = options;
+  const {
+    apiPorts,
+    workers,
+    env = {},
+    say = () => {},
+    onLine,
+    nodeArgs = [],
+    through = async (_, port) => port,
+  } = options;
   const stops: (() => Promise<unknown>)[] = [];
   let stopping: Promise<void> | undefined;
   const stop = () => {
@@ -171,14 +184,19 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     stops.push(fallback.stop);
     say(`gateways     primary ${primary.url}, fallback ${fallback.url} (simulated)`);
 
+    const route = async (server: Parameters<typeof through>[0], url: string) => {
+      const routed = new URL(url);
+      routed.port = String(await through(server, Number(routed.port)));
+      return routed.href;
+    };
     const serviceEnv = {
       NODE_ENV: 'production',
       LOG_LEVEL: 'info',
       HOST: '127.0.0.1',
-      REDIS_URL: redisUrl,
-      DATABASE_URL: databaseUrl,
-      GATEWAY_PRIMARY_URL: primary.url!,
-      GATEWAY_FALLBACK_URL: fallback.url!,
+      REDIS_URL: await route('redis', redisUrl),
+      DATABASE_URL: await route('postgres', databaseUrl),
+      GATEWAY_PRIMARY_URL: await route('primary', primary.url!),
+      GATEWAY_FALLBACK_URL: await route('fallback', fallback.url!),
       ...env,
     };
     const started = (name: string, role: 'api' | 'worker', port?: number) =>
@@ -189,6 +207,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         ...(port !== undefined && { port }),
         readyWhen: role === 'api' ? /"message":"listening"/ : /"message":"working"/,
         onLine: onLine && ((line) => onLine(name, line)),
+        nodeArgs,
       });
     const apis: ServiceProcess[] = [];
     for (const [index, port] of apiPorts.entries()) {

@@ -41,12 +41,25 @@ if ARGV[2] == '' then redis.call('HDEL', KEYS[1], 'progress') else redis.call('H
 return 1
 `;
 
+/**
+ * Makes payments due now whose backoff ends later than any backoff can: the worker that requeued them had its clock wrong
+ * (BullMQ reckons delays by the clocks of its workers). KEYS delayed, marker; ARGV the latest sensible time in ms.
+ * A score is the time in ms times 4096 (BullMQ's getDelayedScore). Returns how many there were.
+ */
+const RECALL_SCRIPT = `
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', tonumber(ARGV[1]) * 4096), '+inf', 'LIMIT', 0, 1000)
+for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], 0, id) end
+if #ids > 0 then redis.call('ZADD', KEYS[2], 0, '0') end
+return #ids
+`;
+
 /** The mark is the job's progress: the client cannot write it, the dashboard shows it, and it survives a retry. */
 const FALLBACK_MARK = { gateway: 'fallback' } as const;
 
 declare module 'ioredis' {
   interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
     markPayment(jobKey: string, lockKey: string, token: string, mark: string): Result<number, Context>;
+    recallPayments(delayedKey: string, markerKey: string, latestMs: number): Result<number, Context>;
   }
 }
 
@@ -64,6 +77,7 @@ export function createPaymentWorker({
   logger: Logger;
 }): PaymentWorker {
   redis.defineCommand('markPayment', { numberOfKeys: 2, lua: MARK_SCRIPT });
+  redis.defineCommand('recallPayments', { numberOfKeys: 2, lua: RECALL_SCRIPT });
   let held = 0;
   let finished = 0;
   let onNoneHeld: (() => void) | undefined;
@@ -102,9 +116,9 @@ export function createPaymentWorker({
   async function end(job: Job, token: string, error: unknown): Promise<never> {
     if (error instanceof DeadLetterError) {
       logger.warn('payment became a dead letter', { jobId: job.id, reason: error.message });
-      throw new UnrecoverableError(error.message);
+      throw withoutStack(new UnrecoverableError(error.message));
     }
-    if (error instanceof RequeueError && error.isClean) throw error;
+    if (error instanceof RequeueError && error.isClean) throw withoutStack(error);
     if (!(error instanceof RequeueError)) {
       logger.error('processing failed unexpectedly', { jobId: job.id, cause: describeError(error) });
     } else {
@@ -128,6 +142,17 @@ export function createPaymentWorker({
     removeOnFail: { count: DEAD_LETTERS_KEPT },
     settings: { backoffStrategy: (attemptsMade, _type, error) => backoffMs(attemptsMade, error) },
   });
+  const recall = setInterval(async () => {
+    // While Redis is away the command would only wait for it, and one more every time.
+    if (redis.status !== 'ready') return;
+    try {
+      const keys = [queueKey(queue, 'delayed'), queueKey(queue, 'marker')] as const;
+      const count = await redis.recallPayments(...keys, Date.now() + 2 * BACKOFF_MS.max);
+      if (count > 0) logger.warn('recalled payments with a backoff from a wrong clock', { count });
+    } catch (error) {
+      logger.warn('could not look for payments with a backoff from a wrong clock', { cause: describeError(error) });
+    }
+  }, STALLED_INTERVAL_MS);
   worker.on('error', (error) => logger.warn('worker met an error', { cause: describeError(error) }));
 
   return {
@@ -138,6 +163,7 @@ export function createPaymentWorker({
       return finished;
     },
     async close(deadline) {
+      clearInterval(recall);
       const closed = worker.close();
       await within(deadline, untilNoneHeld());
       // It never resolves while Redis is away (BullMQ issue 4656); the jobs come back by their expired locks then.
@@ -151,6 +177,12 @@ export function createPaymentWorker({
       onNoneHeld = resolve;
     });
   }
+}
+
+/** BullMQ keeps the stack in the job. For an expected end it says nothing, takes room and shows our paths. */
+function withoutStack(error: Error): Error {
+  error.stack = `${error.name}: ${error.message}`;
+  return error;
 }
 
 /** Full jitter on the upper half, so that payments which failed together do not come back together. */

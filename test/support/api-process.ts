@@ -1,0 +1,26 @@
+import { freePort } from '../../tools/servers.ts';
+import { type ServiceProcess, startService } from '../../tools/stack.ts';
+import { after } from './cleanup.ts';
+import { NO_DATABASE } from './queue.ts';
+import type { TestEnv } from './relay.ts';
+
+export interface ApiProcess extends ServiceProcess {
+  readonly url: string;
+  /** All that it has logged so far. */
+  readonly log: readonly string[];
+}
+
+/** An API node as a process of its own, with the real key prefix: it needs a Redis to itself. Killed after the test. */
+export async function startApiProcess(env: TestEnv): Promise<ApiProcess> {
+  const log: string[] = [];
+  const service = await startService({
+    name: 'api',
+    script: 'src/main.ts',
+    env: { APP_ROLE: 'api', HOST: '127.0.0.1', LOG_LEVEL: 'info', ...NO_DATABASE, ...env },
+    port: await freePort(),
+    readyWhen: /"message":"listening"/,
+    onLine: (line) => log.push(line),
+  });
+  after(() => service.kill());
+  return Object.assign(service, { url: service.url!, log });
+}

@@ -1,0 +1,47 @@
+import { Queue, Worker } from 'bullmq';
+import { createWorkerConnection, queueKey } from '../../src/queue/payment-queue.ts';
+import { after } from './cleanup.ts';
+import { testRedis } from './relay.ts';
+import { sharedRedis } from './services.ts';
+
+/** For an API that is to have no ledger: nobody listens there. */
+export const NO_DATABASE = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' };
+
+/** A look into the queue `payments` past everything of ours: what is really in Redis. */
+export async function lookInto(prefix: string, redisUrl?: string) {
+  const redis = await testRedis(redisUrl);
+  const key = (type: string) => queueKey({ name: 'payments', prefix }, type);
+  return {
+    redis,
+    key,
+    job: (id: string) => redis.hgetall(key(id)),
+    isStored: async (id: string) => (await redis.exists(key(id))) === 1,
+    /** The ids that wait, the next one first. */
+    waiting: async () => (await redis.lrange(key('wait'), 0, -1)).reverse(),
+    /** Every key of the queue, without what they have in common. */
+    keys: async () => (await redis.keys(`${key('')}*`)).map((name) => name.slice(key('').length)).sort(),
+  };
+}
+
+/** BullMQ's own producer for the queue, closed after the test. */
+export async function bullQueue(prefix: string, redisUrl?: string): Promise<Queue> {
+  const queue = new Queue('payments', { connection: await testRedis(redisUrl), prefix });
+  await queue.waitUntilReady();
+  after(() => queue.close());
+  return queue;
+}
+
+/** BullMQ's own worker, closed after the test. Without a processor it takes jobs only by `getNextJob`. */
+export async function bullWorker(
+  prefix: string,
+  processor: ConstructorParameters<typeof Worker>[1] = null,
+  redisUrl?: string,
+): Promise<Worker> {
+  const connection = createWorkerConnection({ url: redisUrl ?? (await sharedRedis()).url, clusterNodes: [] });
+  after(() => connection.disconnect());
+  const worker = new Worker('payments', processor, { connection, prefix, removeOnComplete: { count: 0 } });
+  worker.on('error', () => {});
+  await worker.waitUntilReady();
+  after(() => worker.close(true));
+  return worker;
+}

@@ -1,0 +1,218 @@
+import { availableParallelism } from 'node:os';
+import { expect } from 'chai';
+import { type Config, ConfigError, loadConfig } from '../../src/config.ts';
+
+/** What is wrong with these settings; empty when they are usable. */
+function faultsOf(env: Record<string, string>): readonly string[] {
+  try {
+    loadConfig(env);
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults;
+    throw error;
+  }
+}
+
+function frozenParts(value: object): boolean[] {
+  return [
+    Object.isFrozen(value),
+    ...Object.values(value).flatMap((part) => (typeof part === 'object' && part !== null ? frozenParts(part) : [])),
+  ];
+}
+
+describe('loadConfig', () => {
+  it('needs no setting: every one has a safe default', () => {
+    const gateway = { poolSize: 64, poolTimeoutMs: 1000, receiveTimeoutMs: 1000 };
+    expect(loadConfig({})).to.deep.equal({
+      role: 'all',
+      host: '0.0.0.0',
+      port: 9999,
+      logLevel: 'info',
+      shutdownTimeoutMs: 10_000,
+      redis: { url: 'redis://localhost:6379', clusterNodes: [] },
+      database: { url: 'postgres://payrelay:payrelay@localhost:5432/payrelay', poolSize: 5, ssl: false },
+      queue: { name: 'payments', maxSize: 50_000 },
+      worker: { concurrency: 2 * availableParallelism() },
+      gateways: {
+        primary: { url: 'http://localhost:8001', ...gateway },
+        fallback: { url: 'http://localhost:8002', ...gateway },
+      },
+      fallback: { on: 'pool_timeout', afterMs: Number.POSITIVE_INFINITY },
+      http: { summaryRange: 'required', validatePayments: false, allowPurge: false, dashboard: undefined },
+    });
+  });
+
+  const read: [title: string, env: Record<string, string>, value: (config: Config) => unknown, expected: unknown][] = [
+    ['APP_ROLE', { APP_ROLE: 'worker' }, (c) => c.role, 'worker'],
+    ['HOST', { HOST: '127.0.0.1' }, (c) => c.host, '127.0.0.1'],
+    ['PORT', { PORT: '4001' }, (c) => c.port, 4001],
+    ['LOG_LEVEL', { LOG_LEVEL: 'debug', NODE_ENV: 'production' }, (c) => c.logLevel, 'debug'],
+    ['SHUTDOWN_TIMEOUT_MS', { SHUTDOWN_TIMEOUT_MS: '1500' }, (c) => c.shutdownTimeoutMs, 1500],
+    ['REDIS_URL', { REDIS_URL: 'rediss://redis:6380/2' }, (c) => c.redis.url, 'rediss://redis:6380/2'],
+    ['REDIS_HOST and REDIS_PORT', { REDIS_HOST: 'r', REDIS_PORT: '7' }, (c) => c.redis.url, 'redis://r:7'],
+    ['REDIS_PASSWORD', { REDIS_PASSWORD: 'p@ss:/' }, (c) => c.redis.url, 'redis://:p%40ss%3A%2F@localhost:6379'],
+    [
+      'REDIS_CLUSTER_NODES',
+      { REDIS_CLUSTER_NODES: 'a:7000, [::1]:7001' },
+      (c) => c.redis.clusterNodes,
+      [
+        { host: 'a', port: 7000 },
+        { host: '::1', port: 7001 },
+      ],
+    ],
+    ['DATABASE_URL', { DATABASE_URL: 'postgresql://d/x' }, (c) => c.database.url, 'postgresql://d/x'],
+    [
+      'DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME',
+      { DB_HOST: 'd', DB_PORT: '5', DB_USER: 'a b', DB_PASSWORD: 'p@ss', DB_NAME: 'x/y' },
+      (c) => c.database.url,
+      'postgres://a%20b:p%40ss@d:5/x%2Fy',
+    ],
+    ['DB_POOL_SIZE', { DB_POOL_SIZE: '9' }, (c) => c.database.poolSize, 9],
+    ['DB_SSL', { DB_SSL: 'true' }, (c) => c.database.ssl, true],
+    ['PAYMENT_QUEUE_MAX_SIZE', { PAYMENT_QUEUE_MAX_SIZE: '7' }, (c) => c.queue.maxSize, 7],
+    [
+      'PAYMENT_QUEUE_MAX_SIZE without a limit',
+      { PAYMENT_QUEUE_MAX_SIZE: 'infinity' },
+      (c) => c.queue.maxSize,
+      Number.POSITIVE_INFINITY,
+    ],
+    [
+      'PAYMENT_QUEUE_MAX_CONCURRENCY',
+      { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' },
+      (c) => c.worker.concurrency,
+      32,
+    ],
+    ['GATEWAY_PRIMARY_URL', { GATEWAY_PRIMARY_URL: 'http://p' }, (c) => c.gateways.primary.url, 'http://p'],
+    ['GATEWAY_FALLBACK_URL', { GATEWAY_FALLBACK_URL: 'https://f' }, (c) => c.gateways.fallback.url, 'https://f'],
+    ['a URL without the slashes at its end', { GATEWAY_PRIMARY_URL: 'http://p/v1//' }, (c) => c.gateways.primary.url, 'http://p/v1'],
+    [
+      'the other GATEWAY_ settings for both gateways',
+      { GATEWAY_POOL_SIZE: '3', GATEWAY_POOL_TIMEOUT_MS: '20', GATEWAY_RECEIVE_TIMEOUT_MS: '30' },
+      (c) => [c.gateways.primary, c.gateways.fallback].map(({ url: _url, ...rest }) => rest),
+      [
+        { poolSize: 3, poolTimeoutMs: 20, receiveTimeoutMs: 30 },
+        { poolSize: 3, poolTimeoutMs: 20, receiveTimeoutMs: 30 },
+      ],
+    ],
+    ['FALLBACK_ON', { FALLBACK_ON: 'not_sent' }, (c) => c.fallback.on, 'not_sent'],
+    ['FALLBACK_AFTER_MS', { FALLBACK_AFTER_MS: '0' }, (c) => c.fallback.afterMs, 0],
+    ['FALLBACK_AFTER_MS never', { FALLBACK_AFTER_MS: 'never' }, (c) => c.fallback.afterMs, Number.POSITIVE_INFINITY],
+    ['SUMMARY_RANGE', { SUMMARY_RANGE: 'optional' }, (c) => c.http.summaryRange, 'optional'],
+    ['PAYMENTS_VALIDATE', { PAYMENTS_VALIDATE: 'true' }, (c) => c.http.validatePayments, true],
+    ['ALLOW_PURGE', { ALLOW_PURGE: 'true' }, (c) => c.http.allowPurge, true],
+    [
+      'DASHBOARD_USER and DASHBOARD_PASSWORD',
+      { DASHBOARD_USER: 'admin', DASHBOARD_PASSWORD: 'x' },
+      (c) => c.http.dashboard,
+      { user: 'admin', password: 'x' },
+    ],
+    ['an empty variable as one that is not set', { PORT: '', DATABASE_URL: '' }, (c) => c.port, 9999],
+  ];
+  for (const [title, env, value, expected] of read) {
+    it(`reads ${title}`, () => {
+      expect(value(loadConfig(env))).to.deep.equal(expected);
+    });
+  }
+
+  it('prefers a URL to its parts', () => {
+    const config = loadConfig({
+      REDIS_URL: 'redis://one:1',
+      REDIS_HOST: 'other',
+      DATABASE_URL: 'postgres://one/db',
+      DB_HOST: 'other',
+    });
+    expect([config.redis.url, config.database.url]).to.deep.equal(['redis://one:1', 'postgres://one/db']);
+  });
+
+  it('logs from warn on in production', () => {
+    expect(loadConfig({ NODE_ENV: 'production' }).logLevel).to.equal('warn');
+  });
+
+  it('is frozen in all its parts', () => {
+    const parts = frozenParts(loadConfig({ REDIS_CLUSTER_NODES: 'a:1', DASHBOARD_USER: 'a', DASHBOARD_PASSWORD: 'b' }));
+    expect(parts).to.have.length.above(10);
+    expect(parts).to.not.include(false);
+  });
+
+  const redisUrl = 'REDIS_URL must be a URL starting with redis:// or rediss://';
+  const faults: [env: Record<string, string>, fault: string][] = [
+    [{ APP_ROLE: 'boss' }, 'APP_ROLE must be one of api,worker,all (got "boss")'],
+    [{ PORT: '0' }, 'PORT must be an integer from 1 to 65535 (got "0")'],
+    [{ PORT: '65536' }, 'PORT must be an integer from 1 to 65535 (got "65536")'],
+    [{ PORT: '80.5' }, 'PORT must be an integer from 1 to 65535 (got "80.5")'],
+    [{ PORT: '0x50' }, 'PORT must be an integer from 1 to 65535 (got "0x50")'],
+    [{ LOG_LEVEL: 'verbose' }, 'LOG_LEVEL must be one of error,warn,info,debug (got "verbose")'],
+    [{ SHUTDOWN_TIMEOUT_MS: '-1' }, 'SHUTDOWN_TIMEOUT_MS must be an integer from 1 to 3600000 (got "-1")'],
+    [{ REDIS_URL: 'redis' }, redisUrl],
+    [{ REDIS_URL: 'http://redis' }, redisUrl],
+    [{ REDIS_CLUSTER_NODES: 'a:1,b' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…] (got "a:1,b")'],
+    [{ REDIS_CLUSTER_NODES: 'a:70000' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…] (got "a:70000")'],
+    [{ DATABASE_URL: 'mysql://d' }, 'DATABASE_URL must be a URL starting with postgres:// or postgresql://'],
+    [{ DB_POOL_SIZE: '1' }, 'DB_POOL_SIZE must be an integer from 2 to 1000 (got "1")'],
+    [{ DB_SSL: 'perhaps' }, 'DB_SSL must be true or false (got "perhaps")'],
+    [
+      { PAYMENT_QUEUE_MAX_SIZE: 'many' },
+      'PAYMENT_QUEUE_MAX_SIZE must be an integer from 1 to 1000000000 or "infinity" (got "many")',
+    ],
+    [
+      { PAYMENT_QUEUE_MAX_CONCURRENCY: '0' },
+      'PAYMENT_QUEUE_MAX_CONCURRENCY must be an integer from 1 to 10000 (got "0")',
+    ],
+    [{ GATEWAY_PRIMARY_URL: 'p:1' }, 'GATEWAY_PRIMARY_URL must be a URL starting with http:// or https://'],
+    [{ GATEWAY_FALLBACK_URL: 'ftp://f' }, 'GATEWAY_FALLBACK_URL must be a URL starting with http:// or https://'],
+    [{ GATEWAY_POOL_SIZE: '0' }, 'GATEWAY_POOL_SIZE must be an integer from 1 to 10000 (got "0")'],
+    [
+      { GATEWAY_POOL_TIMEOUT_MS: '1001' },
+      'GATEWAY_POOL_TIMEOUT_MS must not be above GATEWAY_TIMEOUT_CAP_MS (1001 > 1000)',
+    ],
+    [
+      { GATEWAY_RECEIVE_TIMEOUT_MS: '1001' },
+      'GATEWAY_RECEIVE_TIMEOUT_MS must not be above GATEWAY_TIMEOUT_CAP_MS (1001 > 1000)',
+    ],
+    [{ FALLBACK_ON: 'monday' }, 'FALLBACK_ON must be one of pool_timeout,not_sent (got "monday")'],
+    [
+      { FALLBACK_AFTER_MS: 'infinity' },
+      'FALLBACK_AFTER_MS must be an integer from 0 to 604800000 or "never" (got "infinity")',
+    ],
+    [{ SUMMARY_RANGE: 'none' }, 'SUMMARY_RANGE must be one of required,optional (got "none")'],
+    [{ PAYMENTS_VALIDATE: 'maybe' }, 'PAYMENTS_VALIDATE must be true or false (got "maybe")'],
+    [{ ALLOW_PURGE: '2' }, 'ALLOW_PURGE must be true or false (got "2")'],
+    [{ DASHBOARD_USER: 'a' }, 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together'],
+    [{ DASHBOARD_PASSWORD: 'a' }, 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together'],
+  ];
+  for (const [env, fault] of faults) {
+    it(`refuses ${JSON.stringify(env)}`, () => {
+      expect(faultsOf(env)).to.deep.equal([fault]);
+    });
+  }
+
+  it('takes time-outs up to the cap, and above a second with a higher cap', () => {
+    const env = { GATEWAY_TIMEOUT_CAP_MS: '5000', GATEWAY_POOL_TIMEOUT_MS: '5000', GATEWAY_RECEIVE_TIMEOUT_MS: '4999' };
+    expect(faultsOf(env)).to.deep.equal([]);
+    expect(faultsOf({ ...env, GATEWAY_RECEIVE_TIMEOUT_MS: '5001' })).to.have.lengthOf(1);
+  });
+
+  it('names all faults at once, those between settings too', () => {
+    const env = { PORT: 'x', DB_SSL: 'x', GATEWAY_POOL_TIMEOUT_MS: '2000', DASHBOARD_USER: 'a' };
+    expect(faultsOf(env).map((fault) => fault.split(' ')[0])).to.have.members([
+      'PORT',
+      'DB_SSL',
+      'GATEWAY_POOL_TIMEOUT_MS',
+      'DASHBOARD_USER',
+    ]);
+    expect(() => loadConfig(env))
+      .to.throw(ConfigError, /^the settings are not usable:(\n {2}\S.*){4}$/)
+      .with.property('code', 'invalid_config');
+  });
+
+  it('checks every setting whatever the role', () => {
+    expect(faultsOf({ APP_ROLE: 'api', GATEWAY_POOL_SIZE: 'x' })).to.have.lengthOf(1);
+    expect(faultsOf({ APP_ROLE: 'worker', SUMMARY_RANGE: 'x' })).to.have.lengthOf(1);
+  });
+
+  it('does not repeat a URL, which may carry a password', () => {
+    const faults = faultsOf({ REDIS_URL: 'http://:secret@r', DATABASE_URL: 'mysql://u:secret@d' });
+    expect(faults).to.have.lengthOf(2);
+    expect(faults.join()).to.not.include('secret');
+  });
+});

@@ -1,0 +1,154 @@
+import { expect } from 'chai';
+import sinon from 'sinon';
+import { startWatchdog } from '../../../src/queue/watchdog.ts';
+import { after } from '../../support/cleanup.ts';
+
+const INTERVAL_MS = 1_000;
+
+/** A watchdog over a worker that is stuck, until the test changes something. */
+function watch() {
+  const clock = sinon.useFakeTimers();
+  const worker = { held: 0, finished: 7 };
+  const state = { waiting: 1, isConnected: true };
+  const onStuck = sinon.spy((_reason: string) => undefined);
+  const countWaiting = sinon.spy(async () => state.waiting);
+  const watchdog = startWatchdog({
+    worker,
+    countWaiting,
+    isConnected: () => state.isConnected,
+    onStuck,
+    intervalMs: INTERVAL_MS,
+  });
+  after(() => {
+    watchdog.stop();
+    clock.restore();
+  });
+  return { worker, state, onStuck, countWaiting, watchdog, look: (times = 1) => clock.tickAsync(times * INTERVAL_MS) };
+}
+
+describe('watchdog', () => {
+  it('reports a worker that takes nothing for three looks while payments wait', async () => {
+    const { onStuck, look } = watch();
+    await look(2);
+    expect(onStuck.called).to.equal(false);
+    await look();
+    expect(onStuck.args).to.deep.equal([['payments are waiting and none was taken for 3 s']]);
+  });
+
+  it('reports once', async () => {
+    const { onStuck, look } = watch();
+    await look(10);
+    expect(onStuck.callCount).to.equal(1);
+  });
+
+  type Watch = ReturnType<typeof watch>;
+  const signsOfLife: [title: string, show: (watch: Watch) => void, hide: (watch: Watch) => void][] = [
+    [
+      'holds a job',
+      ({ worker }) => {
+        worker.held = 1;
+      },
+      ({ worker }) => {
+        worker.held = 0;
+      },
+    ],
+    [
+      'has finished a job since the last look',
+      ({ worker }) => {
+        worker.finished += 1;
+      },
+      () => {},
+    ],
+    [
+      'finds nothing waiting',
+      ({ state }) => {
+        state.waiting = 0;
+      },
+      ({ state }) => {
+        state.waiting = 1;
+      },
+    ],
+    [
+      'has lost Redis',
+      ({ state }) => {
+        state.isConnected = false;
+      },
+      ({ state }) => {
+        state.isConnected = true;
+      },
+    ],
+  ];
+  for (const [title, show, hide] of signsOfLife) {
+    it(`counts anew after a look at which the worker ${title}`, async () => {
+      const watched = watch();
+      await watched.look(2);
+      show(watched);
+      await watched.look();
+      hide(watched);
+      await watched.look(2);
+      expect(watched.onStuck.called).to.equal(false);
+      await watched.look();
+      expect(watched.onStuck.callCount).to.equal(1);
+    });
+  }
+
+  it('does not ask Redis while it is away', async () => {
+    const { state, countWaiting, look } = watch();
+    state.isConnected = false;
+    await look(5);
+    expect(countWaiting.called).to.equal(false);
+  });
+
+  it('does not ask Redis while the worker works', async () => {
+    const { worker, countWaiting, look } = watch();
+    worker.held = 3;
+    await look(5);
+    expect(countWaiting.called).to.equal(false);
+  });
+
+  it('counts anew when the look itself fails', async () => {
+    const clock = sinon.useFakeTimers();
+    const onStuck = sinon.spy();
+    const countWaiting = sinon.stub().resolves(1);
+    countWaiting.onThirdCall().rejects(new Error('Connection is closed.'));
+    const watchdog = startWatchdog({
+      worker: { held: 0, finished: 0 },
+      countWaiting,
+      isConnected: () => true,
+      onStuck,
+      intervalMs: INTERVAL_MS,
+    });
+    after(() => {
+      watchdog.stop();
+      clock.restore();
+    });
+    await clock.tickAsync(5 * INTERVAL_MS);
+    expect(onStuck.called).to.equal(false);
+    await clock.tickAsync(INTERVAL_MS);
+    expect(onStuck.callCount).to.equal(1);
+  });
+
+  it('looks no more once it is stopped', async () => {
+    const { countWaiting, watchdog, look } = watch();
+    watchdog.stop();
+    await look(5);
+    expect(countWaiting.called).to.equal(false);
+  });
+
+  it('looks every ten seconds by default', async () => {
+    const clock = sinon.useFakeTimers();
+    const countWaiting = sinon.stub().resolves(0);
+    const watchdog = startWatchdog({
+      worker: { held: 0, finished: 0 },
+      countWaiting,
+      isConnected: () => true,
+      onStuck: () => {},
+    });
+    after(() => {
+      watchdog.stop();
+      clock.restore();
+    });
+    await clock.tickAsync(60_000);
+    expect(countWaiting.callCount).to.equal(6);
+  });
+});
