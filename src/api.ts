@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from './config.ts';
@@ -8,16 +7,13 @@ import { createPaymentsTable } from './ledger/payments-table.ts';
 import type { Service } from './lifecycle.ts';
 import type { Logger } from './logger.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
-import { createProducerConnection, logConnection, QUEUE_PREFIX } from './queue/payment-queue.ts';
+import { createProducerConnection, firstConnection, logConnection, QUEUE_PREFIX } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
 
 /** A running API node. */
 export interface Api extends Service {
   readonly port: number;
 }
-
-/** How long the start waits for a Redis that does not answer. `once` ends the wait at the first error of one that refuses. */
-const FIRST_CONNECTION_MS = 1_000;
 
 /**
  * Starts an API node. It listens whether or not Redis and PostgreSQL are there, and serves as soon as they are.
@@ -44,10 +40,7 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
   server.keepAliveTimeout = 65_000;
 
   // With Redis there, the first request must not come before the connection; without it, the API serves all the same.
-  await Promise.race([
-    once(redis, 'ready').catch(() => undefined),
-    sleep(FIRST_CONNECTION_MS, undefined, { ref: false }),
-  ]);
+  await firstConnection(redis);
   try {
     await listen(server, config.port, config.host);
   } catch (error) {

@@ -72,7 +72,8 @@ export class HttpGateway implements Gateway {
   }
 }
 
-function parseHeldPayment(body: string): HeldPayment | undefined {
+/** What a gateway says of a payment it holds, or undefined when it cannot be understood. */
+export function parseHeldPayment(body: string): HeldPayment | undefined {
   const held: { amount?: unknown; requestedAt?: unknown } | null = JSON.parse(body);
   const amountCents = parseAmountCents(held?.amount);
   // A time without an offset is UTC: the gateway keeps UTC and may leave the Z away.

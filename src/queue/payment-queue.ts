@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { RedisConfig } from '../config.ts';
 import { describeError, type Logger } from '../logger.ts';
@@ -80,6 +82,17 @@ function connect({ url, clusterNodes }: RedisConfig, options: RedisOptions): Red
       ...(protocol === 'rediss:' && { tls: {} }),
     },
   });
+}
+
+/** How long the first connection may take before its user goes on without it. */
+const FIRST_CONNECTION_MS = 1_000;
+
+/** Resolves when a new connection is there, has been refused, or has been waited for long enough. */
+export async function firstConnection(redis: Redis | Cluster): Promise<void> {
+  if (redis.status === 'ready') return;
+  // `once` rejects at an error event, which a refused connection emits.
+  const settled = once(redis, 'ready').catch(() => undefined);
+  await Promise.race([settled, sleep(FIRST_CONNECTION_MS, undefined, { ref: false })]);
 }
 
 /** Says when Redis goes and when it is back, not how often it was tried meanwhile. */

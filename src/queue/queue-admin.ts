@@ -1,7 +1,7 @@
 import type { Queue } from 'bullmq';
 import type { RedisConfig } from '../config.ts';
 import { QueueUnavailableError } from '../errors.ts';
-import { createProducerConnection, type PaymentQueueName } from './payment-queue.ts';
+import { createProducerConnection, firstConnection, type PaymentQueueName } from './payment-queue.ts';
 
 /**
  * The queue for the rare jobs of an operator: looking at it and emptying it. BullMQ is loaded, and a connection opened,
@@ -22,7 +22,7 @@ export function createQueueAdmin(config: RedisConfig, { name, prefix }: PaymentQ
     const redis = createProducerConnection(config);
     // Failed commands tell of a lost connection; without a listener the event would end the process.
     redis.on('error', () => {});
-    const queue = import('bullmq').then(({ Queue }) => {
+    const queue = Promise.all([import('bullmq'), firstConnection(redis)]).then(([{ Queue }]) => {
       const created = new Queue(name, {
         connection: redis,
         prefix,

@@ -5,13 +5,13 @@ import { gzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { MAX_BODY_BYTES } from '../../src/http/body.ts';
 import { exchange, http } from '../support/http-client.ts';
-import { lookInto, NO_DATABASE } from '../support/queue.ts';
+import { connectedApi, lookInto } from '../support/queue.ts';
 import { useRealSockets } from '../support/real-sockets.ts';
-import { aPayment, eventually, testApi } from '../support/relay.ts';
+import { aPayment, eventually } from '../support/relay.ts';
 
 /** An API without a ledger, which this path never asks, and a look into its queue. */
 async function api(env = {}) {
-  const { url, prefix, entries } = await testApi({ ...NO_DATABASE, ...env });
+  const { url, prefix, entries } = await connectedApi(env);
   return { url, entries, paymentsUrl: `${url}/payments`, queue: await lookInto(prefix) };
 }
 

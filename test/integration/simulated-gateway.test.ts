@@ -9,6 +9,7 @@ import {
   type SimulatedGateway,
   type SimulatedGatewayOptions,
 } from '../../tools/simulated-gateway.ts';
+import { after } from '../support/cleanup.ts';
 
 const TOKEN = { 'X-Rinha-Token': '123' };
 const NOON = '2025-07-15T12:00:00.000Z';
@@ -17,7 +18,9 @@ let gateway: SimulatedGateway;
 let url: string;
 
 async function start(options?: SimulatedGatewayOptions): Promise<void> {
-  gateway = createSimulatedGateway(options);
+  const started = createSimulatedGateway(options);
+  after(() => started.close());
+  gateway = started;
   ({ url } = await gateway.listen());
 }
 
@@ -61,10 +64,6 @@ function admin(method: string, path: string, body?: unknown, headers: Record<str
 async function summary(query = ''): Promise<Record<string, number>> {
   return (await (await admin('GET', `payments-summary${query}`)).json()) as Record<string, number>;
 }
-
-afterEach(async () => {
-  await gateway?.close();
-});
 
 describe('simulated gateway: POST /payments', () => {
   it('answers 200 with the official message and stores the payment', async () => {
@@ -575,25 +574,24 @@ describe('simulated gateway: life and control', () => {
 describe('npm run gateway', () => {
   let child: ChildProcess;
 
-  function run(env: Record<string, string>): ChildProcess {
-    child = spawn(process.execPath, ['tools/gateway.ts'], {
+  function run(env: Record<string, string>): void {
+    const spawned = spawn(process.execPath, ['tools/gateway.ts'], {
       cwd: new URL('../..', import.meta.url),
       env: { PATH: process.env['PATH'], ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    return child;
+    after(async () => {
+      if (spawned.exitCode !== null || spawned.signalCode !== null) return;
+      spawned.kill('SIGKILL');
+      await once(spawned, 'exit');
+    });
+    child = spawned;
   }
 
   async function firstLine(stream: NodeJS.ReadableStream | null): Promise<string> {
     const [line] = await once(createInterface({ input: stream as NodeJS.ReadableStream }), 'line');
     return String(line);
   }
-
-  afterEach(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    child.kill('SIGKILL');
-    await once(child, 'exit');
-  });
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     it(`prints its URL, serves with the given settings and exits 0 on ${signal}`, async () => {

@@ -1,11 +1,19 @@
 import { Queue, Worker } from 'bullmq';
 import { createWorkerConnection, queueKey } from '../../src/queue/payment-queue.ts';
 import { after } from './cleanup.ts';
-import { testRedis } from './relay.ts';
+import { http } from './http-client.ts';
+import { eventually, type TestApi, type TestEnv, testApi, testRedis } from './relay.ts';
 import { sharedRedis } from './services.ts';
 
 /** For an API that is to have no ledger: nobody listens there. */
 export const NO_DATABASE = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' };
+
+/** `testApi` without a ledger, connected to its Redis: until then it would answer 503. */
+export async function connectedApi(env: TestEnv = {}): Promise<TestApi> {
+  const api = await testApi({ ...NO_DATABASE, ...env });
+  await eventually(async () => (await http(api.url).get('/health')).status === 200);
+  return api;
+}
 
 /** A look into the queue `payments` past everything of ours: what is really in Redis. */
 export async function lookInto(prefix: string, redisUrl?: string) {

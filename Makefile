@@ -1,0 +1,72 @@
+# Each target is one npm script or one compose call; `make help` lists them.
+.DEFAULT_GOAL := help
+# An install that was interrupted must not look finished.
+.DELETE_ON_ERROR:
+
+# `docker compose`, or the older docker-compose. Looked for only by the targets that use it.
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+# Compose takes what is set in the environment before what .env says. The simulated gateways are used unless .env or the
+# environment names others; those on this machine are http://host.docker.internal:8001 and :8002.
+OTHER_GATEWAYS = $(GATEWAY_PRIMARY_URL)$(GATEWAY_FALLBACK_URL)$(shell grep -sE '^ *GATEWAY_(PRIMARY|FALLBACK)_URL=.' .env)
+WITH_SIMULATED = GATEWAY_PRIMARY_URL=http://gateway-primary:8001 GATEWAY_FALLBACK_URL=http://gateway-fallback:8002 \
+  $(COMPOSE) --profile gateways
+
+INSTALLED := node_modules/.package-lock.json
+
+##@ On this machine
+.PHONY: run test demo chaos console lint format
+
+run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C
+	npm run run
+
+test: $(INSTALLED) ## Lint, types, unit, integration and end-to-end tests
+	npm test
+
+demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict
+	npm run demo
+
+chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED)
+	npm run chaos
+
+console: $(INSTALLED) ## A REPL on the services that the settings name
+	npm run console
+
+lint: $(INSTALLED) ## Look for faults in style and imports
+	npm run lint
+
+format: $(INSTALLED) ## Mend what can be mended in style and imports
+	npm run format
+
+$(INSTALLED): package-lock.json
+	npm ci
+	@touch $@
+
+##@ With Docker
+.PHONY: up down logs restart ps
+
+up: ## Build and start the compose stack, on http://localhost:9999
+	$(if $(strip $(OTHER_GATEWAYS)),$(COMPOSE),$(WITH_SIMULATED)) up --detach --build
+
+down: ## Stop and remove the containers; the data stay (ARGS=--volumes removes them, too)
+	$(COMPOSE) --profile gateways down $(ARGS)
+
+logs: ## Follow the logs (ARGS="--tail 20 worker1" instead)
+	$(COMPOSE) --profile gateways logs $(or $(ARGS),--follow --tail 100)
+
+restart: ## Start API nodes and worker anew, with the source as it is now
+	$(COMPOSE) restart app1 app2 worker1 nginx
+
+ps: ## Show the containers and their health
+	$(COMPOSE) --profile gateways ps
+
+##@ Other
+.PHONY: clean help
+
+clean: ## Remove what was installed here: node_modules (the stack's data: make down ARGS=--volumes)
+	rm -rf node_modules
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

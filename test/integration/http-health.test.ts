@@ -1,0 +1,100 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { expect } from 'chai';
+import { http } from '../support/http-client.ts';
+import { bullQueue, bullWorker, connectedApi, NO_DATABASE } from '../support/queue.ts';
+import { useRealSockets } from '../support/real-sockets.ts';
+import { aPayment, eventually, testApi } from '../support/relay.ts';
+
+describe('GET /health', () => {
+  useRealSockets();
+
+  it('answers 200 with zeros for an empty queue', async () => {
+    const { url } = await connectedApi();
+    const { body } = await http(url).get('/health').expect(200);
+    expect(body).to.deep.equal({ status: 'ok', queue: { queue_size: 0, in_flight: 0 } });
+  });
+
+  it('counts waiting, delayed and prioritized jobs as queue_size and active ones as in_flight', async () => {
+    const { url, prefix } = await connectedApi();
+    for (let i = 0; i < 5; i += 1) await http(url).post('/payments').send(aPayment()).expect(204);
+    const queue = await bullQueue(prefix);
+    await queue.add('payment', {}, { delay: 60_000 });
+    await queue.add('payment', {}, { priority: 1 });
+    const worker = await bullWorker(prefix);
+    await worker.getNextJob('token');
+    await worker.getNextJob('token');
+    const { body } = await http(url).get('/health').expect(200);
+    expect(body).to.deep.equal({ status: 'ok', queue: { queue_size: 5, in_flight: 2 } });
+  });
+
+  it('counts neither dead letters nor completed jobs', async () => {
+    const { url, prefix } = await connectedApi();
+    const queue = await bullQueue(prefix);
+    await queue.add('payment', {}, { removeOnComplete: false });
+    await queue.add('payment', {});
+    const worker = await bullWorker(prefix);
+    const completed = await worker.getNextJob('token');
+    await completed!.moveToCompleted(undefined, 'token', false);
+    const failed = await worker.getNextJob('token');
+    await failed!.moveToFailed(new Error('no'), 'token', false);
+    expect(await queue.getFailedCount()).to.equal(1);
+    const { body } = await http(url).get('/health').expect(200);
+    expect(body.queue).to.deep.equal({ queue_size: 0, in_flight: 0 });
+  });
+});
+
+describe('GET /health/live', () => {
+  useRealSockets();
+
+  it('answers 200 while neither Redis nor PostgreSQL is there', async () => {
+    const { url } = await testApi({ REDIS_URL: 'redis://127.0.0.1:1', ...NO_DATABASE });
+    const { body } = await http(url).get('/health/live').expect(200);
+    expect(body).to.deep.equal({ status: 'ok' });
+  });
+});
+
+describe('GET /health/ready', () => {
+  useRealSockets();
+
+  it('answers 200 while Redis and PostgreSQL are reachable', async () => {
+    const { url } = await testApi();
+    const { body } = await eventually(async () => {
+      const answer = await http(url).get('/health/ready');
+      return answer.status === 200 && answer;
+    });
+    expect(body).to.deep.equal({ status: 'ok', checks: { redis: true, postgres: true, accepting: true } });
+  });
+
+  it('answers 503 and names what is not reachable', async () => {
+    const { url } = await testApi({ REDIS_URL: 'redis://127.0.0.1:1', ...NO_DATABASE });
+    const { body } = await http(url).get('/health/ready').expect(503);
+    expect(body).to.deep.equal({ status: 'unavailable', checks: { redis: false, postgres: false, accepting: true } });
+  });
+
+  it('answers 503 from the moment the node is asked to stop, to whoever still holds a connection', async () => {
+    const { url, api } = await connectedApi();
+    const socket = connect(Number(new URL(url).port), '127.0.0.1');
+    let answers = '';
+    socket.on('data', (data) => {
+      answers += data;
+    });
+    const payment = JSON.stringify(aPayment());
+    socket.write(`POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: ${payment.length}\r\n\r\n`);
+    // An upload under way keeps the connection open; the node has seen it once it answers somebody who came later.
+    await once(socket, 'connect');
+    await http(url).get('/health/live').expect(200);
+    const closed = api.close(performance.now() + 5_000);
+    await eventually(
+      async () =>
+        (await http(url)
+          .get('/health/live')
+          .catch(() => 'refused')) === 'refused',
+    );
+    socket.write(`${payment}GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n`);
+    await once(socket, 'end');
+    expect(answers.match(/HTTP\/1\.1 \d+/g)).to.deep.equal(['HTTP/1.1 204', 'HTTP/1.1 503']);
+    expect(answers).to.include('"accepting":false');
+    await closed;
+  });
+});

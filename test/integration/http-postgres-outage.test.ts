@@ -1,0 +1,156 @@
+import { expect } from 'chai';
+import { freePort, type ManagedServer } from '../../tools/servers.ts';
+import { after } from '../support/cleanup.ts';
+import { exchange, http } from '../support/http-client.ts';
+import { lookInto } from '../support/queue.ts';
+import { useRealSockets } from '../support/real-sockets.ts';
+import { aPayment, eventually, testApi } from '../support/relay.ts';
+import { freshDatabase, sql, startTestPostgres } from '../support/services.ts';
+
+const STUB = {
+  default: { totalRequests: 0, totalAmount: 0 },
+  fallback: { totalRequests: 0, totalAmount: 0 },
+};
+
+/** An API over a PostgreSQL of the test's own whose ledger holds one payment. */
+async function apiOver(postgres: ManagedServer) {
+  const databaseUrl = await freshDatabase(postgres);
+  await sql(
+    databaseUrl,
+    `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)
+     VALUES (gen_random_uuid(), 'default', 1990, '2025-07-15T12:00:00Z')`,
+  );
+  return { databaseUrl, start: () => startApi(databaseUrl) };
+}
+
+async function startApi(databaseUrl: string) {
+  const { url, prefix, entries } = await testApi({ DATABASE_URL: databaseUrl });
+  const summary = async () => {
+    const { status, headers, text, elapsedMs } = await exchange(
+      `${url}/payments-summary?from=2025-01-01&to=2026-01-01`,
+      { method: 'GET' },
+    );
+    return { status, source: headers['x-summary-source'], body: JSON.parse(text), elapsedMs };
+  };
+  const ready = () => http(url).get('/health/ready');
+  return {
+    url,
+    entries,
+    summary,
+    ready,
+    queue: await lookInto(prefix),
+    /** Resolves once the ledger answers, and all of the node is ready. */
+    serves: async () => {
+      const { body } = await eventually(async () => {
+        const answer = await summary();
+        return answer.source === 'ledger' && answer;
+      });
+      expect(body.default).to.deep.equal({ totalRequests: 1, totalAmount: 19.9 });
+      await eventually(async () => (await ready()).status === 200);
+    },
+  };
+}
+
+type Node = Awaited<ReturnType<typeof startApi>>;
+
+/** What holds while PostgreSQL gives no answer, for whatever reason. */
+async function expectOutage({ url, entries, summary, ready, queue }: Node, limitMs: number): Promise<void> {
+  const { elapsedMs, ...stub } = await summary();
+  expect(stub).to.deep.equal({ status: 200, source: 'stub', body: STUB });
+  expect(elapsedMs).to.be.below(limitMs);
+  expect(entries.some(({ level, message }) => level === 'warn' && message === 'summary answered without the ledger')).to
+    .be.true;
+  const payment = aPayment();
+  await http(url).post('/payments').send(payment).expect(204);
+  expect(await queue.isStored(payment.correlationId)).to.equal(true);
+  await http(url).get('/health').expect(200);
+  const { body } = await ready().expect(503);
+  expect(body).to.deep.equal({ status: 'unavailable', checks: { redis: true, postgres: false, accepting: true } });
+  expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
+}
+
+async function ownPostgres(): Promise<ManagedServer> {
+  const postgres = await startTestPostgres();
+  after(() => postgres.dispose());
+  return postgres;
+}
+
+/**
+ * Hangs all of PostgreSQL: the server that accepts connections, and those that serve them.
+ * @returns what lets it go on.
+ */
+async function hang(postgres: ManagedServer): Promise<() => void> {
+  const backends = await sql<{ pid: number }>(
+    postgres.url,
+    `SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`,
+  );
+  const pids = [postgres.pid, ...backends.map(({ pid }) => pid)];
+  const goOn = () => {
+    for (const pid of pids.splice(0)) process.kill(pid, 'SIGCONT');
+  };
+  after(goOn);
+  for (const pid of pids) process.kill(pid, 'SIGSTOP');
+  return goOn;
+}
+
+describe('the API without PostgreSQL', () => {
+  useRealSockets();
+
+  it('answers summaries with marked zeros and payments with 204 while it is stopped, and serves by itself once it is back', async () => {
+    const postgres = await ownPostgres();
+    const node = await (await apiOver(postgres)).start();
+    await node.serves();
+    await postgres.stop();
+    await expectOutage(node, 1_000);
+    await postgres.start();
+    await node.serves();
+  });
+
+  it('starts without it, and serves by itself once it comes', async () => {
+    const postgres = await ownPostgres();
+    const { start } = await apiOver(postgres);
+    await postgres.stop();
+    const node = await start();
+    await expectOutage(node, 1_000);
+    await postgres.start();
+    await node.serves();
+  });
+
+  it('answers within three seconds while it hangs, and serves by itself once it goes on', async () => {
+    const postgres = await ownPostgres();
+    const node = await (await apiOver(postgres)).start();
+    await node.serves();
+    const goOn = await hang(postgres);
+    await expectOutage(node, 3_000);
+    goOn();
+    await node.serves();
+  });
+
+  it('answers marked zeros while it takes no connection, and while it lets nobody in', async () => {
+    const postgres = await ownPostgres();
+    const { databaseUrl, start } = await apiOver(postgres);
+    const node = await start();
+    await sql(postgres.url, `ALTER DATABASE ${new URL(databaseUrl).pathname.slice(1)} ALLOW_CONNECTIONS false`);
+    await expectOutage(node, 1_000);
+    await sql(postgres.url, `ALTER DATABASE ${new URL(databaseUrl).pathname.slice(1)} ALLOW_CONNECTIONS true`);
+    await node.serves();
+  });
+
+  it('answers marked zeros when the address is wrong', async () => {
+    const node = await startApi(`postgres://nobody@127.0.0.1:${await freePort()}/none`);
+    await expectOutage(node, 1_000);
+  });
+
+  it('serves on after all its connections were cut', async () => {
+    const postgres = await ownPostgres();
+    const { databaseUrl, start } = await apiOver(postgres);
+    const node = await start();
+    await node.serves();
+    await sql(
+      databaseUrl,
+      'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()',
+    );
+    await node.serves();
+    expect(node.entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
+  });
+});

@@ -1,0 +1,80 @@
+import { spawn } from 'node:child_process';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { aPayment, eventually, postPayment, testApi, testGateway, testWorker } from '../support/relay.ts';
+import { freshPrefix, sharedRedis, sql } from '../support/services.ts';
+
+const SCRIPT = fileURLToPath(new URL('../../tools/reconcile.ts', import.meta.url));
+
+async function paid(count: number) {
+  const prefix = freshPrefix();
+  const primary = await testGateway();
+  const fallback = await testGateway();
+  const { url, config } = await testApi({}, prefix);
+  const databaseUrl = config.database.url;
+  const env = { DATABASE_URL: databaseUrl, GATEWAY_PRIMARY_URL: primary.url, GATEWAY_FALLBACK_URL: fallback.url };
+  await testWorker(env, prefix);
+  for (let n = 0; n < count; n += 1) await postPayment(url, aPayment());
+  const ids = await eventually(async () => {
+    const rows = await sql<{ id: string }>(databaseUrl, 'SELECT correlation_id AS id FROM payments');
+    return rows.length === count && rows.map(({ id }) => id);
+  });
+  const redisUrl = (await sharedRedis()).url;
+  const reconcile = async (...args: string[]) => {
+    const child = spawn(process.execPath, [SCRIPT, ...args], { env: { ...env, REDIS_URL: redisUrl } });
+    const [out, err, code] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      new Promise((resolve) => child.once('exit', resolve)),
+    ]);
+    return { out, err, code };
+  };
+  return { ids: ids as [string, ...string[]], primary, fallback, databaseUrl, reconcile };
+}
+
+describe('npm run reconcile', () => {
+  it('exits 0 when ledger and gateways hold the same', async () => {
+    const { reconcile } = await paid(3);
+    const { out, code } = await reconcile('--from', '2020-01-01', '--to', '2100-01-01');
+    expect(out).to.match(/default +3 +59\.70 +3 +59\.70/);
+    expect(out).to.include('Nothing differs.');
+    expect(code).to.equal(0);
+  });
+
+  it('names what is recorded and not held, and exits 1', async () => {
+    const { databaseUrl, reconcile } = await paid(2);
+    const id = '11111111-2222-4333-8444-555555555555';
+    await sql(databaseUrl, `INSERT INTO payments VALUES ('${id}', 'default', 100, '2026-01-01T00:00:00Z')`);
+    const { out, code } = await reconcile();
+    expect(out).to.include(`${id}  recorded for default, not held by it`);
+    expect(code).to.equal(1);
+  });
+
+  it('names what is recorded with another amount or for another gateway', async () => {
+    const { ids, databaseUrl, reconcile } = await paid(3);
+    await sql(databaseUrl, 'UPDATE payments SET amount_cents = 1 WHERE correlation_id = $1', [ids[0]]);
+    await sql(databaseUrl, "UPDATE payments SET gateway = 'fallback' WHERE correlation_id = $1", [ids[1]]);
+    const { out, code } = await reconcile();
+    expect(out).to.match(new RegExp(`${ids[0]}  recorded for default as 0\\.01 of .*, held as 19\\.9 of`));
+    expect(out).to.include(`${ids[1]}  recorded for fallback, not held by it`);
+    expect(out).to.include(`${ids[1]}  recorded for fallback, held by default, too`);
+    expect(code).to.equal(1);
+  });
+
+  it('tells how many payments a gateway holds beyond the ledger', async () => {
+    const { ids, databaseUrl, reconcile } = await paid(2);
+    await sql(databaseUrl, 'DELETE FROM payments WHERE correlation_id = $1', [ids[0]]);
+    const { out, code } = await reconcile();
+    expect(out).to.include('default: holds 1 more than the ledger has for it');
+    expect(code).to.equal(1);
+  });
+
+  it('exits 2 when a gateway cannot be asked, and on a bad argument', async () => {
+    const { primary, reconcile } = await paid(1);
+    expect(await reconcile('--from', 'yesterday')).to.include({ code: 2 });
+    expect(await reconcile('--bogus')).to.include({ code: 2 });
+    await primary.close();
+    expect(await reconcile()).to.include({ code: 2 });
+  });
+});

@@ -1,0 +1,293 @@
+import { Agent } from 'node:http';
+import { expect } from 'chai';
+import { Redis } from 'ioredis';
+import pg from 'pg';
+import { QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { audit, type Book, readLedger } from '../../tools/audit.ts';
+import { freePort, type ManagedServer, startRedis } from '../../tools/servers.ts';
+import type { SimulatedGateway, SimulatedGatewayOptions } from '../../tools/simulated-gateway.ts';
+import { type ServiceProcess, startService } from '../../tools/stack.ts';
+import { createTcpProxy, type TcpProxy } from '../../tools/tcp-proxy.ts';
+import { after } from './cleanup.ts';
+import { exchange } from './http-client.ts';
+import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
+import { freshDatabase, sharedPostgres, sharedRedis, sql, startTestPostgres } from './services.ts';
+
+/** How long anything may take on a machine that is busy with something else. What must be quick is measured apart. */
+export const PATIENCE_MS = 30_000;
+
+const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
+
+type Server = 'redis' | 'postgres' | 'primary' | 'fallback';
+
+export interface StackOptions {
+  /** API processes, 1 if not said otherwise. */
+  apis?: number;
+  /** Worker processes at the start, 1 if not said otherwise. More can be started with `startWorker`. */
+  workers?: number;
+  /** For API and workers. */
+  env?: TestEnv;
+  /** Servers that a proxy is put in front of, for the faults of a network. */
+  through?: readonly Server[];
+  /** Servers of the test's own: it is going to stop, hang or fill them. */
+  own?: readonly ('redis' | 'postgres')[];
+  primary?: SimulatedGatewayOptions;
+}
+
+/** An API or a worker, with all that it has logged. */
+export interface TestProcess extends ServiceProcess {
+  readonly log: readonly string[];
+  /** Resolves when it has logged a line that matches, now or before. */
+  logged(line: RegExp): Promise<string>;
+}
+
+export interface Settled {
+  readonly default: Book;
+  readonly fallback: Book;
+}
+
+export type TestStack = Awaited<ReturnType<typeof startTestStack>>;
+
+/**
+ * Payrelay as real processes: API and workers are children, started as in production; the gateways are in this process,
+ * so that a test can wait for what happens at them. All of it is gone after the test.
+ */
+export async function startTestStack({
+  apis: apiCount = 1,
+  workers: workerCount = 1,
+  env = {},
+  through = [],
+  own = [],
+  primary: primaryOptions = {},
+}: StackOptions = {}) {
+  const redisServer = own.includes('redis') ? await ownRedis() : await sharedRedis();
+  const postgresServer = own.includes('postgres') ? await ownPostgres() : await sharedPostgres();
+  const redisUrl = own.includes('redis') ? redisServer.url : freshRedisDatabase(redisServer);
+  const databaseUrl = await freshDatabase(postgresServer);
+  const primary = await testGateway(primaryOptions);
+  const fallback = await testGateway();
+
+  const redis = new Redis(redisUrl, { maxRetriesPerRequest: null });
+  redis.on('error', () => {});
+  after(() => redis.disconnect());
+  await redis.flushdb();
+
+  const proxies: Partial<Record<Server, TcpProxy>> = {};
+  async function route(server: Server, url: string): Promise<string> {
+    if (!through.includes(server)) return url;
+    const routed = new URL(url);
+    const proxy = await createTcpProxy(Number(routed.port));
+    after(() => proxy.close());
+    proxies[server] = proxy;
+    routed.port = String(proxy.port);
+    return routed.href.replace(/\/$/, '');
+  }
+  const serviceEnv = {
+    HOST: '127.0.0.1',
+    REDIS_URL: await route('redis', redisUrl),
+    DATABASE_URL: await route('postgres', databaseUrl),
+    GATEWAY_PRIMARY_URL: await route('primary', primary.url),
+    GATEWAY_FALLBACK_URL: await route('fallback', fallback.url),
+    LOG_LEVEL: 'debug',
+    ...env,
+  };
+
+  const apis: TestProcess[] = [];
+  const workers: TestProcess[] = [];
+  async function start(role: 'api' | 'worker', extraEnv: TestEnv): Promise<TestProcess> {
+    const log: string[] = [];
+    const service = await startService({
+      name: role,
+      script: 'src/main.ts',
+      env: { ...serviceEnv, APP_ROLE: role, ...extraEnv },
+      ...(role === 'api' && { port: await freePort() }),
+      readyWhen: role === 'api' ? /"message":"listening"/ : /"message":"working"/,
+      onLine: (line) => log.push(line),
+      nodeArgs: ['--import', new URL('../chaos/clock-shift.ts', import.meta.url).href],
+    });
+    after(() => service.kill());
+    const logged = (line: RegExp) => eventually(() => log.find((each) => line.test(each)), PATIENCE_MS);
+    // Not spread: what it tells of itself changes with every start.
+    return Object.assign(service, { log, logged });
+  }
+  const startApi = async (extraEnv: TestEnv = {}) => {
+    const api = await start('api', extraEnv);
+    apis.push(api);
+    return api;
+  };
+  const startWorker = async (extraEnv: TestEnv = {}) => {
+    const worker = await start('worker', extraEnv);
+    workers.push(worker);
+    return worker;
+  };
+  await Promise.all([
+    ...Array.from({ length: apiCount }, () => startApi()),
+    ...Array.from({ length: workerCount }, () => startWorker()),
+  ]);
+
+  const agent = new Agent({ keepAlive: true, maxSockets: 200 });
+  after(() => agent.destroy());
+  /** The amount that was posted first, in cents, by id: no other one may be paid. */
+  const asked = new Map<string, number>();
+  const accepted = new Set<string>();
+  const unknown = new Set<string>();
+  let posts = 0;
+
+  /** Posts to one API after the other and keeps account of what was answered. No answer at all: undefined. */
+  async function post(payment = aPayment(anAmount())): Promise<number | undefined> {
+    const { correlationId, amount } = payment;
+    if (!asked.has(correlationId)) asked.set(correlationId, Math.round(amount * 100));
+    const { url } = apis[posts++ % apis.length]!;
+    const answer = await exchange(`${url}/payments`, { agent, body: JSON.stringify(payment) }).catch(() => undefined);
+    if (answer?.status === 204) accepted.add(correlationId);
+    // A full queue is the one refusal that is certain.
+    else if (!answer?.text.includes('queue_full')) unknown.add(correlationId);
+    return answer?.status;
+  }
+
+  async function isQueueEmpty(): Promise<boolean> {
+    const key = (type: string) => queueKey(QUEUE, type);
+    const [wait, active, delayed, prioritized] = await Promise.all([
+      redis.llen(key('wait')),
+      redis.llen(key('active')),
+      redis.zcard(key('delayed')),
+      redis.zcard(key('prioritized')),
+    ]);
+    return wait + active + delayed + prioritized === 0;
+  }
+
+  /**
+   * Resolves when nothing is left to do, and every promise was kept: the books of both gateways and of the ledger hold the
+   * same ids, amounts and times, each id once; nothing became a dead letter; no process asked for help.
+   */
+  async function settled(timeoutMs = PATIENCE_MS): Promise<Settled> {
+    await eventually(isQueueEmpty, timeoutMs);
+    for (const gateway of [primary, fallback]) {
+      await gateway.waitFor(({ requests }) => requests.inFlight + requests.queued === 0, PATIENCE_MS);
+    }
+    const gateways = { default: bookOf(primary), fallback: bookOf(fallback) };
+    const ledger = await readLedger(databaseUrl);
+    const breaches = audit({ accepted, unknown, deadLetters: new Set(), gateways, ledger });
+    expect(breaches).to.deep.equal({ lost: [], paidTwice: [], unrecorded: [], unpaid: [], phantom: [] });
+    const wrong = [...gateways.default, ...gateways.fallback].filter(([id, held]) => held.amountCents !== asked.get(id));
+    expect(wrong, 'paid with another amount').to.deep.equal([]);
+    expect(await redis.zcard(queueKey(QUEUE, 'failed')), 'dead letters').to.equal(0);
+    const cries = [...apis, ...workers].flatMap(({ log }) => log.filter((line) => line.includes('"level":"error"')));
+    expect(cries).to.deep.equal([]);
+    return gateways;
+  }
+
+  return {
+    redis,
+    redisServer,
+    postgresServer,
+    databaseUrl,
+    proxies: proxies as Record<Server, TcpProxy>,
+    primary,
+    fallback,
+    /** Those started so far. */
+    apis: apis as readonly TestProcess[],
+    workers: workers as readonly TestProcess[],
+    startApi,
+    startWorker,
+    post,
+    /** Posts so many payments at once. @returns their ids */
+    async postMany(count: number): Promise<string[]> {
+      const payments = Array.from({ length: count }, () => aPayment(anAmount()));
+      await Promise.all(payments.map(post));
+      return payments.map(({ correlationId }) => correlationId);
+    },
+    /** Ids answered 204. */
+    accepted: accepted as ReadonlySet<string>,
+    /** Ids with no answer, or one that leaves it open whether the payment is stored. */
+    unknown: unknown as ReadonlySet<string>,
+    settled,
+    isQueueEmpty,
+    recorded: () => readLedger(databaseUrl),
+    queueKey: (type: string) => queueKey(QUEUE, type),
+  };
+}
+
+/** How often each of these payments was sent to the gateway. */
+export function sends(gateway: SimulatedGateway, ids: Iterable<string>): number[] {
+  return [...ids].map((id) => gateway.requests.receivedAt(id).length);
+}
+
+/**
+ * Holds every statement on the ledger's table at its start, until released: a worker stands still at a known point.
+ * `blocked` resolves when a statement that begins so is being held.
+ */
+export async function holdLedger(databaseUrl: string) {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  client.on('error', () => {});
+  await client.connect();
+  await client.query('BEGIN');
+  await client.query('LOCK TABLE payments IN ACCESS EXCLUSIVE MODE');
+  const held = `FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1`;
+  let released: Promise<void> | undefined;
+  const release = () => {
+    released ??= client.end();
+    return released;
+  };
+  after(release);
+  return {
+    blocked: (statement: 'SELECT' | 'INSERT') =>
+      eventually(
+        async () => (await sql(databaseUrl, `SELECT pid ${held}`, [`${statement}%`])).length > 0,
+        PATIENCE_MS,
+      ),
+    /** Ends the connections whose statement is being held, so that it is never carried out. */
+    drop: (statement: 'SELECT' | 'INSERT') =>
+      sql(databaseUrl, `SELECT pg_terminate_backend(pid) ${held}`, [`${statement}%`]),
+    release,
+  };
+}
+
+/**
+ * A test for each scenario. They run side by side, because they mostly wait for a lock of a dead worker to expire; each
+ * has its own stack.
+ */
+export function sideBySide(scenarios: Readonly<Record<string, () => Promise<void>>>): void {
+  let verdicts: PromiseSettledResult<void>[] = [];
+  before(async function () {
+    this.timeout(3 * PATIENCE_MS);
+    verdicts = await Promise.allSettled(Object.values(scenarios).map((run) => run()));
+  });
+  for (const [index, title] of Object.keys(scenarios).entries()) {
+    it(title, () => {
+      const verdict = verdicts[index]!;
+      if (verdict.status === 'rejected') throw verdict.reason;
+    });
+  }
+}
+
+function bookOf({ payments }: SimulatedGateway): Book {
+  return new Map(
+    [...payments].map(([id, { amount, requestedAt }]) => [id, { amountCents: Math.round(amount * 100), requestedAt }]),
+  );
+}
+
+/** Different from payment to payment, so that no two can be mistaken for one another. */
+function anAmount(): number {
+  return Math.ceil(Math.random() * 1_000_000) / 100;
+}
+
+async function ownRedis(): Promise<ManagedServer> {
+  const server = await startRedis();
+  after(server.dispose);
+  return server;
+}
+
+async function ownPostgres(): Promise<ManagedServer> {
+  const server = await startTestPostgres();
+  after(server.dispose);
+  return server;
+}
+
+let databases = 0;
+
+/** A Redis database: the processes' keys always have the same prefix. 0 is for the tests that choose their prefix. */
+function freshRedisDatabase({ url }: ManagedServer): string {
+  databases = (databases % 15) + 1;
+  return `${url}/${databases}`;
+}

@@ -1,0 +1,117 @@
+import { expect } from 'chai';
+import express from 'express';
+import sinon from 'sinon';
+import supertest from 'supertest';
+import { dashboard } from '../../../src/http/dashboard.ts';
+
+const USER = 'admin';
+const PASSWORD = 'p:ss wörd';
+const basic = (user: string, password: string) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
+const RIGHT = basic(USER, PASSWORD);
+
+/** The dashboard over a queue that nobody may touch: what gets past the guard would load bull-board and ask for it. */
+function guarded() {
+  const queueAdmin = { queue: sinon.stub(), purge: sinon.stub(), close: sinon.stub() };
+  const app = express();
+  app.use('/admin/queues', dashboard({ user: USER, password: PASSWORD }, queueAdmin));
+  return { agent: supertest(app), queueAdmin };
+}
+
+type Method = 'get' | 'put' | 'post' | 'patch' | 'delete';
+const API = '/admin/queues/api/queues/payments';
+
+describe('dashboard', () => {
+  const strangers: [title: string, authorization: string | undefined][] = [
+    ['without a password', undefined],
+    ['with an empty header', ''],
+    ['with a wrong password', basic(USER, 'wrong')],
+    ['with a wrong password of the same length', basic(USER, PASSWORD.replace('p', 'q'))],
+    ['with a wrong user', basic('root', PASSWORD)],
+    ['with the beginning of the password', basic(USER, PASSWORD.slice(0, -1))],
+    ['with more than the password', basic(USER, `${PASSWORD}x`)],
+    ['with another scheme', RIGHT.replace('Basic', 'Bearer')],
+    ['with the password in the clear', `Basic ${USER}:${PASSWORD}`],
+    ['with the scheme alone', 'Basic'],
+  ];
+  for (const [title, authorization] of strangers) {
+    it(`answers 401 and asks for the password ${title}`, async () => {
+      const { agent, queueAdmin } = guarded();
+      const request = agent.get('/admin/queues');
+      if (authorization !== undefined) request.set('Authorization', authorization);
+      const response = await request;
+      expect(response.status).to.equal(401);
+      expect(response.body).to.deep.equal({ error: 'unauthorized' });
+      expect(response.headers['www-authenticate']).to.equal('Basic realm="Payrelay queues", charset="UTF-8"');
+      expect(queueAdmin.queue.called).to.equal(false);
+    });
+  }
+
+  for (const [method, path] of [
+    ['get', API],
+    ['get', '/admin/queues/static/js/main.js'],
+    ['put', `${API}/pause`],
+    ['put', `${API}/obliterate`],
+  ] as const) {
+    it(`answers 401 to a stranger's ${method.toUpperCase()} ${path}`, async () => {
+      expect((await guarded().agent[method](path)).status).to.equal(401);
+    });
+  }
+
+  describe('given a change that another site makes the browser send', () => {
+    const origins: [title: string, origin: string][] = [
+      ['of another host', 'https://evil.example'],
+      ['of another port', 'http://127.0.0.1:1'],
+      ['that is hidden', 'null'],
+      ['that is no URL', 'evil'],
+      ['that is empty', ''],
+    ];
+    for (const [title, origin] of origins) {
+      for (const path of ['pause', '1/retry']) {
+        it(`answers 403 to PUT ${path} from an origin ${title}`, async () => {
+          const { agent, queueAdmin } = guarded();
+          const response = await agent.put(`${API}/${path}`).set({ Authorization: RIGHT, Origin: origin });
+          expect(response.status).to.equal(403);
+          expect(response.body).to.deep.equal({ error: 'forbidden' });
+          expect(queueAdmin.queue.called).to.equal(false);
+        });
+      }
+    }
+  });
+
+  describe('given a change that would lose a payment or pay it as another', () => {
+    const changes: [method: Method, path: string][] = [
+      ['put', 'empty'],
+      ['put', 'obliterate'],
+      ['put', 'clean/failed'],
+      ['put', 'clean/completed'],
+      ['put', 'retry/completed'],
+      ['put', 'concurrency'],
+      ['put', 'rate-limit'],
+      ['put', '1/clean'],
+      ['put', '1/retry/completed'],
+      ['put', '1/remove-unprocessed-children'],
+      ['put', 'xpause'],
+      ['put', 'pause/1'],
+      ['post', 'add'],
+      ['post', 'pause'],
+      ['patch', '1/update-data'],
+      ['patch', '1/delay'],
+      ['patch', '1/promote'],
+      ['delete', '1'],
+      ['delete', 'retry'],
+    ];
+    for (const [method, path] of changes) {
+      it(`answers 405 to ${method.toUpperCase()} ${path}, also from its own pages`, async () => {
+        const { agent, queueAdmin } = guarded();
+        const own = { Authorization: RIGHT, Host: 'relay.example:9999', Origin: 'http://relay.example:9999' };
+        for (const headers of [{ Authorization: RIGHT }, own]) {
+          const response = await agent[method](`${API}/${path}`).set(headers);
+          expect(response.status).to.equal(405);
+          expect(response.body).to.deep.equal({ error: 'method_not_allowed' });
+          expect(response.headers['allow']).to.equal('GET, HEAD');
+        }
+        expect(queueAdmin.queue.called).to.equal(false);
+      });
+    }
+  });
+});

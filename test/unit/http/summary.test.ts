@@ -1,0 +1,203 @@
+import { parse } from 'node:querystring';
+import { expect } from 'chai';
+import { InvalidRequestError } from '../../../src/errors.ts';
+import { parseRange } from '../../../src/http/summary.ts';
+
+const NOT_ISO = 'must be an ISO 8601 date or date-time';
+
+/** Reads a query string as the app does. */
+const range = (query: string, rule: 'required' | 'optional' = 'required') => parseRange(parse(query), rule);
+
+/** What `from` is read as, or undefined when it is refused. */
+function instant(from: string): string | undefined {
+  try {
+    return parseRange({ from }, 'optional').from?.toISOString();
+  } catch (error) {
+    if (error instanceof InvalidRequestError) return undefined;
+    throw error;
+  }
+}
+
+function faultsOf(query: string, rule: 'required' | 'optional' = 'required') {
+  try {
+    range(query, rule);
+    return [];
+  } catch (error) {
+    if (error instanceof InvalidRequestError) return error.faults;
+    throw error;
+  }
+}
+
+describe('parseRange', () => {
+  const read: [text: string, instant: string][] = [
+    ['2025-07-15', '2025-07-15T00:00:00.000Z'],
+    ['2025-07-15T12:34', '2025-07-15T12:34:00.000Z'],
+    ['2025-07-15T12:34:56', '2025-07-15T12:34:56.000Z'],
+    ['2025-07-15T12:34:56.7', '2025-07-15T12:34:56.700Z'],
+    ['2025-07-15T12:34:56.78', '2025-07-15T12:34:56.780Z'],
+    ['2025-07-15T12:34:56.789', '2025-07-15T12:34:56.789Z'],
+    ['2025-07-15T12:34:56.7899999Z', '2025-07-15T12:34:56.789Z'],
+    ['2025-07-15T12:34:56,789Z', '2025-07-15T12:34:56.789Z'],
+    ['2025-07-15T12:34:56Z', '2025-07-15T12:34:56.000Z'],
+    ['2025-07-15t12:34:56z', '2025-07-15T12:34:56.000Z'],
+    ['2025-07-15T12:34Z', '2025-07-15T12:34:00.000Z'],
+    ['2025-07-15T12:34:56.789+03:00', '2025-07-15T09:34:56.789Z'],
+    ['2025-07-15T12:34:56+0300', '2025-07-15T09:34:56.000Z'],
+    ['2025-07-15T12:34:56+03', '2025-07-15T09:34:56.000Z'],
+    ['2025-07-15T12:34:56-03:30', '2025-07-15T16:04:56.000Z'],
+    ['2025-07-15T12:34:56-03', '2025-07-15T15:34:56.000Z'],
+    ['2025-07-15T12:34:56 03:00', '2025-07-15T09:34:56.000Z'],
+    ['2025-07-15T12:34:56+00:00', '2025-07-15T12:34:56.000Z'],
+    ['2025-07-15T00:30:00+05:00', '2025-07-14T19:30:00.000Z'],
+    ['2025-12-31T23:30:00-01:00', '2026-01-01T00:30:00.000Z'],
+    ['2025-07-15T24:00', '2025-07-16T00:00:00.000Z'],
+    ['2025-07-15T24:00:00.000Z', '2025-07-16T00:00:00.000Z'],
+    ['2025-07-15T00:00', '2025-07-15T00:00:00.000Z'],
+    ['2025-07-15T23:59:59.999Z', '2025-07-15T23:59:59.999Z'],
+    ['2024-02-29', '2024-02-29T00:00:00.000Z'],
+    ['2000-02-29', '2000-02-29T00:00:00.000Z'],
+    ['1970-01-01', '1970-01-01T00:00:00.000Z'],
+  ];
+  for (const [text, expected] of read) {
+    it(`reads ${text} as ${expected}`, () => {
+      expect(instant(text)).to.equal(expected);
+    });
+  }
+
+  const refused: string[] = [
+    'yesterday',
+    '1752580800000',
+    '2025',
+    '2025-07',
+    '20250715',
+    '2025-7-15',
+    '15-07-2025',
+    '2025/07/15',
+    '2025-07-15 12:34:56',
+    '2025-07-15T',
+    '2025-07-15T12',
+    '2025-07-15T12:3',
+    '2025-07-15T12:34:5',
+    '2025-07-15T12:34:56.',
+    '2025-07-15T12:34.5',
+    '2025-07-15T123456',
+    '2025-07-15Z',
+    '2025-07-15+03:00',
+    '2025-00-15',
+    '2025-13-15',
+    '2025-07-00',
+    '2025-07-32',
+    '2025-02-29',
+    '2025-02-30',
+    '2025-04-31',
+    '2025-06-31T12:00:00Z',
+    '1900-02-29',
+    '2025-07-15T24:00:01',
+    '2025-07-15T24:01',
+    '2025-07-15T25:00',
+    '2025-07-15T12:60',
+    '2025-07-15T12:34:60',
+    '2025-07-15T12:34:56+24:00',
+    '2025-07-15T12:34:56+03:60',
+    '2025-07-15T12:34:56+3',
+    '2025-07-15T12:34:56+030',
+    '2025-07-15T12:34:56 ',
+    ' 2025-07-15',
+    '2025-07-15\n',
+    '+002025-07-15',
+    '-2025-07-15',
+    '2025-W29-2',
+    '2025-196',
+    'Tue, 15 Jul 2025 12:34:56 GMT',
+  ];
+  for (const text of refused) {
+    it(`refuses ${JSON.stringify(text)}`, () => {
+      expect(instant(text)).to.equal(undefined);
+    });
+  }
+
+  it('reads both bounds', () => {
+    expect(range('from=2025-07-15&to=2025-07-16T12:00:00.5Z')).to.deep.equal({
+      from: new Date('2025-07-15T00:00:00.000Z'),
+      to: new Date('2025-07-16T12:00:00.500Z'),
+    });
+  });
+
+  for (const query of ['from=2025-07-15T12:00:00%2B03:00', 'from=2025-07-15T12:00:00+03:00']) {
+    it(`reads an offset in the query ${query}`, () => {
+      expect(range(query, 'optional').from).to.deep.equal(new Date('2025-07-15T09:00:00.000Z'));
+    });
+  }
+
+  it('takes a range of a single instant', () => {
+    expect(faultsOf('from=2025-07-15&to=2025-07-15T00:00')).to.deep.equal([]);
+  });
+
+  it('compares instants, not texts', () => {
+    expect(faultsOf('from=2025-07-15T12:00:00%2B03:00&to=2025-07-15T10:00:00Z')).to.deep.equal([]);
+  });
+
+  const faulty: [query: string, faults: { param: string; message: string }[]][] = [
+    ['from=2025-07-16&to=2025-07-15', [{ param: 'from', message: 'must not be after to' }]],
+    ['from=2025-07-15T00:00:00.001Z&to=2025-07-15', [{ param: 'from', message: 'must not be after to' }]],
+    ['from=x&to=2025-07-15', [{ param: 'from', message: NOT_ISO }]],
+    ['from=2025-07-15&to=x', [{ param: 'to', message: NOT_ISO }]],
+    ['from=2025-07-15&from=2025-07-16&to=2025-07-17', [{ param: 'from', message: NOT_ISO }]],
+    [
+      'from=x&to=2025-02-30',
+      [
+        { param: 'from', message: NOT_ISO },
+        { param: 'to', message: NOT_ISO },
+      ],
+    ],
+  ];
+  for (const [query, faults] of faulty) {
+    for (const rule of ['required', 'optional'] as const) {
+      it(`refuses ${query} with ${rule} bounds`, () => {
+        expect(faultsOf(query, rule)).to.deep.equal(faults);
+      });
+    }
+  }
+
+  describe('with required bounds', () => {
+    const missing: [query: string, faults: { param: string; message: string }[]][] = [
+      ['to=2025-07-15', [{ param: 'from', message: 'is required' }]],
+      ['from=2025-07-15', [{ param: 'to', message: 'is required' }]],
+      ['from=&to=2025-07-15', [{ param: 'from', message: 'is required' }]],
+      [
+        '',
+        [
+          { param: 'from', message: 'is required' },
+          { param: 'to', message: 'is required' },
+        ],
+      ],
+      [
+        'from=x',
+        [
+          { param: 'from', message: NOT_ISO },
+          { param: 'to', message: 'is required' },
+        ],
+      ],
+    ];
+    for (const [query, faults] of missing) {
+      it(`refuses "${query}"`, () => {
+        expect(faultsOf(query)).to.deep.equal(faults);
+      });
+    }
+  });
+
+  describe('with optional bounds', () => {
+    const open: [query: string, from: string | undefined, to: string | undefined][] = [
+      ['', undefined, undefined],
+      ['from=&to=', undefined, undefined],
+      ['from=2025-07-15', '2025-07-15T00:00:00.000Z', undefined],
+      ['to=2025-07-15', undefined, '2025-07-15T00:00:00.000Z'],
+    ];
+    for (const [query, from, to] of open) {
+      it(`leaves absent ends open for "${query}"`, () => {
+        const read = range(query, 'optional');
+        expect([read.from?.toISOString(), read.to?.toISOString()]).to.deep.equal([from, to]);
+      });
+    }
+  });
+});

@@ -1,0 +1,314 @@
+import { createRequire, syncBuiltinESMExports } from 'node:module';
+import { expect } from 'chai';
+import { BatcherClosedError } from '../../../src/batcher.ts';
+import { LedgerUnavailableError } from '../../../src/errors.ts';
+import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
+import { createRecorder } from '../../../src/ledger/recorder.ts';
+import { after } from '../../support/cleanup.ts';
+import { recordingLogger } from '../../support/logger.ts';
+
+/** What `import` gives is sinon's build for browsers, whose clock leaves node:timers/promises alone. */
+const sinon: typeof import('sinon') = createRequire(import.meta.url)('sinon');
+
+const RETRY_MS = 250;
+
+const id = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
+const paid = (n: number): PaidPayment => ({
+  correlationId: id(n),
+  amountCents: n,
+  gateway: 'default',
+  requestedAt: new Date(0),
+});
+
+const UNAVAILABLE = new LedgerUnavailableError('PostgreSQL did not answer');
+
+/** A recorder over a ledger in memory that can be away, or refuse rows, as the test likes. */
+function setUp() {
+  const clock = sinon.useFakeTimers();
+  // Brings the clock to those who have imported node:timers/promises by name.
+  syncBuiltinESMExports();
+  after(() => {
+    clock.restore();
+    syncBuiltinESMExports();
+  });
+  const rows = new Set<string>();
+  /** The amounts of each INSERT and the number of ids of each SELECT, tried or carried out. */
+  const inserts: number[][] = [];
+  const selects: number[] = [];
+  const ledger = { isAway: false, refuses: (_payment: PaidPayment) => false };
+  const { logger, entries } = recordingLogger();
+  const recorder = createRecorder({
+    table: {
+      async insertPayments(payments) {
+        inserts.push(payments.map(({ amountCents }) => amountCents));
+        if (ledger.isAway) throw UNAVAILABLE;
+        if (payments.some(ledger.refuses)) throw new Error('violates check constraint');
+        for (const { correlationId } of payments) rows.add(correlationId);
+      },
+      async findRecorded(correlationIds) {
+        selects.push(correlationIds.length);
+        if (ledger.isAway) throw UNAVAILABLE;
+        return new Set(correlationIds.filter((correlationId) => rows.has(correlationId)));
+      },
+    },
+    logger,
+    maxPending: 1_000,
+  });
+  return { clock, recorder, ledger, rows, inserts, selects, entries };
+}
+
+/** How each promise stands now, after promises have settled. */
+function watch(promises: readonly Promise<unknown>[]): unknown[] {
+  const states: unknown[] = promises.map(() => 'pending');
+  promises.forEach((promise, index) => {
+    promise.then(
+      (value) => {
+        states[index] = value === undefined ? 'done' : value;
+      },
+      (error: Error) => {
+        states[index] = error;
+      },
+    );
+  });
+  return states;
+}
+
+describe('recorder', () => {
+  it('records payments that come together in one statement', async () => {
+    const { clock, recorder, rows, inserts } = setUp();
+    const states = watch([1, 2, 3].map((n) => recorder.record(paid(n))));
+    await clock.tickAsync(0);
+    expect(states).to.deep.equal(['done', 'done', 'done']);
+    expect(inserts).to.deep.equal([[1, 2, 3]]);
+    expect([...rows]).to.deep.equal([id(1), id(2), id(3)]);
+  });
+
+  it('looks many ids up in one statement and answers each', async () => {
+    const { clock, recorder, rows, selects } = setUp();
+    rows.add(id(2));
+    const states = watch([1, 2, 3].map((n) => recorder.isRecorded(id(n))));
+    await clock.tickAsync(0);
+    expect(states).to.deep.equal([false, true, false]);
+    expect(selects).to.deep.equal([3]);
+  });
+
+  it('puts at most 500 into one statement', async () => {
+    const { clock, recorder, inserts, selects } = setUp();
+    const numbers = Array.from({ length: 501 }, (_, n) => n);
+    const states = watch([
+      ...numbers.map((n) => recorder.record(paid(n))),
+      ...numbers.map((n) => recorder.isRecorded(id(n))),
+    ]);
+    await clock.tickAsync(0);
+    expect(states).to.not.include('pending');
+    expect(inserts.map((insert) => insert.length)).to.deep.equal([500, 1]);
+    expect(selects).to.deep.equal([500, 1]);
+  });
+
+  it('does not let look-ups wait for inserts', async () => {
+    const { clock, recorder, ledger } = setUp();
+    ledger.isAway = true;
+    watch([recorder.record(paid(1))]);
+    await clock.tickAsync(0);
+    ledger.isAway = false;
+    const states = watch([recorder.isRecorded(id(2))]);
+    await clock.tickAsync(0);
+    expect(states).to.deep.equal([false]);
+  });
+
+  describe('while PostgreSQL is away', () => {
+    it('tries again every 250 ms and resolves after its return', async () => {
+      const { clock, recorder, ledger, rows, inserts } = setUp();
+      ledger.isAway = true;
+      const states = watch([recorder.record(paid(1))]);
+      await clock.tickAsync(0);
+      expect(inserts).to.have.lengthOf(1);
+      await clock.tickAsync(RETRY_MS - 1);
+      expect(inserts).to.have.lengthOf(1);
+      await clock.tickAsync(1);
+      expect(inserts).to.have.lengthOf(2);
+      await clock.tickAsync(60_000);
+      expect(states).to.deep.equal(['pending']);
+      ledger.isAway = false;
+      await clock.tickAsync(RETRY_MS);
+      expect(states).to.deep.equal(['done']);
+      expect([...rows]).to.deep.equal([id(1)]);
+    });
+
+    it('keeps look-ups waiting and answers them after its return', async () => {
+      const { clock, recorder, ledger, rows, selects } = setUp();
+      ledger.isAway = true;
+      rows.add(id(1));
+      const states = watch([recorder.isRecorded(id(1))]);
+      await clock.tickAsync(60_000);
+      expect(states).to.deep.equal(['pending']);
+      expect(selects.length).to.be.within(60_000 / RETRY_MS, 60_000 / RETRY_MS + 1);
+      ledger.isAway = false;
+      await clock.tickAsync(RETRY_MS);
+      expect(states).to.deep.equal([true]);
+    });
+
+    it('gathers what comes meanwhile into the next statement', async () => {
+      const { clock, recorder, ledger, inserts } = setUp();
+      ledger.isAway = true;
+      watch([recorder.record(paid(1))]);
+      await clock.tickAsync(0);
+      watch([2, 3].map((n) => recorder.record(paid(n))));
+      await clock.tickAsync(RETRY_MS);
+      ledger.isAway = false;
+      await clock.tickAsync(RETRY_MS);
+      expect(inserts.slice(-2)).to.deep.equal([[1], [2, 3]]);
+    });
+
+    it('warns once, and tells of its return', async () => {
+      const { clock, recorder, ledger, entries } = setUp();
+      ledger.isAway = true;
+      watch([recorder.record(paid(1))]);
+      await clock.tickAsync(60_000);
+      expect(entries.map(({ level, message }) => `${level} ${message}`)).to.deep.equal([
+        'warn the ledger is unavailable',
+      ]);
+      ledger.isAway = false;
+      await clock.tickAsync(RETRY_MS);
+      expect(entries.slice(1).map(({ level, message }) => `${level} ${message}`)).to.deep.equal([
+        'info the ledger is available again',
+      ]);
+    });
+  });
+
+  describe('given a row that PostgreSQL refuses', () => {
+    it('records all the others and rejects that one with the reason', async () => {
+      const { clock, recorder, ledger, rows } = setUp();
+      ledger.refuses = ({ amountCents }) => amountCents === 2;
+      const states = watch([1, 2, 3].map((n) => recorder.record(paid(n))));
+      await clock.tickAsync(0);
+      expect(states[0]).to.equal('done');
+      expect(states[1]).to.be.instanceOf(Error).and.have.property('message', 'violates check constraint');
+      expect(states[2]).to.equal('done');
+      expect([...rows]).to.deep.equal([id(1), id(3)]);
+    });
+
+    it('calls for a person with all that is needed to mend it', async () => {
+      const { clock, recorder, ledger, entries } = setUp();
+      ledger.refuses = () => true;
+      watch([recorder.record(paid(7))]);
+      await clock.tickAsync(0);
+      expect(entries).to.deep.equal([
+        {
+          level: 'error',
+          message: 'a payment was made and cannot be recorded',
+          ...paid(7),
+          cause: 'Error: violates check constraint',
+        },
+      ]);
+    });
+
+    it('does not try that row again by itself', async () => {
+      const { clock, recorder, ledger, inserts } = setUp();
+      ledger.refuses = () => true;
+      watch([recorder.record(paid(7))]);
+      await clock.tickAsync(60_000);
+      expect(inserts).to.deep.equal([[7]]);
+    });
+
+    it('waits for PostgreSQL when it goes away in the middle of the search', async () => {
+      const { clock, recorder, ledger, rows } = setUp();
+      ledger.refuses = ({ amountCents }) => {
+        ledger.isAway = true;
+        return amountCents === 2;
+      };
+      const states = watch([1, 2].map((n) => recorder.record(paid(n))));
+      await clock.tickAsync(60_000);
+      expect(states).to.deep.equal(['pending', 'pending']);
+      ledger.isAway = false;
+      ledger.refuses = ({ amountCents }) => amountCents === 2;
+      await clock.tickAsync(RETRY_MS);
+      expect(states[0]).to.equal('done');
+      expect(states[1]).to.be.instanceOf(Error);
+      expect([...rows]).to.deep.equal([id(1)]);
+    });
+  });
+
+  it('rejects a look-up that PostgreSQL refuses and does not repeat it', async () => {
+    const refused = new Error('permission denied');
+    const { logger } = recordingLogger();
+    const findRecorded = sinon.stub().rejects(refused);
+    const recorder = createRecorder({ table: { insertPayments: sinon.stub(), findRecorded }, logger, maxPending: 1 });
+    expect(await recorder.isRecorded(id(1)).catch((error: unknown) => error)).to.equal(refused);
+    expect(findRecorded.callCount).to.equal(1);
+  });
+
+  describe('stopLookUps', () => {
+    it('rejects waiting look-ups at once and keeps payments trying', async () => {
+      const { clock, recorder, ledger, rows } = setUp();
+      ledger.isAway = true;
+      const states = watch([recorder.isRecorded(id(1)), recorder.record(paid(2))]);
+      await clock.tickAsync(RETRY_MS / 2);
+      recorder.stopLookUps();
+      await clock.tickAsync(1);
+      expect(states).to.deep.equal([UNAVAILABLE, 'pending']);
+      await clock.tickAsync(60_000);
+      expect(states[1]).to.equal('pending');
+      ledger.isAway = false;
+      await clock.tickAsync(RETRY_MS);
+      expect(states[1]).to.equal('done');
+      expect([...rows]).to.deep.equal([id(2)]);
+    });
+
+    it('rejects a later look-up at its first failure', async () => {
+      const { clock, recorder, ledger, selects } = setUp();
+      ledger.isAway = true;
+      recorder.stopLookUps();
+      const states = watch([recorder.isRecorded(id(1))]);
+      await clock.tickAsync(0);
+      expect(states).to.deep.equal([UNAVAILABLE]);
+      expect(selects).to.have.lengthOf(1);
+    });
+  });
+
+  describe('giveUp', () => {
+    it('rejects waiting payments at once', async () => {
+      const { clock, recorder, ledger } = setUp();
+      ledger.isAway = true;
+      const states = watch([recorder.record(paid(1))]);
+      await clock.tickAsync(RETRY_MS / 2);
+      recorder.giveUp();
+      await clock.tickAsync(1);
+      expect(states).to.deep.equal([UNAVAILABLE]);
+    });
+
+    it('still records what PostgreSQL takes', async () => {
+      const { clock, recorder, rows } = setUp();
+      recorder.giveUp();
+      const states = watch([recorder.record(paid(1))]);
+      await clock.tickAsync(0);
+      expect(states).to.deep.equal(['done']);
+      expect([...rows]).to.deep.equal([id(1)]);
+    });
+  });
+
+  describe('close', () => {
+    it('refuses new work', async () => {
+      const { recorder } = setUp();
+      await recorder.close();
+      const refused = await Promise.all(
+        [recorder.record(paid(1)), recorder.isRecorded(id(1))].map((work: Promise<unknown>) =>
+          work.catch((error: unknown) => error),
+        ),
+      );
+      for (const error of refused) expect(error).to.be.instanceOf(BatcherClosedError);
+    });
+
+    it('resolves when all that was accepted is settled', async () => {
+      const { clock, recorder, ledger, rows } = setUp();
+      ledger.isAway = true;
+      const states = watch([recorder.record(paid(1)), recorder.isRecorded(id(1)), recorder.close()]);
+      await clock.tickAsync(60_000);
+      expect(states).to.deep.equal(['pending', 'pending', 'pending']);
+      ledger.isAway = false;
+      await clock.tickAsync(RETRY_MS);
+      expect(states).to.not.include('pending');
+      expect([...rows]).to.deep.equal([id(1)]);
+    });
+  });
+});

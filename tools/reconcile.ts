@@ -1,0 +1,182 @@
+import { parseArgs } from 'node:util';
+import pg from 'pg';
+import { loadConfig } from '../src/config.ts';
+import { parseHeldPayment } from '../src/gateways/http-gateway.ts';
+import { parseRange } from '../src/http/summary.ts';
+import { createDb } from '../src/ledger/db.ts';
+import { createPaymentsTable, type GatewayTotals, type SummaryRange } from '../src/ledger/payments-table.ts';
+import type { GatewayName } from '../src/payment.ts';
+import { QUEUE_PREFIX } from '../src/queue/payment-queue.ts';
+import { createQueueAdmin } from '../src/queue/queue-admin.ts';
+
+/**
+ * `npm run reconcile`: compares the ledger with both gateways. Exits 0 when nothing differs, 1 when something does, 2 when
+ * it could not be told.
+ *
+ * First the totals of the window, one request for each gateway. Where they differ, every payment that the ledger has in
+ * the window is asked for at both gateways, and so is every payment that is still in the queue. A gateway cannot be asked
+ * what it holds besides; what it holds more than was found is told as a number.
+ */
+const USAGE = `usage: npm run reconcile -- [--from <ISO 8601>] [--to <ISO 8601>] [--token <admin token of the gateways>]`;
+
+const NAMES: readonly GatewayName[] = ['default', 'fallback'];
+
+/** Payments asked for at once: enough to be quick, few enough not to disturb the gateway. */
+const PARALLEL = 16;
+const PAGE = 1_000;
+
+interface LedgerRow {
+  readonly id: string;
+  readonly gateway: GatewayName;
+  readonly cents: string;
+  readonly at: Date;
+}
+
+type Held = NonNullable<ReturnType<typeof parseHeldPayment>>;
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: { from: { type: 'string' }, to: { type: 'string' }, token: { type: 'string', default: '123' } },
+  });
+  const range = parseRange({ from: values.from, to: values.to }, 'optional');
+  const config = loadConfig();
+  const urls = { default: config.gateways.primary.url, fallback: config.gateways.fallback.url };
+
+  const db = createDb(config.database);
+  const ledger = await createPaymentsTable(db)
+    .summarise(range)
+    .finally(() => db.destroy());
+  const held = {
+    default: await gatewayTotals(urls.default, range, values.token),
+    fallback: await gatewayTotals(urls.fallback, range, values.token),
+  };
+  console.log('            in the ledger                 at the gateway');
+  for (const name of NAMES) console.log(`${name.padEnd(11)} ${show(ledger[name])} ${show(held[name])}`);
+  if (NAMES.every((name) => isEqual(ledger[name], held[name]))) {
+    console.log('Nothing differs.');
+    return 0;
+  }
+
+  const differences = [
+    ...(await compareLedger(config.database.url, urls, range)),
+    ...(await compareQueue(config, urls)),
+  ];
+  for (const line of differences) console.log(line);
+  for (const name of NAMES) {
+    const more = held[name].totalRequests - ledger[name].totalRequests;
+    if (more > 0) console.log(`${name}: holds ${more} more than the ledger has for it`);
+  }
+  return 1;
+}
+
+/** Asks both gateways for every payment of the ledger in the range. */
+async function compareLedger(
+  databaseUrl: string,
+  urls: Record<GatewayName, string>,
+  range: SummaryRange,
+): Promise<string[]> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  const differences: string[] = [];
+  try {
+    let last = '00000000-0000-0000-0000-000000000000';
+    for (;;) {
+      const { rows } = await client.query<LedgerRow>(
+        `SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM payments
+         WHERE correlation_id > $1
+           AND requested_at BETWEEN coalesce($2::timestamptz, '-infinity') AND coalesce($3::timestamptz, 'infinity')
+         ORDER BY correlation_id LIMIT ${PAGE}`,
+        [last, range.from?.toISOString() ?? null, range.to?.toISOString() ?? null],
+      );
+      await inParallel(rows, async ({ id, gateway, cents, at }) => {
+        for (const name of NAMES) {
+          const held = await find(urls[name], id);
+          if (name !== gateway) {
+            if (held) differences.push(`${id}  recorded for ${gateway}, held by ${name}, too`);
+          } else if (!held) differences.push(`${id}  recorded for ${name}, not held by it`);
+          else if (held.amountCents !== Number(cents) || held.requestedAt.getTime() !== at.getTime()) {
+            differences.push(
+              `${id}  recorded for ${name} as ${Number(cents) / 100} of ${at.toISOString()}, held as ${held.amountCents / 100} of ${held.requestedAt.toISOString()}`,
+            );
+          }
+        }
+      });
+      if (rows.length < PAGE) return differences;
+      last = rows.at(-1)!.id;
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+/** Asks both gateways for every payment in the queue: it may be paid and not recorded yet. */
+async function compareQueue(
+  config: ReturnType<typeof loadConfig>,
+  urls: Record<GatewayName, string>,
+): Promise<string[]> {
+  const queueAdmin = createQueueAdmin(config.redis, { name: config.queue.name, prefix: QUEUE_PREFIX });
+  const differences: string[] = [];
+  try {
+    const queue = await queueAdmin.queue();
+    for (let start = 0; ; start += PAGE) {
+      const jobs = await queue.getJobs(['active', 'waiting', 'delayed', 'failed'], start, start + PAGE - 1, true);
+      const queued = jobs.filter((job) => job?.id?.includes('-'));
+      await inParallel(queued, async ({ id }) => {
+        for (const name of NAMES) {
+          if (await find(urls[name], id!))
+            differences.push(`${id}  held by ${name}, still in the queue and not recorded`);
+        }
+      });
+      if (jobs.length < PAGE) return differences;
+    }
+  } finally {
+    await queueAdmin.close();
+  }
+}
+
+async function gatewayTotals(url: string, { from, to }: SummaryRange, token: string): Promise<GatewayTotals> {
+  // Without both bounds the gateway sums up everything (source: the official payment processor).
+  const query = new URLSearchParams({
+    from: (from ?? new Date(0)).toISOString(),
+    to: (to ?? new Date('9999-12-31T23:59:59Z')).toISOString(),
+  });
+  const response = await fetch(`${url}/admin/payments-summary?${query}`, { headers: { 'X-Rinha-Token': token } });
+  if (!response.ok) throw new Error(`${url} answered ${response.status} to the request for its summary`);
+  const { totalRequests, totalAmount } = (await response.json()) as { totalRequests: number; totalAmount: number };
+  return { totalRequests, totalAmountCents: Math.round(totalAmount * 100) };
+}
+
+async function find(url: string, correlationId: string): Promise<Held | undefined> {
+  const response = await fetch(`${url}/payments/${correlationId}`);
+  const body = await response.text();
+  if (response.status === 404) return undefined;
+  const held = response.ok ? parseHeldPayment(body) : undefined;
+  if (!held) throw new Error(`${url} answered ${response.status} to the request for ${correlationId}`);
+  return held;
+}
+
+async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const queue = items.values();
+  await Promise.all(
+    Array.from({ length: PARALLEL }, async () => {
+      for (const item of queue) await work(item);
+    }),
+  );
+}
+
+function isEqual(a: GatewayTotals, b: GatewayTotals): boolean {
+  return a.totalRequests === b.totalRequests && a.totalAmountCents === b.totalAmountCents;
+}
+
+function show({ totalRequests, totalAmountCents }: GatewayTotals): string {
+  return `${String(totalRequests).padStart(12)} ${(totalAmountCents / 100).toFixed(2).padStart(16)}`;
+}
+
+main().then(
+  (code) => process.exit(code),
+  (error: Error & { code?: string }) => {
+    console.error(error.message);
+    if (error.code?.startsWith('ERR_PARSE_ARGS') || error.code === 'invalid_request') console.error(USAGE);
+    process.exit(2);
+  },
+);
