@@ -9,7 +9,7 @@ export async function up(knex: Knex): Promise<void> {
       requested_at timestamptz(3) NOT NULL,
       recorded_at timestamptz(3) NOT NULL DEFAULT clock_timestamp()
     )`);
-  // Everything a summary reads, so that it never visits the table.
+  // Everything a summary reads of a payment, so that it never visits the table.
   await knex.raw('CREATE INDEX payments_summary ON payments (requested_at) INCLUDE (gateway, amount_cents)');
 }
 

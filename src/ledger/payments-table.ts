@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { LedgerUnavailableError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
+import { segmentsOf } from './summary-segments.ts';
 
 /** A payment that a gateway holds, as the ledger records it. */
 export interface PaidPayment extends Payment {
@@ -53,6 +54,25 @@ const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
 /** What a summary of no payments says. */
 export const EMPTY_SUMMARY: Summary = { default: NO_TOTALS, fallback: NO_TOTALS };
 
+/**
+ * One statement, so that it sees payments and totals at one moment. The laterals keep the planner at one range of an index
+ * for each segment.
+ */
+const SUMMARY_SQL = `
+  SELECT gateway, sum(payments) AS count, sum(cents) AS cents
+  FROM unnest(?::integer[], ?::timestamptz[], ?::timestamptz[]) AS segment (width, from_at, to_at), LATERAL (
+    SELECT gateway, payments, amount_cents AS cents FROM payment_totals
+    WHERE width_seconds = segment.width AND start >= segment.from_at AND start < segment.to_at
+    UNION ALL
+    SELECT gateway, 1, amount_cents FROM payments
+    WHERE segment.width = 0 AND requested_at >= segment.from_at AND requested_at < segment.to_at
+  ) AS part
+  GROUP BY gateway HAVING sum(payments) > 0`;
+
+function timestamp(ms: number): string {
+  return Number.isFinite(ms) ? new Date(ms).toISOString() : ms < 0 ? '-infinity' : 'infinity';
+}
+
 export function createPaymentsTable(db: Knex): PaymentsTable {
   async function query<Row>(
     sql: string,
@@ -90,13 +110,13 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
       );
       return new Set(rows.map(({ correlation_id }) => correlation_id));
     },
-    async summarise({ from, to }) {
-      const rows = await query<{ gateway: GatewayName; count: string; cents: string }>(
-        `SELECT gateway, count(*) AS count, sum(amount_cents) AS cents FROM payments
-         WHERE requested_at BETWEEN coalesce(?::timestamptz, '-infinity') AND coalesce(?::timestamptz, 'infinity')
-         GROUP BY gateway`,
-        [from?.toISOString() ?? null, to?.toISOString() ?? null],
-      );
+    async summarise(range) {
+      const segments = segmentsOf(range);
+      const rows = await query<{ gateway: GatewayName; count: string; cents: string }>(SUMMARY_SQL, [
+        segments.map(({ widthSeconds }) => widthSeconds),
+        segments.map(({ fromMs }) => timestamp(fromMs)),
+        segments.map(({ toMs }) => timestamp(toMs)),
+      ]);
       const summary = { ...EMPTY_SUMMARY };
       for (const { gateway, count, cents } of rows) {
         summary[gateway] = { totalRequests: Number(count), totalAmountCents: Number(cents) };

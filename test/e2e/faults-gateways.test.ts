@@ -109,7 +109,10 @@ describe('faults of the gateways', function () {
 
   for (const kind of ['cut_replies', 'reset_replies'] as const) {
     it(`a payment whose answer is lost (${kind}) is recorded once, with the requestedAt that was charged (row 4)`, async () => {
-      const { primary, fallback, proxies, postMany, settled } = await startTestStack({ env: EAGER, through: ['primary'] });
+      const { primary, fallback, proxies, postMany, settled } = await startTestStack({
+        env: EAGER,
+        through: ['primary'],
+      });
       await proxies.primary.set({ kind });
       await postMany(20);
       // Charged, sent again, refused as known: and the answer to that is lost as well.

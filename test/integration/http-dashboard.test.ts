@@ -89,8 +89,7 @@ describe('GET /admin/queues', () => {
     for (const file of files) await operator.get(`${PATH}/${file}`).expect(200);
   });
 
-  // A bug of src/queue/queue-admin.ts: the command is sent before its new connection is ready, and is answered 500.
-  it.skip('shows the queue the first time it is asked', async () => {
+  it('shows the queue the first time it is asked', async () => {
     const { operator } = await dashboard();
     await operator.get(`${PATH}/api/queues`).expect(200);
   });

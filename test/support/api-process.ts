@@ -11,13 +11,13 @@ export interface ApiProcess extends ServiceProcess {
 }
 
 /** An API node as a process of its own, with the real key prefix: it needs a Redis to itself. Killed after the test. */
-export async function startApiProcess(env: TestEnv): Promise<ApiProcess> {
+export async function startApiProcess(env: TestEnv, port?: number): Promise<ApiProcess> {
   const log: string[] = [];
   const service = await startService({
     name: 'api',
     script: 'src/main.ts',
     env: { APP_ROLE: 'api', HOST: '127.0.0.1', LOG_LEVEL: 'info', ...NO_DATABASE, ...env },
-    port: await freePort(),
+    port: port ?? (await freePort()),
     readyWhen: /"message":"listening"/,
     onLine: (line) => log.push(line),
   });

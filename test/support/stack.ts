@@ -169,7 +169,9 @@ export async function startTestStack({
     const ledger = await readLedger(databaseUrl);
     const breaches = audit({ accepted, unknown, deadLetters: new Set(), gateways, ledger });
     expect(breaches).to.deep.equal({ lost: [], paidTwice: [], unrecorded: [], unpaid: [], phantom: [] });
-    const wrong = [...gateways.default, ...gateways.fallback].filter(([id, held]) => held.amountCents !== asked.get(id));
+    const wrong = [...gateways.default, ...gateways.fallback].filter(
+      ([id, held]) => held.amountCents !== asked.get(id),
+    );
     expect(wrong, 'paid with another amount').to.deep.equal([]);
     expect(await redis.zcard(queueKey(QUEUE, 'failed')), 'dead letters').to.equal(0);
     const cries = [...apis, ...workers].flatMap(({ log }) => log.filter((line) => line.includes('"level":"error"')));
@@ -232,10 +234,7 @@ export async function holdLedger(databaseUrl: string) {
   after(release);
   return {
     blocked: (statement: 'SELECT' | 'INSERT') =>
-      eventually(
-        async () => (await sql(databaseUrl, `SELECT pid ${held}`, [`${statement}%`])).length > 0,
-        PATIENCE_MS,
-      ),
+      eventually(async () => (await sql(databaseUrl, `SELECT pid ${held}`, [`${statement}%`])).length > 0, PATIENCE_MS),
     /** Ends the connections whose statement is being held, so that it is never carried out. */
     drop: (statement: 'SELECT' | 'INSERT') =>
       sql(databaseUrl, `SELECT pg_terminate_backend(pid) ${held}`, [`${statement}%`]),

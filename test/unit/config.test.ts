@@ -76,15 +76,15 @@ describe('loadConfig', () => {
       (c) => c.queue.maxSize,
       Number.POSITIVE_INFINITY,
     ],
-    [
-      'PAYMENT_QUEUE_MAX_CONCURRENCY',
-      { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' },
-      (c) => c.worker.concurrency,
-      32,
-    ],
+    ['PAYMENT_QUEUE_MAX_CONCURRENCY', { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' }, (c) => c.worker.concurrency, 32],
     ['GATEWAY_PRIMARY_URL', { GATEWAY_PRIMARY_URL: 'http://p' }, (c) => c.gateways.primary.url, 'http://p'],
     ['GATEWAY_FALLBACK_URL', { GATEWAY_FALLBACK_URL: 'https://f' }, (c) => c.gateways.fallback.url, 'https://f'],
-    ['a URL without the slashes at its end', { GATEWAY_PRIMARY_URL: 'http://p/v1//' }, (c) => c.gateways.primary.url, 'http://p/v1'],
+    [
+      'a URL without the slashes at its end',
+      { GATEWAY_PRIMARY_URL: 'http://p/v1//' },
+      (c) => c.gateways.primary.url,
+      'http://p/v1',
+    ],
     [
       'the other GATEWAY_ settings for both gateways',
       { GATEWAY_POOL_SIZE: '3', GATEWAY_POOL_TIMEOUT_MS: '20', GATEWAY_RECEIVE_TIMEOUT_MS: '30' },

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import nock from 'nock';
 import type { GatewayConfig } from '../../../src/config.ts';
 import { HttpGateway } from '../../../src/gateways/http-gateway.ts';
-import { after } from '../../support/cleanup.ts';
+import { after as undoAfter } from '../../support/cleanup.ts';
 
 const URL = 'http://gateway.test:8001';
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
@@ -16,7 +16,7 @@ function gateway(config: Partial<GatewayConfig> = {}): HttpGateway {
     receiveTimeoutMs: 1_000,
     ...config,
   });
-  after(() => created.close());
+  undoAfter(() => created.close());
   return created;
 }
 
@@ -36,29 +36,35 @@ function answerWhenTold() {
 }
 
 describe('HttpGateway', () => {
-  before(() => nock.disableNetConnect());
-  globalThis.after(() => nock.enableNetConnect());
+  let wasActive: boolean;
+  before(() => {
+    wasActive = nock.isActive();
+    if (!wasActive) nock.activate();
+    nock.disableNetConnect();
+  });
+  after(() => {
+    nock.enableNetConnect();
+    if (!wasActive) nock.restore();
+  });
 
   describe('send', () => {
     it('posts correlationId, amount and requestedAt as JSON', async () => {
-      let body: unknown;
-      let headers: Record<string, unknown> = {};
+      let request: Request | undefined;
       nock(URL)
         .post('/payments')
-        .reply(200, function (_path, sent) {
-          body = sent;
-          headers = this.req.headers;
+        .reply(200, (received: Request) => {
+          request = received;
           return { message: 'payment processed successfully' };
         });
       const before = Date.now();
       const outcome = await gateway().send(PAYMENT);
       expect(outcome.kind).to.equal('paid');
-      const { requestedAt, ...rest } = body as { requestedAt: string };
+      const { requestedAt, ...rest } = (await request!.json()) as { requestedAt: string };
       expect(rest).to.deep.equal({ correlationId: ID, amount: 19.9 });
       expect(requestedAt).to.match(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
       expect(Date.parse(requestedAt)).to.be.within(before, Date.now());
       expect(outcome).to.deep.equal({ kind: 'paid', requestedAt: new Date(requestedAt) });
-      expect(headers).to.include({ 'content-type': 'application/json' });
+      expect(request!.headers.get('content-type')).to.equal('application/json');
     });
 
     const amounts: [cents: number, text: string][] = [
@@ -187,7 +193,9 @@ describe('HttpGateway', () => {
 
     it('gives its connection back whatever the outcome', async () => {
       const single = gateway({ poolSize: 1, poolTimeoutMs: 10 });
-      nock(URL).post('/payments').replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
+      nock(URL)
+        .post('/payments')
+        .replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
       nock(URL).post('/payments').reply(500);
       nock(URL).get(`/payments/${ID}`).reply(200, 'no JSON');
       nock(URL).get(`/payments/${ID}`).replyWithError(new Error('reset'));
@@ -216,6 +224,18 @@ describe('HttpGateway', () => {
       });
     }
 
+    it('takes a time without an offset as UTC, whatever the time zone of the machine', async () => {
+      const { TZ } = process.env;
+      undoAfter(() => {
+        if (TZ === undefined) delete process.env['TZ'];
+        else process.env['TZ'] = TZ;
+      });
+      process.env['TZ'] = 'America/Sao_Paulo';
+      expect(new Date(NOON).getTimezoneOffset()).to.equal(180);
+      nock(URL).get(`/payments/${ID}`).reply(200, { amount: 19.9, requestedAt: '2025-07-15T12:00:00.123' });
+      expect((await gateway().findPayment(ID))?.requestedAt.toISOString()).to.equal(NOON);
+    });
+
     const useless: [title: string, status: number, body: string][] = [
       ['404', 404, ''],
       ['404 with a payment', 404, JSON.stringify({ amount: 19.9, requestedAt: NOON })],
@@ -243,7 +263,9 @@ describe('HttpGateway', () => {
     }
 
     it('returns undefined when the connection breaks', async () => {
-      nock(URL).get(`/payments/${ID}`).replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
+      nock(URL)
+        .get(`/payments/${ID}`)
+        .replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
       expect(await gateway().findPayment(ID)).to.equal(undefined);
     });
 
@@ -260,7 +282,10 @@ describe('HttpGateway', () => {
       const busy = gateway({ poolSize: 1, poolTimeoutMs: 10 });
       const sent = busy.send(PAYMENT);
       await first.asked;
+      const asked = nock(URL).get(`/payments/${ID}`).reply(200, { amount: 19.9, requestedAt: NOON });
       expect(await busy.findPayment(ID)).to.equal(undefined);
+      expect(asked.isDone()).to.equal(false);
+      nock.cleanAll();
       first.tell();
       await sent;
     });

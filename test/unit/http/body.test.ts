@@ -6,6 +6,7 @@ import { expect } from 'chai';
 import { InvalidJsonError, PayloadTooLargeError } from '../../../src/errors.ts';
 import { type JsonBody, MAX_BODY_BYTES, readJsonBody } from '../../../src/http/body.ts';
 import { after } from '../../support/cleanup.ts';
+import { useRealSockets } from '../../support/real-sockets.ts';
 
 /** A request whose body comes in these chunks. */
 function incoming(chunks: readonly Buffer[], headers: Record<string, string> = {}): IncomingMessage {
@@ -14,10 +15,11 @@ function incoming(chunks: readonly Buffer[], headers: Record<string, string> = {
 
 const read = (...chunks: (string | Buffer)[]) => readJsonBody(incoming(chunks.map((chunk) => Buffer.from(chunk))));
 
-const failureOf = (body: Promise<unknown>) => body.then(
-  () => undefined,
-  (error: unknown) => error,
-);
+const failureOf = (body: Promise<unknown>) =>
+  body.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
 
 /** A JSON text of exactly so many bytes. */
 const textOf = (bytes: number) => `"${'x'.repeat(bytes - 2)}"`;
@@ -65,7 +67,9 @@ describe('readJsonBody', () => {
   }
 
   it('keeps what the parser said as the cause', async () => {
-    expect(await failureOf(read('{'))).to.have.property('cause').that.is.instanceOf(SyntaxError);
+    expect(await failureOf(read('{')))
+      .to.have.property('cause')
+      .that.is.instanceOf(SyntaxError);
   });
 
   describe('at the limit', () => {
@@ -102,6 +106,8 @@ describe('readJsonBody', () => {
   });
 
   describe('from a real connection', () => {
+    useRealSockets();
+
     /** Serves one request by reading its body; `read` settles as that does. */
     async function serve() {
       const { promise: bodyRead, resolve, reject } = Promise.withResolvers<JsonBody>();
@@ -141,7 +147,9 @@ describe('readJsonBody', () => {
       client.write('{"amount":');
       await arrived;
       client.destroy();
-      expect(await failure).to.be.instanceOf(Error).and.not.instanceOf(InvalidJsonError);
+      expect(await failure)
+        .to.be.instanceOf(Error)
+        .and.not.instanceOf(InvalidJsonError);
     });
   });
 });

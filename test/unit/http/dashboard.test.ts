@@ -3,6 +3,7 @@ import express from 'express';
 import sinon from 'sinon';
 import supertest from 'supertest';
 import { dashboard } from '../../../src/http/dashboard.ts';
+import { useRealSockets } from '../../support/real-sockets.ts';
 
 const USER = 'admin';
 const PASSWORD = 'p:ss wörd';
@@ -21,6 +22,8 @@ type Method = 'get' | 'put' | 'post' | 'patch' | 'delete';
 const API = '/admin/queues/api/queues/payments';
 
 describe('dashboard', () => {
+  useRealSockets();
+
   const strangers: [title: string, authorization: string | undefined][] = [
     ['without a password', undefined],
     ['with an empty header', ''],

@@ -2,6 +2,7 @@ import { parse } from 'node:querystring';
 import { expect } from 'chai';
 import { InvalidRequestError } from '../../../src/errors.ts';
 import { parseRange } from '../../../src/http/summary.ts';
+import { after } from '../../support/cleanup.ts';
 
 const NOT_ISO = 'must be an ISO 8601 date or date-time';
 
@@ -128,6 +129,18 @@ describe('parseRange', () => {
       expect(range(query, 'optional').from).to.deep.equal(new Date('2025-07-15T09:00:00.000Z'));
     });
   }
+
+  it('reads a time without an offset as UTC, whatever the time zone of the machine', () => {
+    const { TZ } = process.env;
+    after(() => {
+      if (TZ === undefined) delete process.env['TZ'];
+      else process.env['TZ'] = TZ;
+    });
+    process.env['TZ'] = 'America/Sao_Paulo';
+    expect(new Date(2025, 6, 15).getTimezoneOffset()).to.equal(180);
+    expect(instant('2025-07-15')).to.equal('2025-07-15T00:00:00.000Z');
+    expect(instant('2025-07-15T12:34')).to.equal('2025-07-15T12:34:00.000Z');
+  });
 
   it('takes a range of a single instant', () => {
     expect(faultsOf('from=2025-07-15&to=2025-07-15T00:00')).to.deep.equal([]);

@@ -267,14 +267,21 @@ describe('recorder', () => {
   });
 
   describe('giveUp', () => {
-    it('rejects waiting payments at once', async () => {
-      const { clock, recorder, ledger } = setUp();
+    it('rejects waiting payments at once, after one last try for all of them', async () => {
+      const { clock, recorder, ledger, inserts, entries } = setUp();
       ledger.isAway = true;
-      const states = watch([recorder.record(paid(1))]);
+      const states = watch([1, 2].map((n) => recorder.record(paid(n))));
       await clock.tickAsync(RETRY_MS / 2);
       recorder.giveUp();
       await clock.tickAsync(1);
-      expect(states).to.deep.equal([UNAVAILABLE]);
+      expect(states).to.deep.equal([UNAVAILABLE, UNAVAILABLE]);
+      await clock.tickAsync(60_000);
+      expect(inserts).to.deep.equal([
+        [1, 2],
+        [1, 2],
+      ]);
+      // The next worker records them: nobody has to be called for that.
+      expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
     });
 
     it('still records what PostgreSQL takes', async () => {

@@ -28,7 +28,12 @@ describe('mayFallBackAfter', () => {
     ['under FALLBACK_ON=not_sent', onNotSent, 1e9, ['pool time-out', 'unreachable']],
     ['just before FALLBACK_AFTER_MS', after5s, 4_999, ['pool time-out']],
     ['from FALLBACK_AFTER_MS on', after5s, 5_000, ['pool time-out', 'unreachable', 'refused']],
-    ['at once with FALLBACK_AFTER_MS=0', { on: 'pool_timeout', afterMs: 0 }, 0, ['pool time-out', 'unreachable', 'refused']],
+    [
+      'at once with FALLBACK_AFTER_MS=0',
+      { on: 'pool_timeout', afterMs: 0 },
+      0,
+      ['pool time-out', 'unreachable', 'refused'],
+    ],
   ];
   for (const [title, policy, ageMs, allowed] of policies) {
     for (const name of outcomeNames) {

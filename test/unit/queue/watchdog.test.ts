@@ -6,24 +6,32 @@ import { after } from '../../support/cleanup.ts';
 const INTERVAL_MS = 1_000;
 
 /** A watchdog over a worker that is stuck, until the test changes something. */
-function watch() {
+function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
   const clock = sinon.useFakeTimers();
   const worker = { held: 0, finished: 7 };
   const state = { waiting: 1, isConnected: true };
   const onStuck = sinon.spy((_reason: string) => undefined);
-  const countWaiting = sinon.spy(async () => state.waiting);
+  const countWaiting = sinon.stub<[], Promise<number>>().callsFake(async () => state.waiting);
   const watchdog = startWatchdog({
     worker,
     countWaiting,
     isConnected: () => state.isConnected,
     onStuck,
-    intervalMs: INTERVAL_MS,
+    ...options,
   });
   after(() => {
     watchdog.stop();
     clock.restore();
   });
-  return { worker, state, onStuck, countWaiting, watchdog, look: (times = 1) => clock.tickAsync(times * INTERVAL_MS) };
+  return {
+    clock,
+    worker,
+    state,
+    onStuck,
+    countWaiting,
+    watchdog,
+    look: (times = 1) => clock.tickAsync(times * INTERVAL_MS),
+  };
 }
 
 describe('watchdog', () => {
@@ -107,24 +115,11 @@ describe('watchdog', () => {
   });
 
   it('counts anew when the look itself fails', async () => {
-    const clock = sinon.useFakeTimers();
-    const onStuck = sinon.spy();
-    const countWaiting = sinon.stub().resolves(1);
+    const { countWaiting, onStuck, look } = watch();
     countWaiting.onThirdCall().rejects(new Error('Connection is closed.'));
-    const watchdog = startWatchdog({
-      worker: { held: 0, finished: 0 },
-      countWaiting,
-      isConnected: () => true,
-      onStuck,
-      intervalMs: INTERVAL_MS,
-    });
-    after(() => {
-      watchdog.stop();
-      clock.restore();
-    });
-    await clock.tickAsync(5 * INTERVAL_MS);
+    await look(5);
     expect(onStuck.called).to.equal(false);
-    await clock.tickAsync(INTERVAL_MS);
+    await look();
     expect(onStuck.callCount).to.equal(1);
   });
 
@@ -136,19 +131,13 @@ describe('watchdog', () => {
   });
 
   it('looks every ten seconds by default', async () => {
-    const clock = sinon.useFakeTimers();
-    const countWaiting = sinon.stub().resolves(0);
-    const watchdog = startWatchdog({
-      worker: { held: 0, finished: 0 },
-      countWaiting,
-      isConnected: () => true,
-      onStuck: () => {},
-    });
-    after(() => {
-      watchdog.stop();
-      clock.restore();
-    });
-    await clock.tickAsync(60_000);
+    const { clock, worker, countWaiting } = watch({});
+    worker.held = 1;
+    await clock.tickAsync(9_999);
+    worker.held = 0;
+    await clock.tickAsync(1);
+    expect(countWaiting.callCount).to.equal(1);
+    await clock.tickAsync(50_000);
     expect(countWaiting.callCount).to.equal(6);
   });
 });

@@ -1,0 +1,123 @@
+import { readFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+
+/** Clock ticks a second in /proc; 100 on every Linux that Node runs on (man 5 proc, USER_HZ). */
+const TICKS_PER_SECOND = 100;
+
+/** CPU time a process has used so far, user and system, in µs, from the operating system's accounting. */
+export function cpuMicros(pid: number): number {
+  // The name in brackets may hold spaces; what follows the last bracket does not.
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
+  return ((Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND) * 1e6;
+}
+
+/** Memory a process holds now, in MB (10^6 bytes). */
+export function memoryMegabytes(pid: number): number {
+  const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  return (Number(match?.[1]) * 1024) / 1e6;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length / 2;
+  return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** The answers of a round of requests. */
+export interface Round {
+  readonly latenciesMs: readonly number[];
+  /** How many answers had another status than the expected one. */
+  readonly unexpected: number;
+  readonly seconds: number;
+}
+
+/**
+ * Posts `count` payments over kept connections, each sending its next request when the last is answered. It speaks just
+ * enough HTTP to do so, as it shares the cores with what it measures.
+ */
+export async function postMany({
+  port,
+  count,
+  connections,
+  body,
+  status = 204,
+}: {
+  port: number;
+  count: number;
+  connections: number;
+  body: (index: number) => string;
+  status?: number;
+}): Promise<Round> {
+  const latenciesMs: number[] = [];
+  let sent = 0;
+  let unexpected = 0;
+  const expected = `HTTP/1.1 ${status}`;
+  const startedAt = performance.now();
+  await Promise.all(
+    Array.from({ length: connections }, async () => {
+      const socket: Socket = connect(port, '127.0.0.1');
+      socket.setNoDelay(true);
+      socket.setEncoding('latin1');
+      await new Promise<void>((resolve, reject) => {
+        let sentAt = 0;
+        let answer = '';
+        const next = () => {
+          if (sent >= count) {
+            socket.end();
+            resolve();
+            return;
+          }
+          const text = body(sent);
+          sent += 1;
+          sentAt = performance.now();
+          socket.write(
+            `POST /payments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+          );
+        };
+        socket.on('connect', next);
+        socket.on('error', reject);
+        socket.on('data', (chunk: string) => {
+          answer += chunk;
+          const end = answer.indexOf('\r\n\r\n');
+          if (end === -1) return;
+          const length = Number(/content-length: (\d+)/i.exec(answer)?.[1] ?? 0);
+          if (answer.length < end + 4 + length) return;
+          latenciesMs.push(performance.now() - sentAt);
+          if (!answer.startsWith(expected)) unexpected += 1;
+          answer = '';
+          next();
+        });
+      });
+    }),
+  );
+  return { latenciesMs, unexpected, seconds: (performance.now() - startedAt) / 1000 };
+}
+
+/** A row of the table: what was measured, beside what, and whether the budget was kept. */
+export interface Result {
+  readonly what: string;
+  readonly ours: string;
+  readonly baseline: string;
+  /** Ours through the baseline's. */
+  readonly ratio: number;
+  /** The ratio's bound: an upper one, or a lower one when `atLeast` is set. */
+  readonly budget: number | undefined;
+  readonly atLeast?: boolean;
+}
+
+export function isWithinBudget({ ratio, budget, atLeast = false }: Result): boolean {
+  return budget === undefined || (atLeast ? ratio >= budget : ratio <= budget);
+}
+
+export function showTable(results: readonly Result[]): string {
+  const rows = results.map((result) => [
+    result.what,
+    result.ours,
+    result.baseline,
+    result.ratio.toFixed(2),
+    result.budget === undefined ? '' : `${result.atLeast ? '≥' : '≤'} ${result.budget}`,
+    result.budget === undefined ? '' : isWithinBudget(result) ? 'kept' : 'MISSED',
+  ]);
+  const header = ['measured', 'Payrelay', 'baseline', 'ratio', 'budget', ''];
+  return [header, header.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}

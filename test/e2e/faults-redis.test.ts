@@ -1,0 +1,164 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { useRealSockets } from '../support/real-sockets.ts';
+import { aPayment, eventually } from '../support/relay.ts';
+import { PATIENCE_MS, sideBySide, startTestStack, type TestStack } from '../support/stack.ts';
+
+/** From Redis being back to a new payment being made. */
+const RESUMED_MS = 2_000;
+
+/** Posts without a pause until told to stop. */
+function startLoad({ post }: Pick<TestStack, 'post'>): () => Promise<void> {
+  let isOver = false;
+  const clients = Array.from({ length: 4 }, async () => {
+    while (!isOver) {
+      await post();
+      await sleep(5);
+    }
+  });
+  return async () => {
+    isOver = true;
+    await Promise.all(clients);
+  };
+}
+
+/** How long it takes from now until a payment is accepted and made. */
+async function timeToResume({ post, primary }: Pick<TestStack, 'post' | 'primary'>): Promise<number> {
+  const startedAt = performance.now();
+  const { correlationId } = await eventually(async () => {
+    const payment = aPayment();
+    return (await post(payment)) === 204 && payment;
+  }, PATIENCE_MS);
+  await primary.waitFor(({ payments }) => payments.has(correlationId), PATIENCE_MS);
+  return performance.now() - startedAt;
+}
+
+describe('faults of Redis', function () {
+  this.timeout(3 * PATIENCE_MS);
+  useRealSockets();
+
+  it('restarted under load: what was accepted survives, and the worker goes on within 2 s (row 13)', async () => {
+    const stack = await startTestStack({ own: ['redis'] });
+    const { primary, fallback, redisServer, unknown, settled } = stack;
+    const stopLoad = startLoad(stack);
+    await primary.waitFor(({ payments }) => payments.size >= 20, PATIENCE_MS);
+    await redisServer.stop();
+    await eventually(() => unknown.size > 0, PATIENCE_MS);
+    await redisServer.start();
+    expect(await timeToResume(stack)).to.be.below(RESUMED_MS);
+    await stopLoad();
+    await settled();
+    expect(fallback.requests.total).to.equal(0);
+  });
+
+  it('killed under load and away for 6.5 s: what was accepted survives, and the worker goes on within 2 s (rows 14, 16)', async () => {
+    const stack = await startTestStack({ own: ['redis'], env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '2' } });
+    const { primary, fallback, redisServer, accepted, settled } = stack;
+    primary.set({ delayMs: 50 });
+    const stopLoad = startLoad(stack);
+    await eventually(() => accepted.size >= 200, PATIENCE_MS);
+    // Most of them are only in Redis.
+    expect(primary.payments.size).to.be.below(accepted.size / 2);
+    await redisServer.kill();
+    await stopLoad();
+    await sleep(6_500);
+    await redisServer.start();
+    const before = primary.requests.total;
+    const startedAt = performance.now();
+    await primary.waitFor(({ requests }) => requests.total > before, PATIENCE_MS);
+    expect(performance.now() - startedAt).to.be.below(RESUMED_MS);
+    primary.set({ delayMs: 0 });
+    await settled();
+    expect(fallback.requests.total).to.equal(0);
+  });
+
+  it('absent when API and worker start: they serve within 2 s of its coming (row 14)', async () => {
+    const stack = await startTestStack({ own: ['redis'], apis: 0, workers: 0 });
+    await stack.redisServer.stop();
+    await Promise.all([stack.startApi(), stack.startWorker()]);
+    expect(await stack.post()).to.equal(503);
+    await stack.redisServer.start();
+    expect(await timeToResume(stack)).to.be.below(RESUMED_MS);
+    await stack.settled();
+  });
+
+  it('hung for 2 s under load: posts are refused in time, and nothing is lost or paid twice (row 15)', async () => {
+    const stack = await startTestStack({ own: ['redis'] });
+    const { primary, fallback, redisServer, unknown, settled } = stack;
+    primary.set({ delayMs: 20 });
+    const stopLoad = startLoad(stack);
+    await primary.waitFor(({ payments }) => payments.size >= 20, PATIENCE_MS);
+    redisServer.signal('SIGSTOP');
+    const hungAt = performance.now();
+    while (performance.now() - hungAt < 2_000) {
+      const postedAt = performance.now();
+      expect(await stack.post()).to.equal(503);
+      expect(performance.now() - postedAt).to.be.below(1_000);
+    }
+    expect(unknown.size).to.be.greaterThan(0);
+    redisServer.signal('SIGCONT');
+    expect(await timeToResume(stack)).to.be.below(RESUMED_MS);
+    await stopLoad();
+    await settled();
+    expect(fallback.requests.total).to.equal(0);
+  });
+
+  sideBySide({
+    'hung for longer than locks live, with payments in flight: one charge, one row (row 15)': async () => {
+      const { primary, fallback, redisServer, postMany, settled } = await startTestStack({
+        own: ['redis'],
+        env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '8', FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' },
+      });
+      primary.set({ delayMs: 300 });
+      await postMany(40);
+      await primary.waitFor(({ requests }) => requests.inFlight === 8, PATIENCE_MS);
+      redisServer.signal('SIGSTOP');
+      await sleep(6_000);
+      redisServer.signal('SIGCONT');
+      expect((await settled()).default.size).to.equal(40);
+      expect(fallback.requests.total).to.equal(0);
+    },
+
+    'out of memory under load: nothing is accepted that is not stored, and all of it is paid afterwards (row 17)':
+      async () => {
+        const stack = await startTestStack({ own: ['redis'], env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '4' } });
+        const { primary, redis, workers, accepted, unknown, settled } = stack;
+        primary.set({ delayMs: 50 });
+        const stopLoad = startLoad(stack);
+        await eventually(() => accepted.size >= 200, PATIENCE_MS);
+        await redis.config('SET', 'maxmemory', '1mb');
+        await eventually(() => unknown.size >= 50, PATIENCE_MS);
+        await workers[0]!.logged(/OOM/);
+        const lines = workers[0]!.log.length;
+        const at = performance.now();
+        await sleep(1000);
+        console.log('lines/s', workers[0]!.log.length - lines, performance.now() - at, workers[0]!.log.at(-1));
+        await stopLoad();
+        await redis.config('SET', 'maxmemory', '0');
+        primary.set({ delayMs: 0 });
+        await settled();
+      },
+
+    'resets of its connections, again and again while payments are made: each is paid once (row 23)': async () => {
+      const stack = await startTestStack({ through: ['redis'], env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '8' } });
+      const { primary, fallback, proxies, postMany, settled } = stack;
+      primary.set({ delayMs: 5 });
+      const ids = await postMany(200);
+      for (let resets = 1; resets <= 20; resets += 1) {
+        const next = Math.min(primary.payments.size + 5, ids.length);
+        await primary.waitFor(({ payments }) => payments.size >= next, PATIENCE_MS);
+        if (resets % 2 === 0) {
+          proxies.redis.resetAll();
+        } else {
+          // Redis does what it is told, and its answer is lost: the command is sent again.
+          await proxies.redis.set({ kind: 'reset_replies' });
+          await sleep(20);
+          await proxies.redis.set({ kind: 'none' });
+        }
+      }
+      const books = await settled();
+      expect(books.default.size).to.equal(stack.accepted.size);
+      expect(fallback.requests.total).to.equal(0);
+    },
+  });
+});

@@ -1,0 +1,109 @@
+import { expect } from 'chai';
+import { useRealSockets } from '../support/real-sockets.ts';
+import { eventually } from '../support/relay.ts';
+import { PATIENCE_MS, sends, sideBySide, startTestStack, type TestProcess } from '../support/stack.ts';
+
+const SHUTDOWN_TIMEOUT_MS = 5_000;
+
+/** Ends it as a supervisor does. @returns how long it took */
+async function terminate(service: TestProcess): Promise<number> {
+  const startedAt = performance.now();
+  expect(await service.stop(), service.log.slice(-5).join('\n')).to.equal(0);
+  return performance.now() - startedAt;
+}
+
+/** A worker in the midst of it: payments at the primary, more in the queue. */
+async function startBusyStack(own: readonly ('redis' | 'postgres')[] = []) {
+  const stack = await startTestStack({
+    own,
+    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '8', SHUTDOWN_TIMEOUT_MS: String(SHUTDOWN_TIMEOUT_MS) },
+  });
+  stack.primary.set({ delayMs: 400 });
+  const ids = await stack.postMany(30);
+  await stack.primary.waitFor(({ requests }) => requests.total > 8 && requests.inFlight === 8, PATIENCE_MS);
+  return { ...stack, ids, worker: stack.workers[0]! };
+}
+
+describe('a shutdown', function () {
+  this.timeout(3 * PATIENCE_MS);
+  useRealSockets();
+
+  it('lets a busy worker record what is in flight; nothing is sent twice (row 12)', async () => {
+    const { primary, worker, ids, recorded, startWorker, settled } = await startBusyStack();
+    expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+    expect(primary.requests.inFlight).to.equal(0);
+    expect(primary.payments.size).to.be.within(16, ids.length - 1);
+    expect((await recorded()).default.size).to.equal(primary.payments.size);
+    await startWorker();
+    await settled();
+    expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
+  });
+
+  it('lets a busy API answer what is in flight (row 12)', async () => {
+    const { apis, proxies, redis, queueKey, postMany, startApi, startWorker, accepted, settled } = await startTestStack(
+      {
+        workers: 0,
+        through: ['redis'],
+      },
+    );
+    await proxies.redis.set({ kind: 'delay', ms: 200 });
+    const posts = postMany(50);
+    // The first of them are in Redis, and their answer has far to go.
+    await eventually(async () => (await redis.llen(queueKey('wait'))) > 0, PATIENCE_MS);
+    expect(accepted.size).to.equal(0);
+    expect(await terminate(apis[0]!)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+    await posts;
+    expect(accepted.size).to.equal(50);
+    await proxies.redis.set({ kind: 'none' });
+    await startApi();
+    await startWorker();
+    await settled();
+  });
+
+  sideBySide({
+    'of a busy worker whose Redis is gone ends in time with 0, and what was in flight is recorded (row 12)':
+      async () => {
+        const { primary, redisServer, worker, ids, recorded, startWorker, settled } = await startBusyStack(['redis']);
+        await redisServer.kill();
+        expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+        expect((await recorded()).default.size).to.equal(primary.payments.size);
+        await redisServer.start();
+        await startWorker();
+        await settled();
+        expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
+      },
+
+    'of a busy worker whose Redis hangs ends in time with 0, and what was in flight is recorded (row 12)': async () => {
+      const { primary, redisServer, worker, ids, recorded, startWorker, settled } = await startBusyStack(['redis']);
+      redisServer.signal('SIGSTOP');
+      expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+      expect((await recorded()).default.size).to.equal(primary.payments.size);
+      redisServer.signal('SIGCONT');
+      await startWorker();
+      await settled();
+      expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
+    },
+
+    'of a busy worker whose PostgreSQL is gone ends in time with 0, and the next one records what it paid (row 12)':
+      async () => {
+        const { primary, postgresServer, worker, ids, startWorker, settled } = await startBusyStack(['postgres']);
+        await postgresServer.kill();
+        expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+        const paid = primary.payments.size;
+        expect(paid).to.be.below(ids.length);
+        await postgresServer.start();
+        await startWorker();
+        expect((await settled()).default.size).to.equal(ids.length);
+      },
+
+    'of a busy worker whose PostgreSQL hangs ends in time with 0, and the next one records what it paid (row 12)':
+      async () => {
+        const { postgresServer, worker, ids, startWorker, settled } = await startBusyStack(['postgres']);
+        postgresServer.signal('SIGSTOP');
+        expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+        postgresServer.signal('SIGCONT');
+        await startWorker();
+        expect((await settled()).default.size).to.equal(ids.length);
+      },
+  });
+});

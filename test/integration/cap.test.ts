@@ -1,0 +1,134 @@
+import { Agent } from 'node:http';
+import { expect } from 'chai';
+import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
+import { startRedis } from '../../tools/servers.ts';
+import { startApiProcess } from '../support/api-process.ts';
+import { after } from '../support/cleanup.ts';
+import { exchange, http } from '../support/http-client.ts';
+import { bullQueue, bullWorker, connectedApi, lookInto } from '../support/queue.ts';
+import { useRealSockets } from '../support/real-sockets.ts';
+import { aPayment } from '../support/relay.ts';
+
+/** Connections to each node, all in use at the same time. */
+const CONNECTIONS = 200;
+
+interface Outcome {
+  readonly accepted: string[];
+  readonly refused: string[];
+}
+
+/**
+ * Posts so many payments of their own ids to the nodes, over {@link CONNECTIONS} to each.
+ * Any answer but the two that the cap allows fails the test.
+ */
+async function postToAll(urls: readonly string[], count: number): Promise<Outcome> {
+  const outcome: Outcome = { accepted: [], refused: [] };
+  let left = count;
+  const lane = async (url: string, agent: Agent) => {
+    while (left > 0) {
+      left -= 1;
+      const payment = aPayment();
+      const { status, text, headers } = await exchange(`${url}/payments`, { body: JSON.stringify(payment), agent });
+      if (status === 204) {
+        outcome.accepted.push(payment.correlationId);
+      } else {
+        expect([status, text, headers['retry-after']]).to.deep.equal([503, '{"error":"queue_full"}', '1']);
+        outcome.refused.push(payment.correlationId);
+      }
+    }
+  };
+  await Promise.all(
+    urls.map(async (url) => {
+      const agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS });
+      await Promise.all(Array.from({ length: CONNECTIONS }, () => lane(url, agent)));
+      agent.destroy();
+    }),
+  );
+  return outcome;
+}
+
+/** Two API processes over one Redis, and no worker. */
+async function twoNodes(cap: string) {
+  const redis = await startRedis();
+  after(() => redis.dispose());
+  const env = { REDIS_URL: redis.url, PAYMENT_QUEUE_MAX_SIZE: cap };
+  const nodes = await Promise.all([startApiProcess(env), startApiProcess(env)]);
+  return {
+    urls: nodes.map(({ url }) => url),
+    queue: await lookInto(QUEUE_PREFIX, redis.url),
+    worker: () => bullWorker(QUEUE_PREFIX, null, redis.url),
+  };
+}
+
+describe('the cap on the queue', () => {
+  useRealSockets();
+
+  it('holds exactly, with two processes and 200 connections to each, and room that comes is filled exactly', async () => {
+    const { urls, queue, worker } = await twoNodes('1000');
+    const first = await postToAll(urls, 2_000);
+    expect(first.accepted).to.have.length(1_000);
+    expect(first.refused).to.have.length(1_000);
+    expect((await queue.waiting()).sort()).to.deep.equal(first.accepted.sort());
+    for (const id of first.refused.slice(0, 20)) expect(await queue.isStored(id)).to.equal(false);
+
+    // Jobs that are being worked on have left the queue, and so have those that are done.
+    const bull = await worker();
+    const taken = [];
+    for (let i = 0; i < 10; i += 1) taken.push((await bull.getNextJob('token'))!);
+    const second = await postToAll(urls, 1_000);
+    expect(second.accepted).to.have.length(10);
+    for (const job of taken) await job.moveToCompleted(undefined, 'token', false);
+    expect((await postToAll(urls, 400)).accepted).to.have.length(0);
+    expect(await queue.waiting()).to.have.length(1_000);
+  });
+
+  it('lets everything in with PAYMENT_QUEUE_MAX_SIZE=infinity', async () => {
+    const { url, prefix } = await connectedApi({ PAYMENT_QUEUE_MAX_SIZE: 'infinity' });
+    const queue = await lookInto(prefix);
+    // More than the default cap would leave room for.
+    await queue.redis.rpush(queue.key('wait'), ...Array(60_000).fill('0'));
+    expect((await postToAll([url], 200)).accepted).to.have.length(200);
+    expect(await queue.redis.llen(queue.key('wait'))).to.equal(60_200);
+  });
+
+  it('is 50,000 unless said otherwise', async () => {
+    const { url, prefix } = await connectedApi();
+    const queue = await lookInto(prefix);
+    await queue.redis.rpush(queue.key('wait'), ...Array(49_999).fill('0'));
+    expect((await postToAll([url], 200)).accepted).to.have.length(1);
+  });
+
+  it('counts delayed and prioritized jobs, and not active ones', async () => {
+    const { url, prefix } = await connectedApi({ PAYMENT_QUEUE_MAX_SIZE: '4' });
+    const queue = await bullQueue(prefix);
+    const post = async () => (await http(url).post('/payments').send(aPayment())).status;
+    const delayed = await queue.add('payment', {}, { delay: 60_000 });
+    const prioritized = await queue.add('payment', {}, { priority: 1 });
+    expect([await post(), await post(), await post()]).to.deep.equal([204, 204, 503]);
+    await delayed.remove();
+    expect([await post(), await post()]).to.deep.equal([204, 503]);
+    await prioritized.remove();
+    expect([await post(), await post()]).to.deep.equal([204, 503]);
+    const worker = await bullWorker(prefix);
+    await worker.getNextJob('token');
+    expect([await post(), await post()]).to.deep.equal([204, 503]);
+    expect((await http(url).get('/health')).body.queue).to.deep.equal({ queue_size: 4, in_flight: 1 });
+  });
+
+  it('may be passed by what is queued already and comes back, and then holds until there is room again', async () => {
+    const { url, prefix } = await connectedApi({ PAYMENT_QUEUE_MAX_SIZE: '2' });
+    const post = async () => (await http(url).post('/payments').send(aPayment())).status;
+    const worker = await bullWorker(prefix);
+    expect([await post(), await post()]).to.deep.equal([204, 204]);
+    const taken = (await worker.getNextJob('token'))!;
+    expect(await post()).to.equal(204);
+    // A payment that has to be tried again is never dropped for want of room.
+    await taken.moveToDelayed(Date.now() + 60_000, 'token');
+    expect((await http(url).get('/health')).body.queue.queue_size).to.equal(3);
+    expect(await post()).to.equal(503);
+    await worker.getNextJob('token');
+    expect(await post()).to.equal(503);
+    await worker.getNextJob('token');
+    expect([await post(), await post()]).to.deep.equal([204, 503]);
+  });
+});

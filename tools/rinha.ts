@@ -1,0 +1,304 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { audit, type Book, type BookEntry, readGateway, readLedger } from './audit.ts';
+import { freePort } from './servers.ts';
+import { startStack } from './stack.ts';
+
+/**
+ * `make rinha`: the challenge's scenario against the compose stack inside the challenge's limits.
+ * `make rinha-local`: the same scenario against plain processes, without limits and without Docker.
+ *
+ * Needs k6 on the PATH, or Docker to run its image. RUNS (1) repeats the scenario; MAX_REQUESTS (550) are its users.
+ * Exits 1 when a payment was lost, paid twice or not recorded, or when the books differed at a probe.
+ */
+const RUNS = Number(process.env['RUNS'] ?? 1);
+const projectDir = fileURLToPath(new URL('..', import.meta.url));
+const SCRIPT = join(projectDir, 'test/k6/rinha.js');
+const K6_IMAGE = 'grafana/k6:1.1.0';
+
+/** What test/k6/rinha.js writes. */
+interface K6Result {
+  readonly accepted: number;
+  readonly refused: number;
+  readonly recorded: { readonly default: number; readonly fallback: number };
+  readonly lag: number;
+  readonly p99Ms: number;
+  readonly paymentMedianMs: number;
+  readonly inconsistentProbes: number;
+  readonly inconsistentAmount: number;
+  readonly score: number;
+}
+
+/** A stack to play against. */
+interface Target {
+  readonly backend: string;
+  readonly primary: string;
+  readonly fallback: string;
+  readLedger(): ReturnType<typeof readLedger>;
+  /** CPU used so far in ms, and the peak of memory in MB, by part. */
+  usage(): Map<string, { cpuMs: number; peakMb: number | undefined }>;
+  stop(): Promise<void>;
+}
+
+async function main(): Promise<number> {
+  const runScenario = findK6();
+  const target = process.argv.includes('--local') ? await startLocal() : await startCompose();
+  let isClean = true;
+  try {
+    for (let run = 1; run <= RUNS; run += 1) isClean = (await play(target, runScenario, run)) && isClean;
+  } finally {
+    await target.stop();
+  }
+  return isClean ? 0 : 1;
+}
+
+async function play(target: Target, runScenario: ReturnType<typeof findK6>, run: number): Promise<boolean> {
+  const before = target.usage();
+  const result = runScenario({
+    MAX_REQUESTS: process.env['MAX_REQUESTS'] ?? '550',
+    BACKEND_URL: target.backend,
+    PRIMARY_URL: target.primary,
+    FALLBACK_URL: target.fallback,
+  });
+  const after = target.usage();
+  // The audit is of what is true in the end; that it is so at the end of the minute, the lag tells.
+  const [primary, fallback, ledger] = await settled(target, result.accepted);
+  const nobody = new Set<string>();
+  // k6 keeps no ids: lost and phantom payments are told by their number.
+  const { paidTwice, unrecorded, unpaid } = audit({
+    accepted: nobody,
+    unknown: nobody,
+    deadLetters: nobody,
+    gateways: { default: primary, fallback },
+    ledger,
+  });
+  const lost = result.accepted - new Set([...primary.keys(), ...fallback.keys()]).size;
+  const payments = Math.max(1, result.accepted);
+  const cpu = [...after].map(([name, { cpuMs }]) => [name, cpuMs - (before.get(name)?.cpuMs ?? 0)] as const);
+  const cpuTotal = cpu.reduce((sum, [, ms]) => sum + ms, 0);
+  const peaks = [...after].flatMap(([name, { peakMb }]) => (peakMb === undefined ? [] : [[name, peakMb] as const]));
+  console.log(`\nrun ${run} of ${RUNS}`);
+  for (const [name, value] of [
+    ['score', result.score.toFixed(2)],
+    ['p99', `${result.p99Ms.toFixed(2)} ms (median of payments ${result.paymentMedianMs.toFixed(2)} ms)`],
+    ['accepted', `${result.accepted}, refused ${result.refused}`],
+    ['paid at the primary', `${primary.size} (${((100 * primary.size) / payments).toFixed(1)} %)`],
+    ['paid at the fallback', fallback.size],
+    ['lag at the end', result.lag],
+    ['inconsistent probes', `${result.inconsistentProbes} (${result.inconsistentAmount})`],
+    ['paid twice', paidTwice.length],
+    ['lost', lost],
+    ['unrecorded', unrecorded.length + unpaid.length],
+    [
+      'CPU',
+      `${(cpuTotal / payments).toFixed(3)} ms a payment: ${cpu.map(([name, ms]) => `${name} ${(ms / payments).toFixed(3)}`).join(', ')}`,
+    ],
+    [
+      'peak memory',
+      peaks.length === 0
+        ? 'not measured'
+        : `${peaks.reduce((sum, [, mb]) => sum + mb, 0).toFixed(0)} MB: ${peaks.map(([name, mb]) => `${name} ${mb.toFixed(0)}`).join(', ')}`,
+    ],
+  ] as const) {
+    console.log(`  ${name.padEnd(21)} ${value}`);
+  }
+  return paidTwice.length + lost + unrecorded.length + unpaid.length + result.inconsistentProbes === 0;
+}
+
+type Books = readonly [Book, Book, Awaited<ReturnType<typeof readLedger>>];
+
+/** The books once the gateways hold what was accepted, or after the 60 s that the first guarantee gives. */
+async function settled(target: Target, accepted: number): Promise<Books> {
+  const startedAt = performance.now();
+  for (;;) {
+    const books = await Promise.all([
+      readGateway(target.primary),
+      readGateway(target.fallback),
+      target.readLedger(),
+    ] as const);
+    const [primary, fallback, ledger] = books;
+    const isSettled =
+      primary.size + fallback.size >= accepted &&
+      ledger.default.size === primary.size &&
+      ledger.fallback.size === fallback.size;
+    if (isSettled || performance.now() - startedAt > 60_000) return books;
+    await sleep(500);
+  }
+}
+
+/** How to run k6: from the PATH, else its image. @throws when there is neither. */
+function findK6(): (env: Record<string, string>) => K6Result {
+  const isOnPath = spawnSync('k6', ['version']).status === 0;
+  if (!isOnPath && spawnSync('docker', ['image', 'inspect', K6_IMAGE]).status !== 0) {
+    const pull = spawnSync('docker', ['pull', K6_IMAGE], { stdio: ['ignore', 'ignore', 'pipe'] });
+    if (pull.status !== 0) {
+      throw new Error(
+        `k6 is needed: put it on the PATH (https://grafana.com/docs/k6, or: go install go.k6.io/k6@v1.1.0), or let Docker pull ${K6_IMAGE}.`,
+      );
+    }
+  }
+  return (env) => {
+    const dir = mkdtempSync(join(tmpdir(), 'payrelay-k6-'));
+    try {
+      const settings = Object.entries(env).flatMap(([name, value]) => ['-e', `${name}=${value}`]);
+      const [command, args] = isOnPath
+        ? ['k6', ['run', '--quiet', ...settings, '-e', `RESULT=${dir}/result.json`, SCRIPT]]
+        : [
+            'docker',
+            // The image's user has no home of ours: it gets the directory by a mount, and the host's network.
+            [
+              'run',
+              '--rm',
+              '--network',
+              'host',
+              '--user',
+              `${process.getuid?.() ?? 0}`,
+              '-v',
+              `${SCRIPT}:/rinha.js:ro`,
+              '-v',
+              `${dir}:/result`,
+              K6_IMAGE,
+              'run',
+              '--quiet',
+              ...settings,
+              '-e',
+              'RESULT=/result/result.json',
+              '/rinha.js',
+            ],
+          ];
+      const { status } = spawnSync(command as string, args as string[], { stdio: ['ignore', 'ignore', 'inherit'] });
+      if (status !== 0) throw new Error(`k6 ended with code ${status}`);
+      return JSON.parse(readFileSync(join(dir, 'result.json'), 'utf8')) as K6Result;
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
+  };
+}
+
+async function startLocal(): Promise<Target> {
+  const stack = await startStack({
+    apiPorts: [await freePort()],
+    workers: 1,
+    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '48', SUMMARY_RANGE: 'optional', ALLOW_PURGE: 'true' },
+    say: (line) => console.log(`  ${line}`),
+  });
+  stopOnSignal(stack.stop);
+  const pids = new Map([
+    ['app1', stack.apis[0]!.pid],
+    ['worker1', stack.workers[0]!.pid],
+    ['redis', stack.redis!.pid],
+  ]);
+  return {
+    backend: stack.apis[0]!.url!,
+    primary: stack.primary.url!,
+    fallback: stack.fallback.url!,
+    readLedger: () => readLedger(stack.databaseUrl),
+    usage: () => new Map([...pids].map(([name, pid]) => [name, { cpuMs: processCpuMs(pid), peakMb: undefined }])),
+    stop: stack.stop,
+  };
+}
+
+/** From /proc, in ticks of 10 ms (man 5 proc). PostgreSQL, a process for each connection, is left out. */
+function processCpuMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+const PARTS = ['nginx', 'app1', 'app2', 'worker1', 'redis', 'postgres'];
+
+async function startCompose(): Promise<Target> {
+  if (spawnSync('docker', ['info']).status !== 0) {
+    throw new Error('make rinha needs a running Docker engine; without one: make rinha-local');
+  }
+  const isV2 = spawnSync('docker', ['compose', 'version']).status === 0;
+  const compose = (file: string, ...args: string[]) => {
+    // v1 honours the limits only with --compatibility.
+    const [command, first] = isV2 ? ['docker', ['compose']] : ['docker-compose', ['--compatibility']];
+    const project = file === 'compose.rinha.yml' ? 'payrelay-rinha' : 'payrelay-gateways';
+    const all = [...first, '-p', project, '-f', join(projectDir, 'docker', file), ...args];
+    const { status, stderr } = spawnSync(command, all, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' });
+    if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed:\n${stderr}`);
+  };
+  const stop = async () => {
+    compose('compose.rinha.yml', 'down', '--volumes');
+    compose('compose.gateways.yml', 'down', '--volumes');
+  };
+  stopOnSignal(stop);
+  console.log('  building and starting the stack');
+  compose('compose.gateways.yml', 'up', '-d', '--build');
+  // What an earlier run has left would not be empty.
+  compose('compose.rinha.yml', 'down', '--volumes');
+  compose('compose.rinha.yml', 'build');
+  compose('compose.rinha.yml', 'up', '-d');
+  const backend = 'http://localhost:9999';
+  for (let tries = 0; ; tries += 1) {
+    const isReady = await fetch(`${backend}/health/ready`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+    if (isReady) break;
+    if (tries > 120) throw new Error('the stack did not become ready within a minute');
+    await sleep(500);
+  }
+  const container = (name: string) => {
+    const filter = [
+      '--filter',
+      'label=com.docker.compose.project=payrelay-rinha',
+      '--filter',
+      `label=com.docker.compose.service=${name}`,
+    ];
+    return spawnSync('docker', ['ps', '-q', ...filter], { encoding: 'utf8' }).stdout.trim();
+  };
+  const containers = new Map(PARTS.map((name) => [name, container(name)]));
+  return {
+    backend,
+    primary: 'http://localhost:8001',
+    fallback: 'http://localhost:8002',
+    async readLedger() {
+      const select = `COPY (SELECT correlation_id, gateway, amount_cents, round(extract(epoch FROM requested_at) * 1000) FROM payments) TO STDOUT`;
+      const psql = ['exec', containers.get('postgres')!, 'psql', '-U', 'payrelay', '-d', 'payrelay', '-c', select];
+      const { stdout, status } = spawnSync('docker', psql, { encoding: 'utf8', maxBuffer: 1e9 });
+      if (status !== 0) throw new Error('the ledger could not be read');
+      const books = { default: new Map<string, BookEntry>(), fallback: new Map<string, BookEntry>() };
+      for (const line of stdout.split('\n').filter(Boolean)) {
+        const [id, gateway, cents, ms] = line.split('\t') as [string, 'default' | 'fallback', string, string];
+        books[gateway].set(id, { amountCents: Number(cents), requestedAt: new Date(Number(ms)).toISOString() });
+      }
+      return books;
+    },
+    usage: () => new Map([...containers].map(([name, id]) => [name, containerUsage(id)])),
+    stop,
+  };
+}
+
+/** From the container's own cgroup, version 2 or 1. */
+function containerUsage(id: string): { cpuMs: number; peakMb: number | undefined } {
+  const read = (...files: string[]) => {
+    const script = files.map((file) => `cat /sys/fs/cgroup/${file} 2>/dev/null`).join(' || ');
+    return spawnSync('docker', ['exec', id, 'sh', '-c', script], { encoding: 'utf8' }).stdout.trim();
+  };
+  const cpu = read('cpu.stat', 'cpuacct/cpuacct.usage');
+  const usec = /^usage_usec (\d+)$/m.exec(cpu)?.[1];
+  const peak = Number(read('memory.peak', 'memory/memory.max_usage_in_bytes'));
+  return {
+    cpuMs: usec === undefined ? Number(read('cpuacct/cpuacct.usage')) / 1e6 : Number(usec) / 1e3,
+    peakMb: peak > 0 ? peak / 1e6 : undefined,
+  };
+}
+
+function stopOnSignal(stop: () => Promise<void>): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => stop().then(() => process.exit(130)));
+}
+
+main().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    console.error((error as Error).message);
+    process.exit(1);
+  },
+);
