@@ -4,7 +4,7 @@
 .DELETE_ON_ERROR:
 
 # `docker compose`, or the older docker-compose. Looked for only by the targets that use it.
-COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE = $(WITH_NGINX) $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # Compose takes what is set in the environment before what .env says. The simulated gateways are used unless .env or the
 # environment names others; those on this machine are http://host.docker.internal:8001 and :8002.
@@ -12,10 +12,16 @@ OTHER_GATEWAYS = $(GATEWAY_PRIMARY_URL)$(GATEWAY_FALLBACK_URL)$(shell grep -sE '
 WITH_SIMULATED = GATEWAY_PRIMARY_URL=http://gateway-primary:8001 GATEWAY_FALLBACK_URL=http://gateway-fallback:8002 \
   $(COMPOSE) --profile gateways
 
+# An nginx that is on this machine already is used; where no registry can be reached, it may be the only one.
+ifeq ($(NGINX_TAG)$(shell grep -s '^ *NGINX_TAG=.' .env),)
+LOCAL_NGINX = $(shell docker image ls --format '{{.Tag}}' nginx 2>/dev/null | grep -v none | sort -V | tail -1)
+WITH_NGINX = $(if $(LOCAL_NGINX),NGINX_TAG=$(LOCAL_NGINX))
+endif
+
 INSTALLED := node_modules/.package-lock.json
 
 ##@ On this machine
-.PHONY: run test demo chaos console lint format
+.PHONY: run test demo chaos bench rinha-local console lint format
 
 run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C
 	npm run run
@@ -28,6 +34,12 @@ demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict
 
 chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED)
 	npm run chaos
+
+bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep summary")
+	npm run bench -- $(PARTS)
+
+rinha-local: $(INSTALLED) ## The Rinha scenario with k6 against plain processes, without Docker
+	npm run rinha -- --local
 
 console: $(INSTALLED) ## A REPL on the services that the settings name
 	npm run console
@@ -43,7 +55,7 @@ $(INSTALLED): package-lock.json
 	@touch $@
 
 ##@ With Docker
-.PHONY: up down logs restart ps
+.PHONY: up down logs restart ps rinha
 
 up: ## Build and start the compose stack, on http://localhost:9999
 	$(if $(strip $(OTHER_GATEWAYS)),$(COMPOSE),$(WITH_SIMULATED)) up --detach --build
@@ -60,6 +72,9 @@ restart: ## Start API nodes and worker anew, with the source as it is now
 ps: ## Show the containers and their health
 	$(COMPOSE) --profile gateways ps
 
+rinha: $(INSTALLED) ## The Rinha scenario with k6 against the stack inside the challenge's limits (RUNS, MAX_REQUESTS)
+	$(WITH_NGINX) npm run rinha
+
 ##@ Other
 .PHONY: clean help
 
@@ -69,4 +84,4 @@ clean: ## Remove what was installed here: node_modules (the stack's data: make d
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,4 +1,5 @@
 import { createServer, type Server } from 'node:http';
+import { Server as NetServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
@@ -52,9 +53,9 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
 
   return {
     port,
-    async close() {
+    async close(deadline) {
       isAccepting = false;
-      await drain(server);
+      await drain(server, deadline);
       await enqueuer.close();
       await queueAdmin.close();
       redis.disconnect();
@@ -76,14 +77,24 @@ function listen(server: Server, port: number, host: string): Promise<void> {
 /** How long kept connections get to bring a last request, and with its answer the word that this was the last. */
 const LAST_REQUESTS_MS = 500;
 
+/** How long, after that, an upload under way may take. */
+const SLOW_UPLOADS_MS = 3_000;
+
 /**
  * Ends a server without leaving a request unanswered: nothing new is accepted, every further answer closes its
  * connection, and only then are the silent connections closed.
  */
-async function drain(server: Server): Promise<void> {
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+async function drain(server: Server, deadline: number): Promise<void> {
+  // An HTTP server's own close ends idle connections at once, into which a load balancer may be sending just now.
+  const closed = new Promise<void>((resolve) => NetServer.prototype.close.call(server, () => resolve()));
   server.prependListener('request', (_request, response) => response.setHeader('Connection', 'close'));
   await Promise.race([closed, sleep(LAST_REQUESTS_MS)]);
-  server.closeIdleConnections();
+  // Again and again, for those whose request came before the signal and whose answer did not tell them to close.
+  const closeIdle = setInterval(() => server.closeIdleConnections(), 50);
+  // Every request is answered within a second of its body; what is left by then is a client that does not send it.
+  const patienceMs = Math.min(SLOW_UPLOADS_MS, deadline - performance.now() - LAST_REQUESTS_MS);
+  await Promise.race([closed, sleep(Math.max(0, patienceMs), undefined, { ref: false })]);
+  clearInterval(closeIdle);
+  server.closeAllConnections();
   await closed;
 }

@@ -26,6 +26,11 @@ export interface BatcherOptions<Item, Result> {
   flush(items: readonly Item[]): Promise<readonly (Result | Error)[]>;
   /** The largest batch. Too large: one flush blocks the server behind it; too small: a round trip for few items. */
   maxItems: number;
+  /**
+   * When a flush fails as a whole, whether those who wait fail with it, unsent. For a far side that hangs: each of their
+   * flushes would have to run into its time-out before they are told. Default: they get their own flush.
+   */
+  failsWaitingToo?: boolean;
   /** Items that may wait or be under way; beyond it `add` rejects. It bounds the memory when the far side is slow. */
   maxPending: number;
   /** When to start a flush after the batcher was idle; tests pass their own. */
@@ -50,6 +55,7 @@ export function createBatcher<Item, Result>({
   flush,
   maxItems,
   maxPending,
+  failsWaitingToo = false,
   schedule = setImmediate,
 }: BatcherOptions<Item, Result>): Batcher<Item, Result> {
   let waiting: Entry<Item, Result>[] = [];
@@ -66,7 +72,6 @@ export function createBatcher<Item, Result>({
       waiting = waiting.length <= maxItems ? [] : waiting.slice(maxItems);
       underWay = batch.length;
       await settle(batch);
-      underWay = 0;
     }
     active = false;
     onIdle?.();
@@ -74,7 +79,10 @@ export function createBatcher<Item, Result>({
 
   async function settle(batch: readonly Entry<Item, Result>[]): Promise<void> {
     try {
-      const results = await flush(batch.map(({ item }) => item));
+      // Callers go on as soon as they are settled, and their places are free by then.
+      const results = await flush(batch.map(({ item }) => item)).finally(() => {
+        underWay = 0;
+      });
       if (results.length !== batch.length) {
         throw new Error(`flush returned ${results.length} results for ${batch.length} items`);
       }
@@ -84,7 +92,8 @@ export function createBatcher<Item, Result>({
         else resolve(result);
       });
     } catch (error) {
-      for (const { reject } of batch) reject(error);
+      const failed = failsWaitingToo ? [...batch, ...waiting.splice(0)] : batch;
+      for (const { reject } of failed) reject(error);
     }
   }
 

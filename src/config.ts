@@ -113,6 +113,7 @@ const milliseconds = (max: number) => integer({ min: 1, max });
  */
 export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const faults: string[] = [];
+  const faulty = new Set<string>();
   // Compose files pass unset variables on as empty ones.
   const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
   const settings = cleanEnv(
@@ -163,13 +164,18 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     },
     {
       reporter: ({ errors }) => {
-        for (const [name, error] of Object.entries(errors)) faults.push(`${name} ${describe(error)}`);
+        for (const [name, error] of Object.entries(errors)) {
+          faulty.add(name);
+          faults.push(`${name} ${describe(error)}`);
+        }
       },
     },
   );
 
-  // A faulty setting reads as undefined here; it is reported already and must not hide the faults checked below.
+  // envalid throws when a faulty setting is read. It is reported already, and must not hide the faults checked below.
+  const areUsable = (...names: string[]) => names.every((name) => !faulty.has(name));
   for (const name of ['GATEWAY_POOL_TIMEOUT_MS', 'GATEWAY_RECEIVE_TIMEOUT_MS'] as const) {
+    if (!areUsable(name, 'GATEWAY_TIMEOUT_CAP_MS')) continue;
     if (settings[name] > settings.GATEWAY_TIMEOUT_CAP_MS) {
       faults.push(
         `${name} must not be above GATEWAY_TIMEOUT_CAP_MS (${settings[name]} > ${settings.GATEWAY_TIMEOUT_CAP_MS})`,
@@ -197,13 +203,13 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     redis: {
       url:
         settings.REDIS_URL ??
-        `redis://${credentials('', settings.REDIS_PASSWORD)}${settings.REDIS_HOST}:${settings.REDIS_PORT}`,
+        `redis://${credentials('', settings.REDIS_PASSWORD)}${hostInUrl(settings.REDIS_HOST)}:${settings.REDIS_PORT}`,
       clusterNodes: settings.REDIS_CLUSTER_NODES,
     },
     database: {
       url:
         settings.DATABASE_URL ??
-        `postgres://${credentials(settings.DB_USER, settings.DB_PASSWORD)}${settings.DB_HOST}:${settings.DB_PORT}/${encodeURIComponent(settings.DB_NAME)}`,
+        `postgres://${credentials(settings.DB_USER, settings.DB_PASSWORD)}${hostInUrl(settings.DB_HOST)}:${settings.DB_PORT}/${encodeURIComponent(settings.DB_NAME)}`,
       poolSize: settings.DB_POOL_SIZE,
       ssl: settings.DB_SSL,
     },
@@ -230,6 +236,10 @@ function describe(error: Error): string {
 
 function credentials(user: string, password: string | undefined): string {
   return password === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
+}
+
+function hostInUrl(host: string): string {
+  return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host;
 }
 
 function deepFreeze<T extends object>(value: T): T {

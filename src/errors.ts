@@ -73,7 +73,7 @@ export class MethodNotAllowedError extends ServiceError {
   }
 }
 
-/** PostgreSQL gave no usable answer in time. Never answered to a client: each caller has its own way on. */
+/** PostgreSQL gave no usable answer in time. Nearly every caller has its own way on; only a purge tells its client. */
 export class LedgerUnavailableError extends Error {
   readonly code = 'ledger_unavailable';
   constructor(message: string, options?: ErrorOptions) {

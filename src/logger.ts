@@ -24,6 +24,8 @@ export function describeError(error: unknown): string {
   const code = 'code' in error && typeof error.code === 'string' ? ` ${error.code}` : '';
   // Connecting to a name with several addresses fails with one error for each, under an empty message.
   const inner = error instanceof AggregateError ? error.errors.map(describeError).join(', ') : error.message;
-  const cause = error.cause === undefined ? '' : ` <- ${describeError(error.cause)}`;
-  return `${error.name}${code}: ${inner}${cause}`;
+  const own = `${error.name}${code}: ${inner}`;
+  // got wraps its errors in others that say the same.
+  const cause = error.cause === undefined ? own : describeError(error.cause);
+  return cause.startsWith(own) ? cause : `${own} <- ${cause}`;
 }

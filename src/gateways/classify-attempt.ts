@@ -26,9 +26,6 @@ export function classifyAnswer({ statusCode, body }: GatewayAnswer, requestedAt:
 /** Raised by the operating system or the resolver before there is a connection. */
 const NO_CONNECTION = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']);
 
-/** The phases of got's time-outs that end before a byte of the request is sent. */
-const CONNECTING = new Set(['lookup', 'connect', 'secureConnect']);
-
 /** The parts of a got error that the verdict rests on, beyond those of any Error. */
 interface GotFailure {
   readonly code?: unknown;
@@ -40,11 +37,16 @@ interface GotFailure {
 /** What a failed request says. The list of what was certainly not sent is closed; whatever it does not name is unknown. */
 export function classifyFailure(error: Error & GotFailure): AttemptOutcome {
   const cause = describeError(error);
-  const connected = error.timings?.connect !== undefined;
-  const certainlyNotSent =
-    error.name === 'TimeoutError'
-      ? typeof error.event === 'string' && CONNECTING.has(error.event)
-      : typeof error.code === 'string' && NO_CONNECTION.has(error.code);
-  if (certainlyNotSent && !connected) return { kind: 'not_sent', reason: 'unreachable', cause };
-  return { kind: 'unknown', cause };
+  return isCertainlyNotSent(error) ? { kind: 'not_sent', reason: 'unreachable', cause } : { kind: 'unknown', cause };
+}
+
+function isCertainlyNotSent({ name, code, event, timings }: Error & GotFailure): boolean {
+  if (name === 'TimeoutError') {
+    // Without the handshake of TLS nothing of the request has left.
+    if (event === 'secureConnect') return true;
+    // got notes when a socket was connected, for a kept one too: without that note the time ended in connecting.
+    if (timings?.connect !== undefined) return false;
+    return event === 'lookup' || event === 'connect' || (event === 'request' && timings !== undefined);
+  }
+  return typeof code === 'string' && NO_CONNECTION.has(code) && timings?.connect === undefined;
 }

@@ -78,6 +78,7 @@ export function parseHeldPayment(body: string): HeldPayment | undefined {
   const amountCents = parseAmountCents(held?.amount);
   // A time without an offset is UTC: the gateway keeps UTC and may leave the Z away.
   const text = String(held?.requestedAt);
+  if (!/^\d{4}-\d\d-\d\dT/.test(text)) return undefined;
   const requestedAt = new Date(/(Z|[+-]\d\d:?\d\d)$/i.test(text) ? text : `${text}Z`);
   if (amountCents === undefined || Number.isNaN(requestedAt.getTime())) return undefined;
   return { amountCents, requestedAt };

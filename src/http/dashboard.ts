@@ -3,7 +3,8 @@ import type { NextFunction, Request, RequestHandler, Response } from 'express';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 
 /** Changes an operator may make. Removing or editing a payment is not among them: it would be lost, or paid as another. */
-const ALLOWED_CHANGES = /\/(retry|retry\/failed|promote|pause|resume)$/;
+const ALLOWED_CHANGES =
+  /^\/api\/queues\/(pause|resume|[^/]+\/(pause|resume|promote|retry\/failed|(?!clean\/)[^/]+\/(retry|promote)))$/;
 
 const BASE_PATH = '/admin/queues';
 
@@ -25,6 +26,8 @@ export function dashboard(
       return;
     }
     if (!isAllowed(request, response)) return;
+    // bull-board would answer in its own way, with the inside of the fault.
+    if (request.path.startsWith('/api/')) await queueAdmin.ping();
     board ??= loadBoard(queueAdmin);
     board.catch(() => {
       board = undefined;

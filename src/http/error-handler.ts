@@ -1,10 +1,12 @@
+import type { IncomingMessage } from 'node:http';
 import type { ErrorRequestHandler } from 'express';
 import { InvalidRequestError, LedgerUnavailableError, MethodNotAllowedError, ServiceError } from '../errors.ts';
 import { describeError, type Logger } from '../logger.ts';
+import { createOutageLog } from './outage-log.ts';
 
 /** The one place that turns an error into a status and a body. */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
-  const outage = createOutageLog(logger);
+  const outage = createOutageLog(logger, 'requests are being refused');
 
   return (error: unknown, request, response, _next) => {
     // A client that went away has nothing to be answered.
@@ -15,7 +17,7 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
       return;
     }
     // What is left of the body is not waited for, so nothing else can follow on this connection.
-    if (!request.complete) response.setHeader('Connection', 'close');
+    if (hasUnreadBody(request)) response.setHeader('Connection', 'close');
 
     if (error instanceof ServiceError) {
       if (error.retryAfterSeconds !== undefined) response.setHeader('Retry-After', error.retryAfterSeconds);
@@ -41,27 +43,7 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
   };
 }
 
-const OUTAGE_LOG_INTERVAL_MS = 1_000;
-
-/** During an outage every request fails in the same way: one line a second tells as much as thousands. */
-function createOutageLog(logger: Logger) {
-  const kinds = new Map<string, { nextAtMs: number; suppressed: number }>();
-  return {
-    note(error: Error & { code: string }) {
-      const kind = kinds.get(error.code) ?? { nextAtMs: 0, suppressed: 0 };
-      kinds.set(error.code, kind);
-      const nowMs = performance.now();
-      if (nowMs < kind.nextAtMs) {
-        kind.suppressed += 1;
-        return;
-      }
-      logger.warn('requests are being refused', {
-        code: error.code,
-        others: kind.suppressed,
-        cause: describeError(error),
-      });
-      kind.nextAtMs = nowMs + OUTAGE_LOG_INTERVAL_MS;
-      kind.suppressed = 0;
-    },
-  };
+/** A request without a body counts as incomplete until its handler is over; its headers tell that nothing will come. */
+function hasUnreadBody({ complete, headers }: IncomingMessage): boolean {
+  return !complete && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
 }

@@ -2,14 +2,16 @@ import type { RequestHandler } from 'express';
 import type { Config } from '../config.ts';
 import { InvalidRequestError, LedgerUnavailableError, type ParameterFault } from '../errors.ts';
 import { EMPTY_SUMMARY, type GatewayTotals, type Summary, type SummaryRange } from '../ledger/payments-table.ts';
-import { describeError } from '../logger.ts';
 import type { AppDeps } from './app.ts';
+import { createOutageLog } from './outage-log.ts';
 
 /**
  * `GET /payments-summary`: what the ledger holds between two instants, both included. While PostgreSQL is away the answer
  * is all zeros, marked by `X-Summary-Source: stub`: the runner of the challenge ends at anything but a 200.
  */
 export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 'config' | 'logger'>): RequestHandler {
+  const outage = createOutageLog(logger, 'summaries are answered without the ledger');
+
   return async (request, response) => {
     const range = parseRange(request.query, config.summaryRange);
     const { summary, source } = await summarise(range);
@@ -22,7 +24,7 @@ export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 
       return { summary: await ledger.summarise(range), source: 'ledger' };
     } catch (error) {
       if (!(error instanceof LedgerUnavailableError)) throw error;
-      logger.warn('summary answered without the ledger', { cause: describeError(error) });
+      outage.note(error);
       return { summary: EMPTY_SUMMARY, source: 'stub' };
     }
   }
@@ -56,6 +58,9 @@ export function parseRange(
   return { from, to };
 }
 
+const FIRST_INSTANT = new Date('0001-01-01T00:00:00Z');
+const LAST_INSTANT = new Date('9999-12-31T23:59:59.999Z');
+
 /** A space stands for the + of an offset that a client did not encode. */
 const INSTANT = /^(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?(Z|[+\- ]\d\d(?::?\d\d)?)?)?$/i;
 
@@ -69,7 +74,8 @@ function parseInstant(text: string): Date | undefined {
   const [, year, month, day, hour = '00', minute = '00', second = '00', fraction = '', zone = 'Z'] = match;
   const date = `${year}-${month}-${day}`;
   const instant = new Date(`${date}T${hour}:${minute}:${second}.${fraction.padEnd(3, '0').slice(0, 3)}${offset(zone)}`);
-  if (Number.isNaN(instant.getTime())) return undefined;
+  // Only of the years 1 to 9999 do ISO 8601 and PostgreSQL speak alike; an offset may lead out of them.
+  if (!(instant >= FIRST_INSTANT && instant <= LAST_INSTANT)) return undefined;
   // Date takes 30 February for 2 March.
   return new Date(`${date}T00:00:00Z`).toISOString().startsWith(date) ? instant : undefined;
 }

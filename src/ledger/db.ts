@@ -21,6 +21,8 @@ export function knexConfig({ url, poolSize, ssl }: DatabaseConfig): Knex.Config 
       max: poolSize,
       idleTimeoutMillis: 60_000,
     },
+    // knex prints what goes wrong with a connection besides rejecting with it; whoever catches it logs it.
+    log: { warn() {}, error() {}, deprecate() {}, debug() {} },
     acquireConnectionTimeout: 2 * CONNECT_TIMEOUT_MS,
   };
 }

@@ -69,8 +69,12 @@ const SUMMARY_SQL = `
   ) AS part
   GROUP BY gateway HAVING sum(payments) > 0`;
 
+/** ISO 8601 has four digits for a year; what lies beyond the last of them is as good as for ever. */
+const END_OF_TIME_MS = Date.parse('9999-12-31T23:59:59.999Z');
+
 function timestamp(ms: number): string {
-  return Number.isFinite(ms) ? new Date(ms).toISOString() : ms < 0 ? '-infinity' : 'infinity';
+  if (ms === Number.NEGATIVE_INFINITY) return '-infinity';
+  return ms > END_OF_TIME_MS ? 'infinity' : new Date(ms).toISOString();
 }
 
 export function createPaymentsTable(db: Knex): PaymentsTable {
@@ -136,13 +140,13 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
  * True for faults of the way to PostgreSQL or of its state, false for faults of the statement itself.
  *
  * SQLSTATE classes by the PostgreSQL manual, appendix A: 08 connection, 25006 read-only (a replica), 28 login refused,
- * 3D000 no such database, 40 rolled back, 42P01 no such table (not migrated yet), 53 out of disk, memory or connections,
- * 55P03 lock not available, 57 stopped by an operator, 58 system (disk) error.
+ * 3D000 no such database, 40 rolled back, 42501 no right to it, 42P01 no such table (not migrated yet), 53 out of disk,
+ * memory or connections, 55 not in the state for it, 57 stopped by an operator, 58 system (disk) error.
  * What has no SQLSTATE never reached PostgreSQL or got no answer; a fault in our own code is a TypeError or RangeError.
  */
 export function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof TypeError || error instanceof RangeError) return false;
   const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
   const isSqlState = /^[0-9A-Z]{5}$/.test(code) && !code.startsWith('E');
-  return isSqlState ? /^(08|25006|28|3D000|40|42P01|53|55P03|57|58)/.test(code) : true;
+  return isSqlState ? /^(08|25006|28|3D000|40|42501|42P01|53|55|57|58)/.test(code) : true;
 }

@@ -66,6 +66,7 @@ export function createEnqueuer({
   const batcher = createBatcher<NewJob, undefined | ServiceError>({
     maxItems: MAX_BATCH,
     maxPending: MAX_PENDING,
+    failsWaitingToo: true,
     async flush(jobs) {
       const args = [...keys, ...enqueueArguments(queue, maxSize, Date.now())];
       for (const { id, data } of jobs) args.push(id ?? '', data);

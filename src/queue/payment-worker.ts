@@ -124,7 +124,14 @@ export function createPaymentWorker({
     } else {
       logger.debug('payment requeued with an open attempt', { jobId: job.id, reason: error.message });
     }
-    await job.moveToDelayed(Date.now() + backoffMs(job.attemptsStarted, error), token);
+    try {
+      await job.moveToDelayed(Date.now() + backoffMs(job.attemptsStarted, error), token);
+    } catch (cause) {
+      // Redis refused, or the lock is lost. The job comes back when its lock has expired. The cause itself must not reach
+      // BullMQ: it would count the run among those that ended clean.
+      logger.warn('payment could not be requeued', { jobId: job.id, cause: describeError(cause) });
+    }
+    // Tells BullMQ to leave the job as it is.
     throw new DelayedError(error instanceof Error ? error.message : String(error));
   }
 

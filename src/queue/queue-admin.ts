@@ -10,13 +10,15 @@ import { createProducerConnection, firstConnection, type PaymentQueueName } from
 export interface QueueAdmin {
   /** @throws QueueUnavailableError */
   queue(): Promise<Queue>;
+  /** Resolves when Redis answers. @throws QueueUnavailableError */
+  ping(): Promise<void>;
   /** Empties the queue, whatever state its jobs are in. @throws QueueUnavailableError */
   purge(): Promise<void>;
   close(): Promise<void>;
 }
 
 export function createQueueAdmin(config: RedisConfig, { name, prefix }: PaymentQueueName): QueueAdmin {
-  let opened: { queue: Promise<Queue>; disconnect(): void } | undefined;
+  let opened: { queue: Promise<Queue>; redis: ReturnType<typeof createProducerConnection> } | undefined;
 
   function open() {
     const redis = createProducerConnection(config);
@@ -34,13 +36,21 @@ export function createQueueAdmin(config: RedisConfig, { name, prefix }: PaymentQ
       created.on('error', () => {});
       return created;
     });
-    return { queue, disconnect: () => redis.disconnect() };
+    return { queue, redis };
   }
 
   return {
     queue() {
       opened ??= open();
       return opened.queue;
+    },
+    async ping() {
+      try {
+        await this.queue();
+        await opened?.redis.ping();
+      } catch (cause) {
+        throw new QueueUnavailableError('the queue cannot be looked at', { cause, retryAfterSeconds: 1 });
+      }
     },
     async purge() {
       try {
@@ -50,7 +60,7 @@ export function createQueueAdmin(config: RedisConfig, { name, prefix }: PaymentQ
       }
     },
     async close() {
-      opened?.disconnect();
+      opened?.redis.disconnect();
       opened = undefined;
     },
   };

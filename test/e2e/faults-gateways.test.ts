@@ -1,6 +1,5 @@
 import { expect } from 'chai';
 import type { SimulatedGateway } from '../../tools/simulated-gateway.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { PATIENCE_MS, startTestStack } from '../support/stack.ts';
 
 /** Sends to the fallback whatever may go there. */
@@ -23,7 +22,6 @@ function expectFirstAttempt({ requests, payments }: SimulatedGateway, id: string
 
 describe('faults of the gateways', function () {
   this.timeout(3 * PATIENCE_MS);
-  useRealSockets();
 
   it('a payment that the primary answers with 500 is paid there once it recovers (row 1)', async () => {
     const { primary, fallback, postMany, settled } = await startTestStack();

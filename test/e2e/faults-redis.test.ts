@@ -1,6 +1,7 @@
+import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { useRealSockets } from '../support/real-sockets.ts';
+import type { Redis } from 'ioredis';
 import { aPayment, eventually } from '../support/relay.ts';
 import { PATIENCE_MS, sideBySide, startTestStack, type TestStack } from '../support/stack.ts';
 
@@ -33,9 +34,42 @@ async function timeToResume({ post, primary }: Pick<TestStack, 'post' | 'primary
   return performance.now() - startedAt;
 }
 
+/** How many scripts have ended with an error. */
+async function refusedScripts(redis: Redis): Promise<number> {
+  const stats = await redis.info('commandstats');
+  const counts = [...stats.matchAll(/cmdstat_eval(?:sha)?:.*failed_calls=(\d+)/g)];
+  return counts.reduce((sum, [, count]) => sum + Number(count), 0);
+}
+
+/** A way to a server that can lose the connections there are: nothing passes any more, and nobody is told. */
+async function forgetfulNetwork(targetPort: number) {
+  const pairs: (readonly [Socket, Socket])[] = [];
+  const listener = createServer((client) => {
+    const server = connect(targetPort, '127.0.0.1');
+    pairs.push([client, server]);
+    for (const socket of [client, server]) socket.on('error', () => {});
+    client.pipe(server).pipe(client);
+  });
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  after(() => {
+    for (const socket of pairs.flat()) socket.destroy();
+    listener.close();
+  });
+  return {
+    port: (listener.address() as { port: number }).port,
+    forget() {
+      for (const [client, server] of pairs) {
+        client.unpipe(server);
+        server.unpipe(client);
+        server.destroy();
+        client.resume();
+      }
+    },
+  };
+}
+
 describe('faults of Redis', function () {
   this.timeout(3 * PATIENCE_MS);
-  useRealSockets();
 
   it('restarted under load: what was accepted survives, and the worker goes on within 2 s (row 13)', async () => {
     const stack = await startTestStack({ own: ['redis'] });
@@ -97,10 +131,63 @@ describe('faults of Redis', function () {
     }
     expect(unknown.size).to.be.greaterThan(0);
     redisServer.signal('SIGCONT');
+    primary.set({ delayMs: 0 });
     expect(await timeToResume(stack)).to.be.below(RESUMED_MS);
     await stopLoad();
     await settled();
     expect(fallback.requests.total).to.equal(0);
+  });
+
+  // A bug of src/queue/payment-worker.ts, end(): when moveToDelayed is refused, its error goes on to BullMQ in the place of
+  // DelayedError. BullMQ then calls moveToFailed, which counts the run as one that ended clean; if Redis takes writes again
+  // by then, as the new master does, an attempt with an unknown outcome no longer keeps the payment from the fallback.
+  it.skip('read-only for a moment, as in a failover: a payment with an open attempt stays with the primary (row 13)', async () => {
+    const { primary, fallback, proxies, redis, workers, post, settled } = await startTestStack({
+      own: ['redis'],
+      through: ['redis', 'primary'],
+      env: { FALLBACK_ON: 'not_sent', GATEWAY_RECEIVE_TIMEOUT_MS: '300' },
+    });
+    primary.set({ delayMs: 1_500 });
+    await post();
+    await primary.waitFor(({ requests }) => requests.total === 1, PATIENCE_MS);
+    await redis.replicaof('127.0.0.1', 1);
+    // Slow enough for the failover to be over before the worker is connected again.
+    await proxies.redis.set({ kind: 'delay', ms: 300 });
+    await workers[0]!.logged(/requeued with an open attempt/);
+    await eventually(async () => (await refusedScripts(redis)) > 0, PATIENCE_MS);
+    await redis.replicaof('NO', 'ONE');
+    await proxies.primary.set({ kind: 'refuse' });
+    await proxies.redis.set({ kind: 'none' });
+    await workers[0]!.logged(/circuit open|payment recorded/);
+    await primary.waitFor(({ payments }) => payments.size === 1, PATIENCE_MS);
+    await proxies.primary.set({ kind: 'none' });
+    primary.set({ delayMs: 0 });
+    await settled();
+    expect(fallback.requests.total).to.equal(0);
+  });
+});
+
+describe('faults of Redis that take their time', function () {
+  this.timeout(3 * PATIENCE_MS);
+
+  // A bug of src/queue/payment-queue.ts, createWorkerConnection(): without a socketTimeout a command on a dead connection
+  // waits until the operating system gives the connection up, a quarter of an hour on Linux. The watchdog does not see it:
+  // its own command waits as well, and the connection counts as ready.
+  it.skip('a worker whose connections have died without a word goes on over new ones within 30 s (row 15)', async () => {
+    const { primary, redisServer, startWorker, post, postMany, settled } = await startTestStack({
+      own: ['redis'],
+      workers: 0,
+    });
+    const network = await forgetfulNetwork(redisServer.port);
+    const redisUrl = new URL(redisServer.url);
+    redisUrl.port = String(network.port);
+    await startWorker({ REDIS_URL: redisUrl.href });
+    await post();
+    await settled();
+    network.forget();
+    await postMany(10);
+    await primary.waitFor(({ payments }) => payments.size === 11, PATIENCE_MS);
+    await settled();
   });
 
   sideBySide({
@@ -129,10 +216,6 @@ describe('faults of Redis', function () {
         await redis.config('SET', 'maxmemory', '1mb');
         await eventually(() => unknown.size >= 50, PATIENCE_MS);
         await workers[0]!.logged(/OOM/);
-        const lines = workers[0]!.log.length;
-        const at = performance.now();
-        await sleep(1000);
-        console.log('lines/s', workers[0]!.log.length - lines, performance.now() - at, workers[0]!.log.at(-1));
         await stopLoad();
         await redis.config('SET', 'maxmemory', '0');
         primary.set({ delayMs: 0 });

@@ -1,5 +1,4 @@
 import { expect } from 'chai';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment, eventually } from '../support/relay.ts';
 import { PATIENCE_MS, startTestStack } from '../support/stack.ts';
 
@@ -8,7 +7,6 @@ const KILLS = 3;
 
 describe('a payment whose worker is killed again and again', function () {
   this.timeout((KILLS + 2) * PATIENCE_MS);
-  useRealSockets();
 
   it('is neither failed nor lost, and stays with the primary (row 11)', async () => {
     const { primary, fallback, redis, queueKey, post, startWorker, settled } = await startTestStack({

@@ -1,5 +1,4 @@
 import { expect } from 'chai';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment, eventually } from '../support/relay.ts';
 import { holdLedger, PATIENCE_MS, sends, sideBySide, startTestStack, type TestProcess } from '../support/stack.ts';
 
@@ -23,7 +22,6 @@ async function expectToWorkOn(
 
 describe('a worker that is killed', function () {
   this.timeout(3 * PATIENCE_MS);
-  useRealSockets();
 
   sideBySide({
     'before it sends: another one pays, once (row 9a)': async () => {
@@ -113,7 +111,6 @@ describe('a worker that is killed', function () {
 
 describe('a worker that is stopped past its locks and goes on', function () {
   this.timeout(3 * PATIENCE_MS);
-  useRealSockets();
 
   sideBySide({
     'during the request: two workers held the payment, one charge and one row (row 10a)': async () => {

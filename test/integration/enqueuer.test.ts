@@ -10,7 +10,6 @@ import { createEnqueuer, type Enqueuer, type NewJob } from '../../src/queue/enqu
 import { createProducerConnection, JOB_NAME, JOB_OPTIONS } from '../../src/queue/payment-queue.ts';
 import { after } from '../support/cleanup.ts';
 import { bullQueue, bullWorker, lookInto } from '../support/queue.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment } from '../support/relay.ts';
 import { freshPrefix, sharedRedis } from '../support/services.ts';
 
@@ -60,8 +59,6 @@ describe('the BullMQ that the enqueuer was made for', () => {
 });
 
 describe('enqueuer', () => {
-  useRealSockets();
-
   /** Everything in Redis that a worker or the dashboard sees of a queue, but for the times. */
   async function traces(prefix: string) {
     const { redis, key, job, waiting, keys } = await lookInto(prefix);

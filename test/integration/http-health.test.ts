@@ -3,12 +3,9 @@ import { connect } from 'node:net';
 import { expect } from 'chai';
 import { http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, connectedApi, NO_DATABASE } from '../support/queue.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment, eventually, testApi } from '../support/relay.ts';
 
 describe('GET /health', () => {
-  useRealSockets();
-
   it('answers 200 with zeros for an empty queue', async () => {
     const { url } = await connectedApi();
     const { body } = await http(url).get('/health').expect(200);
@@ -45,8 +42,6 @@ describe('GET /health', () => {
 });
 
 describe('GET /health/live', () => {
-  useRealSockets();
-
   it('answers 200 while neither Redis nor PostgreSQL is there', async () => {
     const { url } = await testApi({ REDIS_URL: 'redis://127.0.0.1:1', ...NO_DATABASE });
     const { body } = await http(url).get('/health/live').expect(200);
@@ -55,8 +50,6 @@ describe('GET /health/live', () => {
 });
 
 describe('GET /health/ready', () => {
-  useRealSockets();
-
   it('answers 200 while Redis and PostgreSQL are reachable', async () => {
     const { url } = await testApi();
     const { body } = await eventually(async () => {

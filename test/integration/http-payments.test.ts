@@ -6,7 +6,6 @@ import { expect } from 'chai';
 import { MAX_BODY_BYTES } from '../../src/http/body.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { connectedApi, lookInto } from '../support/queue.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment, eventually } from '../support/relay.ts';
 
 /** An API without a ledger, which this path never asks, and a look into its queue. */
@@ -22,8 +21,6 @@ function jsonOfBytes(bytes: number, correlationId: string = randomUUID()): strin
 }
 
 describe('POST /payments', () => {
-  useRealSockets();
-
   it('answers 204 with an empty body, and the job is in Redis by then', async () => {
     const { url, queue } = await api();
     const payment = aPayment();
@@ -269,8 +266,6 @@ describe('POST /payments', () => {
 });
 
 describe('POST /payments with PAYMENTS_VALIDATE=true', () => {
-  useRealSockets();
-
   const validating = () => api({ PAYMENTS_VALIDATE: 'true' });
   const noId = { param: 'correlationId', message: 'must be a UUID' };
   const badAmount = {

@@ -3,7 +3,6 @@ import { freePort, type ManagedServer } from '../../tools/servers.ts';
 import { after as afterTest } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto } from '../support/queue.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment, eventually, testApi } from '../support/relay.ts';
 import { freshDatabase, sql, startTestPostgres } from '../support/services.ts';
 
@@ -67,7 +66,7 @@ async function expectOutage({ url, entries, summary, ready, queue }: Node, limit
   expect(body).to.deep.equal({ status: 'unavailable', checks: { redis: true, postgres: false, accepting: true } });
   expect(await queue.isStored(payment.correlationId)).to.equal(true);
   expect(
-    entries.filter(({ level, message }) => level === 'warn' && message === 'summary answered without the ledger'),
+    entries.filter(({ level, message }) => level === 'warn' && message === 'summaries are answered without the ledger'),
   ).to.have.length(1);
   expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
 }
@@ -91,8 +90,6 @@ async function hang(postgres: ManagedServer): Promise<() => void> {
 }
 
 describe('the API without PostgreSQL', () => {
-  useRealSockets();
-
   /** One for all tests here: each gives it back running. */
   let postgres: ManagedServer;
   before(async () => {

@@ -1,7 +1,6 @@
 import { expect } from 'chai';
 import { http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, connectedApi, lookInto, NO_DATABASE } from '../support/queue.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment, eventually, type TestEnv, testApi } from '../support/relay.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 
@@ -9,8 +8,6 @@ const apiWithLedger = async (env: TestEnv = {}) =>
   connectedApi({ ALLOW_PURGE: 'true', DATABASE_URL: await freshDatabase(), ...env });
 
 describe('POST /purge-payments', () => {
-  useRealSockets();
-
   it('is answered 404, and empties nothing, without ALLOW_PURGE', async () => {
     const { url, prefix } = await connectedApi();
     const queue = await lookInto(prefix);

@@ -1,13 +1,10 @@
 import { expect } from 'chai';
 import { exchange, http } from '../support/http-client.ts';
 import { connectedApi, NO_DATABASE } from '../support/queue.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { testApi } from '../support/relay.ts';
 import { freshDatabase } from '../support/services.ts';
 
 describe('any other request', () => {
-  useRealSockets();
-
   for (const [method, path] of [
     ['GET', '/'],
     ['GET', '/favicon.ico'],

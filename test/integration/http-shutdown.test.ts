@@ -8,7 +8,6 @@ import { startApiProcess } from '../support/api-process.ts';
 import { after } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto } from '../support/queue.ts';
-import { useRealSockets } from '../support/real-sockets.ts';
 import { aPayment, eventually, type TestEnv } from '../support/relay.ts';
 
 const NO_REDIS = { REDIS_URL: 'redis://127.0.0.1:1' };
@@ -34,8 +33,6 @@ async function openConnection(url: string) {
 }
 
 describe('an API process that is asked to stop', () => {
-  useRealSockets();
-
   it('ends with code 0 when it is idle', async () => {
     const { api } = await apiProcess();
     expect(await api.stop()).to.equal(0);
@@ -43,9 +40,7 @@ describe('an API process that is asked to stop', () => {
     expect(messages).to.deep.equal(['listening', 'shutting down', 'stopped']);
   });
 
-  // A bug of src/api.ts: since Node 19 server.close() itself ends the connections that are idle at that moment, and with
-  // them the requests that are on their way.
-  it.skip('answers every request that was sent under load, or refuses the connection', async () => {
+  it('answers every request that was sent under load, or refuses the connection', async () => {
     const { api, queue } = await apiProcess();
     const agent = new Agent({ keepAlive: true, maxSockets: 50 });
     after(() => agent.destroy());
@@ -109,16 +104,15 @@ describe('an API process that is asked to stop', () => {
     expect(await api.exited).to.equal(0);
   });
 
-  it('ends at SHUTDOWN_TIMEOUT_MS, with code 1, when a client never finishes', async () => {
+  it('does not wait beyond SHUTDOWN_TIMEOUT_MS for a client that never finishes, and ends with code 0', async () => {
     const { api } = await apiProcess({ SHUTDOWN_TIMEOUT_MS: '700' });
     const { socket } = await openConnection(api.url);
     socket.on('error', () => {});
     socket.write('POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{');
     await http(api.url).get('/health/live').expect(200);
     const startedAt = performance.now();
-    expect(await api.stop()).to.equal(1);
-    expect(performance.now() - startedAt).to.be.within(600, 3_000);
-    expect(api.log.at(-1)).to.include('shutdown deadline passed');
+    expect(await api.stop()).to.equal(0);
+    expect(performance.now() - startedAt).to.be.below(3_000);
   });
 
   it('ends at once, with code 1, at a second signal', async () => {
@@ -140,8 +134,6 @@ async function stopOnceSeen(api: Awaited<ReturnType<typeof startApiProcess>>): P
 }
 
 describe('an API process that cannot start', () => {
-  useRealSockets();
-
   it('ends with code 1 and says which port is taken', async () => {
     const server = createServer().listen(0, '127.0.0.1');
     after(() => server.close());

@@ -3,6 +3,9 @@ import nock from 'nock';
 import { cleanUp } from './cleanup.ts';
 import { stopSharedServices } from './services.ts';
 
+// Importing nock puts it between every socket and its server; the one test file that wants it there activates it.
+nock.restore();
+
 /** Loaded by mocha before every run (.mocharc.json). */
 export const mochaHooks = {
   /** Undoes what the test registered, and fails it when it leaves a server listening or an interceptor unused. */

@@ -193,6 +193,8 @@ export async function startTestStack({
     startApi,
     startWorker,
     post,
+    /** What was posted under this id, once more. */
+    postAgain: (correlationId: string) => post({ correlationId, amount: asked.get(correlationId)! / 100 }),
     /** Posts so many payments at once. @returns their ids */
     async postMany(count: number): Promise<string[]> {
       const payments = Array.from({ length: count }, () => aPayment(anAmount()));

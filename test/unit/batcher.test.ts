@@ -253,4 +253,30 @@ describe('batcher', () => {
       expect(batcher.close()).to.equal(closed);
     });
   });
+
+  it('fails who waits together with a flush that failed as a whole, when asked to', async () => {
+    const { batcher, flushes, start, fail } = controlled({ maxItems: 1, failsWaitingToo: true });
+    const added = [batcher.add('a'), batcher.add('b'), batcher.add('c')];
+    const outcome = states(added);
+    start();
+    await fail(new Error('it hangs'));
+    await outcome;
+    expect(await states(added)).to.deep.equal(['it hangs', 'it hangs', 'it hangs']);
+    expect(flushes).to.have.length(1);
+    expect(batcher.size).to.equal(0);
+    const next = batcher.add('d');
+    start();
+    flushes.at(-1)!.end.resolve(['d done']);
+    expect(await next).to.equal('d done');
+  });
+
+  it('has given the place back by the time its caller goes on', async () => {
+    const { batcher, start, succeed } = controlled({ maxItems: 1, maxPending: 1 });
+    const first = batcher.add('a');
+    start();
+    await succeed();
+    await first;
+    expect(batcher.size).to.equal(0);
+    expect(await states([batcher.add('b')])).to.deep.equal(['pending']);
+  });
 });

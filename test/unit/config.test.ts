@@ -215,4 +215,19 @@ describe('loadConfig', () => {
     expect(faults).to.have.lengthOf(2);
     expect(faults.join()).to.not.include('secret');
   });
+
+  for (const name of ['GATEWAY_POOL_TIMEOUT_MS', 'GATEWAY_RECEIVE_TIMEOUT_MS', 'GATEWAY_TIMEOUT_CAP_MS']) {
+    it(`names a malformed ${name} and nothing else`, () => {
+      expect(() => loadConfig({ [name]: 'soon' })).to.throw(
+        ConfigError,
+        new RegExp(`:\\n  ${name} must be an integer[^\\n]*$`),
+      );
+    });
+  }
+
+  it('puts an IPv6 host in brackets', () => {
+    const { redis, database } = loadConfig({ REDIS_HOST: '::1', DB_HOST: '::1' });
+    expect(new URL(redis.url).hostname).to.equal('[::1]');
+    expect(new URL(database.url).host).to.equal('[::1]:5432');
+  });
 });

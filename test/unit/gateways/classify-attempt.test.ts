@@ -89,7 +89,8 @@ describe('classifyFailure', () => {
     ['a refused connection by its timings', { code: 'ECONNREFUSED', timings: { connect: undefined } }],
     ['a time-out while looking up the name', timeout('lookup')],
     ['a time-out while connecting', timeout('connect', { connect: undefined })],
-    ['a time-out of the TLS handshake before a connection', timeout('secureConnect')],
+    ['a time-out of the TLS handshake', timeout('secureConnect', { connect: 1 })],
+    ['a time-out of a request that was still connecting', timeout('request', { connect: undefined })],
   ];
   for (const [title, fields] of notSent) {
     it(`takes ${title} as not sent`, () => {
@@ -102,6 +103,7 @@ describe('classifyFailure', () => {
     ['a time-out of the socket', timeout('socket', { connect: 1 })],
     ['a time-out while sending', timeout('send', { connect: 1 })],
     ['a time-out of a request under way', timeout('request', { connect: 1 })],
+    ['a time-out of a request of which nothing is known', timeout('request')],
     ['a time-out of reading', timeout('read', { connect: 1 })],
     ['a time-out without a phase', { name: 'TimeoutError', code: 23 }],
     ['a time-out of connecting on a connection that is there', timeout('connect', { connect: 1 })],

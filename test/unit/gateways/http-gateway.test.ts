@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import nock from 'nock';
 import type { GatewayConfig } from '../../../src/config.ts';
-import { HttpGateway } from '../../../src/gateways/http-gateway.ts';
+import { HttpGateway, parseHeldPayment } from '../../../src/gateways/http-gateway.ts';
 import { after as undoAfter } from '../../support/cleanup.ts';
 
 const URL = 'http://gateway.test:8001';
@@ -151,15 +151,6 @@ describe('HttpGateway', () => {
       });
     }
 
-    it('returns unknown when no answer comes within the receive time-out', async () => {
-      const { reply, tell } = answerWhenTold();
-      nock(URL).post('/payments').reply(200, reply);
-      const outcome = await gateway({ receiveTimeoutMs: 20 }).send(PAYMENT);
-      tell();
-      expect(outcome).to.have.property('kind', 'unknown');
-      expect(outcome).to.have.property('cause').that.includes('TimeoutError');
-    });
-
     it('returns pool_timeout without a request when no connection becomes free', async () => {
       const first = answerWhenTold();
       nock(URL).post('/payments').reply(200, first.reply);
@@ -298,4 +289,12 @@ describe('HttpGateway', () => {
       nock.cleanAll();
     });
   });
+});
+
+describe('parseHeldPayment', () => {
+  for (const requestedAt of ['5', '2025', 'yesterday', '', null, 1_700_000_000_000]) {
+    it(`does not take ${JSON.stringify(requestedAt)} for a time`, () => {
+      expect(parseHeldPayment(JSON.stringify({ amount: 1, requestedAt }))).to.equal(undefined);
+    });
+  }
 });

@@ -6,7 +6,6 @@ import { expect } from 'chai';
 import { InvalidJsonError, PayloadTooLargeError } from '../../../src/errors.ts';
 import { type JsonBody, MAX_BODY_BYTES, readJsonBody } from '../../../src/http/body.ts';
 import { after } from '../../support/cleanup.ts';
-import { useRealSockets } from '../../support/real-sockets.ts';
 
 /** A request whose body comes in these chunks. */
 function incoming(chunks: readonly Buffer[], headers: Record<string, string> = {}): IncomingMessage {
@@ -106,8 +105,6 @@ describe('readJsonBody', () => {
   });
 
   describe('from a real connection', () => {
-    useRealSockets();
-
     /** Serves one request by reading its body; `read` settles as that does. */
     async function serve() {
       const { promise: bodyRead, resolve, reject } = Promise.withResolvers<JsonBody>();

@@ -3,7 +3,6 @@ import express from 'express';
 import sinon from 'sinon';
 import supertest from 'supertest';
 import { dashboard } from '../../../src/http/dashboard.ts';
-import { useRealSockets } from '../../support/real-sockets.ts';
 
 const USER = 'admin';
 const PASSWORD = 'p:ss wörd';
@@ -12,7 +11,7 @@ const RIGHT = basic(USER, PASSWORD);
 
 /** The dashboard over a queue that nobody may touch: what gets past the guard would load bull-board and ask for it. */
 function guarded() {
-  const queueAdmin = { queue: sinon.stub(), purge: sinon.stub(), close: sinon.stub() };
+  const queueAdmin = { queue: sinon.stub(), ping: sinon.stub(), purge: sinon.stub(), close: sinon.stub() };
   const app = express();
   app.use('/admin/queues', dashboard({ user: USER, password: PASSWORD }, queueAdmin));
   return { agent: supertest(app), queueAdmin };
@@ -22,8 +21,6 @@ type Method = 'get' | 'put' | 'post' | 'patch' | 'delete';
 const API = '/admin/queues/api/queues/payments';
 
 describe('dashboard', () => {
-  useRealSockets();
-
   const strangers: [title: string, authorization: string | undefined][] = [
     ['without a password', undefined],
     ['with an empty header', ''],

@@ -18,7 +18,6 @@ import {
 import { errorHandler } from '../../../src/http/error-handler.ts';
 import { after } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
-import { useRealSockets } from '../../support/real-sockets.ts';
 
 /** An app whose every route ends in what `handler` throws. */
 function failing(handler: RequestHandler) {
@@ -35,8 +34,6 @@ const throwing = (error: unknown) =>
   });
 
 describe('error handler', () => {
-  useRealSockets();
-
   const answers: [error: Error, status: number, body: object][] = [
     [new QueueFullError('full'), 503, { error: 'queue_full' }],
     [new QueueUnavailableError('gone'), 503, { error: 'queue_unavailable' }],

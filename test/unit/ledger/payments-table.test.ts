@@ -27,6 +27,8 @@ describe('isUnavailable', () => {
     ['ETIMEDOUT', 'a time-out'],
     ['EPIPE', 'a broken pipe, whose code has five letters'],
     ['EPERM', 'a system error, whose code has five letters'],
+    ['42501', 'a right that is missing'],
+    ['55000', 'an object in the wrong state'],
   ];
   for (const [code, meaning] of transient) {
     it(`is true for ${code}, ${meaning}`, () => {
@@ -57,10 +59,8 @@ describe('isUnavailable', () => {
     ['23514', 'a check that failed'],
     ['25001', 'a transaction already open'],
     ['3F000', 'a schema that is not there'],
-    ['42501', 'a right that is missing'],
     ['42601', 'a syntax error'],
     ['42703', 'a column that is not there'],
-    ['55000', 'an object in the wrong state'],
     ['P0001', 'an exception raised by a function'],
     ['XX000', 'an internal error'],
   ];

@@ -105,6 +105,13 @@ describe('recorder', () => {
     expect(selects).to.deep.equal([500, 1]);
   });
 
+  it('says nothing on a day without a fault', async () => {
+    const { clock, recorder, entries } = setUp();
+    watch([recorder.record(paid(1)), recorder.isRecorded(id(2))]);
+    await clock.tickAsync(60_000);
+    expect(entries).to.deep.equal([]);
+  });
+
   it('does not let look-ups wait for inserts', async () => {
     const { clock, recorder, ledger } = setUp();
     ledger.isAway = true;
