@@ -27,13 +27,18 @@ export interface BatcherOptions<Item, Result> {
   /** The largest batch. Too large: one flush blocks the server behind it; too small: a round trip for few items. */
   maxItems: number;
   /**
+   * How long an idle batcher waits for company before it flushes. Default 0: not at all. It trades latency for fewer and
+   * larger batches where arrivals are sparse; while a flush is under way, what arrives has company anyway.
+   */
+  maxWaitMs?: number;
+  /**
    * When a flush fails as a whole, whether those who wait fail with it, unsent. For a far side that hangs: each of their
    * flushes would have to run into its time-out before they are told. Default: they get their own flush.
    */
   failsWaitingToo?: boolean;
   /** Items that may wait or be under way; beyond it `add` rejects. It bounds the memory when the far side is slow. */
   maxPending: number;
-  /** When to start a flush after the batcher was idle; tests pass their own. */
+  /** When to start a flush after the batcher was idle; tests pass their own. Default: by `maxWaitMs`. */
   schedule?: (run: () => void) => void;
 }
 
@@ -55,8 +60,9 @@ export function createBatcher<Item, Result>({
   flush,
   maxItems,
   maxPending,
+  maxWaitMs = 0,
   failsWaitingToo = false,
-  schedule = setImmediate,
+  schedule = maxWaitMs > 0 ? (run) => setTimeout(run, maxWaitMs) : setImmediate,
 }: BatcherOptions<Item, Result>): Batcher<Item, Result> {
   let waiting: Entry<Item, Result>[] = [];
   let underWay = 0;

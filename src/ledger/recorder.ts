@@ -27,6 +27,14 @@ export interface Recorder {
 /** The pause between two tries while PostgreSQL is away: work goes on within this time of its return. */
 const RETRY_MS = 250;
 
+/**
+ * How long the first payment waits for others. At a few hundred payments a second most statements would carry one payment
+ * without it, and cost PostgreSQL and the worker several times as much for each (test/bench/RESULTS.md). Look-ups delay the
+ * sending, records the freeing of the worker's place.
+ */
+const LOOK_UP_WAIT_MS = 4;
+const INSERT_WAIT_MS = 10;
+
 /** Rows of one INSERT, ids of one SELECT. Statements of this size take a few milliseconds. */
 const MAX_BATCH = 500;
 
@@ -34,11 +42,15 @@ export function createRecorder({
   table,
   logger,
   maxPending,
+  lookUpWaitMs = LOOK_UP_WAIT_MS,
+  insertWaitMs = INSERT_WAIT_MS,
 }: {
   table: Pick<PaymentsTable, 'insertPayments' | 'findRecorded'>;
   logger: Logger;
   /** Payments the worker may hold at once, so nothing is ever refused for want of room. */
   maxPending: number;
+  lookUpWaitMs?: number;
+  insertWaitMs?: number;
 }): Recorder {
   const noMoreLookUps = new AbortController();
   const noMoreInserts = new AbortController();
@@ -46,11 +58,13 @@ export function createRecorder({
   const inserts = createBatcher<PaidPayment, undefined>({
     maxItems: MAX_BATCH,
     maxPending,
+    maxWaitMs: insertWaitMs,
     flush: (payments) => insert(payments),
   });
   const lookUps = createBatcher<string, boolean>({
     maxItems: MAX_BATCH,
     maxPending,
+    maxWaitMs: lookUpWaitMs,
     async flush(ids) {
       const recorded = await whenAvailable(() => table.findRecorded(ids), noMoreLookUps.signal);
       return ids.map((id) => recorded.has(id));

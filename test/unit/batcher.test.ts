@@ -1,6 +1,8 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'chai';
+import sinon from 'sinon';
 import { BatcherClosedError, type BatcherOptions, BatcherOverflowError, createBatcher } from '../../src/batcher.ts';
+import { after } from '../support/cleanup.ts';
 
 /** A batcher whose flushes are recorded and end only when the test says so. */
 function controlled(options: Partial<BatcherOptions<string, string>> = {}) {
@@ -278,5 +280,27 @@ describe('batcher', () => {
     await first;
     expect(batcher.size).to.equal(0);
     expect(await states([batcher.add('b')])).to.deep.equal(['pending']);
+  });
+
+  it('waits for company no longer than maxWaitMs when it was idle', async () => {
+    const clock = sinon.useFakeTimers({ toFake: ['setTimeout'] });
+    after(() => clock.restore());
+    const flushes: (readonly string[])[] = [];
+    const batcher = createBatcher<string, string>({
+      maxItems: 10,
+      maxPending: 10,
+      maxWaitMs: 5,
+      async flush(items) {
+        flushes.push(items);
+        return items;
+      },
+    });
+    const added = [batcher.add('a')];
+    await clock.tickAsync(4);
+    added.push(batcher.add('b'));
+    expect(flushes).to.deep.equal([]);
+    await clock.tickAsync(1);
+    expect(flushes).to.deep.equal([['a', 'b']]);
+    expect(await Promise.all(added)).to.deep.equal(['a', 'b']);
   });
 });

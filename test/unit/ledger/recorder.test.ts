@@ -38,6 +38,8 @@ function setUp() {
   const ledger = { isAway: false, refuses: (_payment: PaidPayment) => false };
   const { logger, entries } = recordingLogger();
   const recorder = createRecorder({
+    lookUpWaitMs: 0,
+    insertWaitMs: 0,
     table: {
       async insertPayments(payments) {
         inserts.push(payments.map(({ amountCents }) => amountCents));
@@ -240,7 +242,13 @@ describe('recorder', () => {
     const refused = new Error('permission denied');
     const { logger } = recordingLogger();
     const findRecorded = sinon.stub().rejects(refused);
-    const recorder = createRecorder({ table: { insertPayments: sinon.stub(), findRecorded }, logger, maxPending: 1 });
+    const recorder = createRecorder({
+      lookUpWaitMs: 0,
+      insertWaitMs: 0,
+      table: { insertPayments: sinon.stub(), findRecorded },
+      logger,
+      maxPending: 1,
+    });
     expect(await recorder.isRecorded(id(1)).catch((error: unknown) => error)).to.equal(refused);
     expect(findRecorded.callCount).to.equal(1);
   });
