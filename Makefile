@@ -21,7 +21,7 @@ endif
 INSTALLED := node_modules/.package-lock.json
 
 ##@ On this machine
-.PHONY: run test demo chaos bench rinha-local console lint format
+.PHONY: run test demo chaos outage bench rinha-local console lint format
 
 run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C
 	npm run run
@@ -34,6 +34,9 @@ demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict
 
 chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED)
 	npm run chaos
+
+outage: $(INSTALLED) ## Long outages with a long queue: are they calm? (OUTAGE_SECONDS, OUTAGE_QUEUED)
+	npm run outage
 
 bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep summary")
 	npm run bench -- $(PARTS)

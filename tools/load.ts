@@ -5,6 +5,8 @@ import { Agent, request } from 'node:http';
 export interface LoadReport {
   /** Ids answered 2xx. */
   readonly accepted: Set<string>;
+  /** When each of them was first answered so, as performance.now() counts. */
+  readonly acceptedAtMs: Map<string, number>;
   /** Ids whose answer never came, or was 503 `queue_unavailable`. */
   readonly unknown: Set<string>;
   /** Answers by status. */
@@ -31,7 +33,13 @@ export interface Load {
 export function createLoad({ urls, amount, timeoutMs = 5_000 }: LoadOptions): Load {
   const agent = new Agent({ keepAlive: true, maxSockets: 1_000 });
   const targets = urls.map((url) => new URL('/payments', url));
-  const report: LoadReport = { accepted: new Set(), unknown: new Set(), statuses: new Map(), latenciesMs: [] };
+  const report: LoadReport = {
+    accepted: new Set(),
+    acceptedAtMs: new Map(),
+    unknown: new Set(),
+    statuses: new Map(),
+    latenciesMs: [],
+  };
   let posted = 0;
 
   function send(correlationId: string): Promise<{ status: number; body: string } | undefined> {
@@ -66,8 +74,10 @@ export function createLoad({ urls, amount, timeoutMs = 5_000 }: LoadOptions): Lo
         report.latenciesMs.push(performance.now() - startedAt);
         report.statuses.set(answer.status, (report.statuses.get(answer.status) ?? 0) + 1);
       }
-      if (answer && answer.status >= 200 && answer.status < 300) report.accepted.add(correlationId);
-      else if (!answer || answer.body.includes('queue_unavailable') || answer.status >= 500) {
+      if (answer && answer.status >= 200 && answer.status < 300) {
+        if (!report.accepted.has(correlationId)) report.acceptedAtMs.set(correlationId, performance.now());
+        report.accepted.add(correlationId);
+      } else if (!answer || answer.body.includes('queue_unavailable') || answer.status >= 500) {
         // A full queue is the one refusal that is certain.
         if (!answer?.body.includes('queue_full')) report.unknown.add(correlationId);
       }

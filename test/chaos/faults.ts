@@ -200,7 +200,8 @@ interface GatewaySettings {
   readonly failure: boolean;
 }
 
-async function configure({ url }: ServiceProcess, { delay, failure }: GatewaySettings): Promise<void> {
+/** Sets how a simulated gateway is. */
+export async function configure({ url }: ServiceProcess, { delay, failure }: GatewaySettings): Promise<void> {
   for (const [what, body] of [
     ['delay', { delay }],
     ['failure', { failure }],

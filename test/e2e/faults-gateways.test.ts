@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { SimulatedGateway } from '../../tools/simulated-gateway.ts';
-import { PATIENCE_MS, startTestStack } from '../support/stack.ts';
+import { PATIENCE_MS, sideBySide, startTestStack } from '../support/stack.ts';
 
 /** Sends to the fallback whatever may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };
@@ -20,170 +20,189 @@ function expectFirstAttempt({ requests, payments }: SimulatedGateway, id: string
   expect(Date.parse(payments.get(id)!.requestedAt)).to.be.at.most(first!);
 }
 
-describe('faults of the gateways', function () {
+async function loseAnswers(kind: 'cut_replies' | 'reset_replies'): Promise<void> {
+  const { primary, fallback, proxies, postMany, settled } = await startTestStack({
+    env: EAGER,
+    through: ['primary'],
+  });
+  await proxies.primary.set({ kind });
+  await postMany(20);
+  // Charged, sent again, refused as known: and the answer to that is lost as well.
+  await primary.waitFor(({ requests }) => requests.answered(422) >= 2, PATIENCE_MS);
+  const charged = [...primary.payments.keys()];
+  expect(charged).to.not.be.empty;
+  await proxies.primary.set({ kind: 'none' });
+  const books = await settled();
+  expect(books.default.size + books.fallback.size).to.equal(20);
+  expect(strayed(primary, fallback)).to.deep.equal([]);
+  for (const id of charged) expectFirstAttempt(primary, id);
+}
+
+async function swallowRequests(kind: 'black_hole' | 'half_open'): Promise<void> {
+  const { primary, fallback, proxies, workers, postMany, settled } = await startTestStack({
+    // With one connection in all, every further attempt shows that the one before has given it back.
+    env: { GATEWAY_POOL_SIZE: '1', PAYMENT_QUEUE_MAX_CONCURRENCY: '1', GATEWAY_RECEIVE_TIMEOUT_MS: '200' },
+    through: ['primary'],
+  });
+  await postMany(5);
+  await settled();
+  await proxies.primary.set({ kind });
+  await postMany(20);
+  await workers[0]!.logged(/circuit open/);
+  expect(primary.requests.total).to.equal(5);
+  await proxies.primary.set({ kind: 'none' });
+  expect((await settled()).default.size).to.equal(25);
+  expect(fallback.requests.total).to.equal(0);
+}
+
+describe('faults of the gateways, attempts that do not reach or do not pay', function () {
   this.timeout(3 * PATIENCE_MS);
 
-  it('a payment that the primary answers with 500 is paid there once it recovers (row 1)', async () => {
-    const { primary, fallback, postMany, settled } = await startTestStack();
-    primary.set({ failure: true });
-    await postMany(20);
-    await primary.waitFor(({ requests }) => requests.answered(500) >= 5, PATIENCE_MS);
-    primary.set({ failure: false });
-    expect((await settled()).default.size).to.equal(20);
-    expect(fallback.requests.total).to.equal(0);
-  });
-
-  it('a payment goes to the fallback, and only there, while the primary answers 500 for FALLBACK_AFTER_MS (row 1)', async () => {
-    const { primary, fallback, postMany, settled } = await startTestStack({ env: { FALLBACK_AFTER_MS: '200' } });
-    primary.set({ failure: true });
-    const switched = await postMany(20);
-    await fallback.waitFor(({ payments }) => payments.size === 20, PATIENCE_MS);
-    primary.set({ failure: false });
-    const books = await settled();
-    expect([...books.fallback.keys()]).to.have.members(switched);
-    const later = await postMany(20);
-    expect([...(await settled()).default.keys()]).to.include.members(later);
-  });
-
-  it('a payment whose attempt timed out stays with the primary, which honours it later (row 2)', async () => {
-    const { primary, fallback, postMany, settled } = await startTestStack({
-      env: {
-        ...EAGER,
-        GATEWAY_RECEIVE_TIMEOUT_MS: '200',
-        GATEWAY_POOL_SIZE: '4',
-        GATEWAY_POOL_TIMEOUT_MS: '50',
-        PAYMENT_QUEUE_MAX_CONCURRENCY: '16',
-      },
-    });
-    primary.set({ delayMs: 700 });
-    await postMany(40);
-    // Charged when the worker had long stopped waiting for the answer.
-    await primary.waitFor(({ payments }) => payments.size >= 4, PATIENCE_MS);
-    const honoured = [...primary.payments.keys()];
-    primary.set({ delayMs: 0 });
-    const books = await settled();
-    expect(books.default.size + books.fallback.size).to.equal(40);
-    expect(books.fallback.size).to.be.greaterThan(0);
-    expect(strayed(primary, fallback)).to.deep.equal([]);
-    for (const id of honoured) expectFirstAttempt(primary, id);
-  });
-
-  it('a payment that the primary refuses to connect for waits for the primary (row 3)', async () => {
-    const { primary, fallback, proxies, workers, postMany, settled } = await startTestStack({ through: ['primary'] });
-    await proxies.primary.set({ kind: 'refuse' });
-    await postMany(20);
-    await workers[0]!.logged(/circuit open/);
-    expect(primary.requests.total).to.equal(0);
-    await proxies.primary.set({ kind: 'none' });
-    expect((await settled()).default.size).to.equal(20);
-    expect(fallback.requests.total).to.equal(0);
-  });
-
-  it('a payment whose primary has an unknown name waits for a worker that knows the right one (row 3)', async () => {
-    const { fallback, workers, startWorker, postMany, settled } = await startTestStack({ workers: 0 });
-    await startWorker({ GATEWAY_PRIMARY_URL: UNKNOWN_NAME });
-    await postMany(20);
-    await workers[0]!.logged(/circuit open/);
-    expect(await workers[0]!.stop()).to.equal(0);
-    await startWorker();
-    expect((await settled()).default.size).to.equal(20);
-    expect(fallback.requests.total).to.equal(0);
-  });
-
-  it('a payment that cannot be sent to the primary goes to the fallback at once, with FALLBACK_ON=not_sent (row 3)', async () => {
-    const { primary, proxies, workers, startWorker, postMany, settled } = await startTestStack({
-      env: { FALLBACK_ON: 'not_sent' },
-      through: ['primary'],
-    });
-    await proxies.primary.set({ kind: 'refuse' });
-    await postMany(20);
-    expect((await settled()).fallback.size).to.equal(20);
-    expect(await workers[0]!.stop()).to.equal(0);
-    await startWorker({ GATEWAY_PRIMARY_URL: UNKNOWN_NAME });
-    await postMany(20);
-    expect((await settled()).fallback.size).to.equal(40);
-    expect(primary.requests.total).to.equal(0);
-  });
-
-  for (const kind of ['cut_replies', 'reset_replies'] as const) {
-    it(`a payment whose answer is lost (${kind}) is recorded once, with the requestedAt that was charged (row 4)`, async () => {
-      const { primary, fallback, proxies, postMany, settled } = await startTestStack({
-        env: EAGER,
-        through: ['primary'],
-      });
-      await proxies.primary.set({ kind });
+  sideBySide({
+    'a payment that the primary answers with 500 is paid there once it recovers (row 1)': async () => {
+      const { primary, fallback, postMany, settled } = await startTestStack();
+      primary.set({ failure: true });
       await postMany(20);
-      // Charged, sent again, refused as known: and the answer to that is lost as well.
-      await primary.waitFor(({ requests }) => requests.answered(422) >= 2, PATIENCE_MS);
-      const charged = [...primary.payments.keys()];
-      expect(charged).to.not.be.empty;
-      await proxies.primary.set({ kind: 'none' });
-      const books = await settled();
-      expect(books.default.size + books.fallback.size).to.equal(20);
-      expect(strayed(primary, fallback)).to.deep.equal([]);
-      for (const id of charged) expectFirstAttempt(primary, id);
-    });
-  }
+      await primary.waitFor(({ requests }) => requests.answered(500) >= 5, PATIENCE_MS);
+      primary.set({ failure: false });
+      expect((await settled()).default.size).to.equal(20);
+      expect(fallback.requests.total).to.equal(0);
+    },
 
-  for (const kind of ['black_hole', 'half_open'] as const) {
-    it(`a gateway behind a ${kind} does not use up the connections, and payments go on after it (row 5)`, async () => {
-      const { primary, fallback, proxies, workers, postMany, settled } = await startTestStack({
-        // With one connection in all, every further attempt shows that the one before has given it back.
-        env: { GATEWAY_POOL_SIZE: '1', PAYMENT_QUEUE_MAX_CONCURRENCY: '1', GATEWAY_RECEIVE_TIMEOUT_MS: '200' },
-        through: ['primary'],
+    'a payment goes to the fallback, and only there, while the primary answers 500 for FALLBACK_AFTER_MS (row 1)':
+      async () => {
+        const { primary, fallback, postMany, settled } = await startTestStack({ env: { FALLBACK_AFTER_MS: '200' } });
+        primary.set({ failure: true });
+        const switched = await postMany(20);
+        await fallback.waitFor(({ payments }) => payments.size === 20, PATIENCE_MS);
+        primary.set({ failure: false });
+        const books = await settled();
+        expect([...books.fallback.keys()]).to.have.members(switched);
+        const later = await postMany(20);
+        expect([...(await settled()).default.keys()]).to.include.members(later);
+      },
+
+    'a payment whose attempt timed out stays with the primary, which honours it later (row 2)': async () => {
+      const { primary, fallback, postMany, settled } = await startTestStack({
+        env: {
+          ...EAGER,
+          GATEWAY_RECEIVE_TIMEOUT_MS: '200',
+          GATEWAY_POOL_SIZE: '4',
+          GATEWAY_POOL_TIMEOUT_MS: '50',
+          PAYMENT_QUEUE_MAX_CONCURRENCY: '16',
+        },
       });
-      await postMany(5);
-      await settled();
-      await proxies.primary.set({ kind });
+      primary.set({ delayMs: 700 });
+      await postMany(40);
+      // Charged when the worker had long stopped waiting for the answer.
+      await primary.waitFor(({ payments }) => payments.size >= 4, PATIENCE_MS);
+      const honoured = [...primary.payments.keys()];
+      primary.set({ delayMs: 0 });
+      const books = await settled();
+      expect(books.default.size + books.fallback.size).to.equal(40);
+      expect(books.fallback.size).to.be.greaterThan(0);
+      expect(strayed(primary, fallback)).to.deep.equal([]);
+      for (const id of honoured) expectFirstAttempt(primary, id);
+    },
+
+    'a payment that the primary refuses to connect for waits for the primary (row 3)': async () => {
+      const { primary, fallback, proxies, workers, postMany, settled } = await startTestStack({ through: ['primary'] });
+      await proxies.primary.set({ kind: 'refuse' });
       await postMany(20);
       await workers[0]!.logged(/circuit open/);
-      expect(primary.requests.total).to.equal(5);
+      expect(primary.requests.total).to.equal(0);
       await proxies.primary.set({ kind: 'none' });
-      expect((await settled()).default.size).to.equal(25);
+      expect((await settled()).default.size).to.equal(20);
       expect(fallback.requests.total).to.equal(0);
-    });
-  }
+    },
 
-  it('no payment is lost to a primary that answers 429 to most of them (row 6)', async () => {
-    const { primary, fallback, postMany, settled } = await startTestStack({
-      env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '16' },
-      primary: { maxConcurrent: 2, maxQueued: 1, delayMs: 20 },
-    });
-    await postMany(60);
-    expect((await settled()).default.size).to.equal(60);
-    expect(primary.requests.answered(429)).to.be.at.least(3);
-    expect(fallback.requests.total).to.equal(0);
-  });
+    'a payment whose primary has an unknown name waits for a worker that knows the right one (row 3)': async () => {
+      const { fallback, workers, startWorker, postMany, settled } = await startTestStack({ workers: 0 });
+      await startWorker({ GATEWAY_PRIMARY_URL: UNKNOWN_NAME });
+      await postMany(20);
+      await workers[0]!.logged(/circuit open/);
+      expect(await workers[0]!.stop()).to.equal(0);
+      await startWorker();
+      expect((await settled()).default.size).to.equal(20);
+      expect(fallback.requests.total).to.equal(0);
+    },
 
-  it('with both gateways down the queue fills to its cap, then refuses, and drains when they are back (row 7)', async () => {
-    const CAP = 30;
-    const CONCURRENCY = 4;
-    const { primary, fallback, accepted, unknown, post, settled, workers, redis, queueKey } = await startTestStack({
-      apis: 2,
-      env: {
-        FALLBACK_AFTER_MS: '50',
-        PAYMENT_QUEUE_MAX_SIZE: String(CAP),
-        PAYMENT_QUEUE_MAX_CONCURRENCY: String(CONCURRENCY),
+    'a payment that cannot be sent to the primary goes to the fallback at once, with FALLBACK_ON=not_sent (row 3)':
+      async () => {
+        const { primary, proxies, workers, startWorker, postMany, settled } = await startTestStack({
+          env: { FALLBACK_ON: 'not_sent' },
+          through: ['primary'],
+        });
+        await proxies.primary.set({ kind: 'refuse' });
+        await postMany(20);
+        expect((await settled()).fallback.size).to.equal(20);
+        expect(await workers[0]!.stop()).to.equal(0);
+        await startWorker({ GATEWAY_PRIMARY_URL: UNKNOWN_NAME });
+        await postMany(20);
+        expect((await settled()).fallback.size).to.equal(40);
+        expect(primary.requests.total).to.equal(0);
       },
-    });
-    for (const gateway of [primary, fallback]) gateway.set({ failure: true });
-    for (let n = 0; n < CONCURRENCY; n += 1) await post();
-    await workers[0]!.logged(/default.*circuit open|circuit open.*default/);
-    const statuses = await Promise.all(Array.from({ length: 3 * CAP }, () => post()));
-    expect(new Set(statuses)).to.deep.equal(new Set([204, 503]));
-    expect(unknown.size).to.equal(0);
-    const waiting = (await redis.llen(queueKey('wait'))) + (await redis.zcard(queueKey('delayed')));
-    // What a worker hands back is never refused, so the payments it holds come on top.
-    expect(waiting).to.be.within(CAP - CONCURRENCY, CAP + CONCURRENCY);
-    // Polled, not hammered: a probe every 200 ms.
-    const before = primary.requests.total;
-    const startedAt = performance.now();
-    await primary.waitFor(({ requests }) => requests.total >= before + 5, PATIENCE_MS);
-    expect(performance.now() - startedAt).to.be.above(600);
-    for (const gateway of [primary, fallback]) gateway.set({ failure: false });
-    const books = await settled();
-    expect(books.default.size + books.fallback.size).to.equal(accepted.size);
-    expect(await post()).to.equal(204);
-    await settled();
+  });
+});
+
+describe('faults of the gateways, answers that do not come', function () {
+  this.timeout(3 * PATIENCE_MS);
+
+  sideBySide({
+    'a payment whose answer is lost (cut_replies) is recorded once, with the requestedAt that was charged (row 4)':
+      () => loseAnswers('cut_replies'),
+
+    'a payment whose answer is lost (reset_replies) is recorded once, with the requestedAt that was charged (row 4)':
+      () => loseAnswers('reset_replies'),
+
+    'a gateway behind a black_hole does not use up the connections, and payments go on after it (row 5)': () =>
+      swallowRequests('black_hole'),
+
+    'a gateway behind a half_open does not use up the connections, and payments go on after it (row 5)': () =>
+      swallowRequests('half_open'),
+
+    'no payment is lost to a primary that answers 429 to most of them (row 6)': async () => {
+      const { primary, fallback, postMany, settled } = await startTestStack({
+        env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '16' },
+        primary: { maxConcurrent: 2, maxQueued: 1, delayMs: 20 },
+      });
+      await postMany(60);
+      expect((await settled()).default.size).to.equal(60);
+      expect(primary.requests.answered(429)).to.be.at.least(3);
+      expect(fallback.requests.total).to.equal(0);
+    },
+
+    'with both gateways down the queue fills to its cap, then refuses, and drains when they are back (row 7)':
+      async () => {
+        const CAP = 30;
+        const CONCURRENCY = 4;
+        const { primary, fallback, accepted, unknown, post, settled, workers, redis, queueKey } = await startTestStack({
+          apis: 2,
+          env: {
+            FALLBACK_AFTER_MS: '50',
+            PAYMENT_QUEUE_MAX_SIZE: String(CAP),
+            PAYMENT_QUEUE_MAX_CONCURRENCY: String(CONCURRENCY),
+          },
+        });
+        for (const gateway of [primary, fallback]) gateway.set({ failure: true });
+        for (let n = 0; n < CONCURRENCY; n += 1) await post();
+        await workers[0]!.logged(/default.*circuit open|circuit open.*default/);
+        const statuses = await Promise.all(Array.from({ length: 3 * CAP }, () => post()));
+        expect(new Set(statuses)).to.deep.equal(new Set([204, 503]));
+        expect(unknown.size).to.equal(0);
+        const waiting = (await redis.llen(queueKey('wait'))) + (await redis.zcard(queueKey('delayed')));
+        // What a worker hands back is never refused, so the payments it holds come on top.
+        expect(waiting).to.be.within(CAP - CONCURRENCY, CAP + CONCURRENCY);
+        // Polled, not hammered: a probe every 200 ms.
+        const before = primary.requests.total;
+        const startedAt = performance.now();
+        await primary.waitFor(({ requests }) => requests.total >= before + 5, PATIENCE_MS);
+        expect(performance.now() - startedAt).to.be.above(600);
+        for (const gateway of [primary, fallback]) gateway.set({ failure: false });
+        const books = await settled();
+        expect(books.default.size + books.fallback.size).to.equal(accepted.size);
+        expect(await post()).to.equal(204);
+        await settled();
+      },
   });
 });

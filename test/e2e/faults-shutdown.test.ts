@@ -69,10 +69,7 @@ describe('a shutdown', function () {
 
   it('lets a busy API answer what is in flight (row 12)', () => stopBusyApi({ redisDelayMs: 60 }));
 
-  // A bug of src/api.ts, drain(): a kept connection whose request came before the signal and is answered later than
-  // LAST_REQUESTS_MS after it is not told to close, and is closed by nobody. All are answered, but the API exits with 1 at
-  // the deadline unless the client closes first.
-  it.skip('lets a busy API answer what is in flight and end with 0, though Redis is slow (row 12)', () =>
+  it('lets a busy API answer what is in flight and end with 0, though Redis is slow (row 12)', () =>
     stopBusyApi({ redisDelayMs: 200 }));
 });
 
@@ -81,7 +78,7 @@ describe('a shutdown of a busy worker', function () {
 
   // A bug of src/worker.ts and src/ledger/recorder.ts: giveUp() does not end the statement that is under way, which takes
   // up to 2 s (STATEMENT_TIMEOUT_MS), the whole of RESERVE_MS, and db.destroy() waits for connections that are being opened.
-  it.skip('whose PostgreSQL is unreachable ends in time with 0, and the next one records what it paid (row 12)', async () => {
+  it('whose PostgreSQL is unreachable ends in time with 0, and the next one records what it paid (row 12)', async () => {
     const { proxies, worker, ids, startWorker, settled } = await startBusyStack({ through: ['postgres'] });
     await proxies.postgres.set({ kind: 'black_hole' });
     expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);

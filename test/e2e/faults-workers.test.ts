@@ -5,6 +5,9 @@ import { holdLedger, PATIENCE_MS, sends, sideBySide, startTestStack, type TestPr
 /** Sends to the fallback whatever may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };
 
+/** BullMQ's own limit is 1 stall; what stalls more often fails without being asked. */
+const KILLS = 3;
+
 /** A lock lives 5 s, stalled payments are looked for every 2 s; the rest is for a busy machine. */
 const TAKEN_OVER_MS = 5_000 + 2_000 + 3_000;
 
@@ -24,6 +27,28 @@ describe('a worker that is killed', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
+    // The slowest of all: it is to start first.
+    'again and again: the payment is neither failed nor lost, and stays with the primary (row 11)': async () => {
+      const { primary, fallback, redis, queueKey, post, startWorker, settled } = await startTestStack({
+        workers: 0,
+        env: EAGER,
+      });
+      primary.set({ delayMs: 300, failure: true });
+      const payment = aPayment();
+      await post(payment);
+      for (let kills = 1; kills <= KILLS; kills += 1) {
+        const worker = await startWorker();
+        await primary.waitFor(({ requests }) => requests.total === kills, PATIENCE_MS);
+        await worker.kill();
+      }
+      const jobKey = queueKey(payment.correlationId);
+      await startWorker();
+      await eventually(async () => Number(await redis.hget(jobKey, 'stc')) === KILLS, PATIENCE_MS);
+      primary.set({ delayMs: 0, failure: false });
+      expect([...(await settled()).default.keys()]).to.deep.equal([payment.correlationId]);
+      expect(fallback.requests.total).to.equal(0);
+    },
+
     'before it sends: another one pays, once (row 9a)': async () => {
       const { primary, fallback, databaseUrl, workers, startWorker, postMany, settled } = await startTestStack();
       const ledger = await holdLedger(databaseUrl);

@@ -1,4 +1,5 @@
 import { Agent } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Redis } from 'ioredis';
 import pg from 'pg';
@@ -145,6 +146,21 @@ export async function startTestStack({
     return answer?.status;
   }
 
+  /** Posts some hundred payments a second until the function it returns is called, which resolves when all are answered. */
+  function startLoad(): () => Promise<void> {
+    let isOver = false;
+    const clients = Array.from({ length: 4 }, async () => {
+      while (!isOver) {
+        await post();
+        await sleep(5);
+      }
+    });
+    return async () => {
+      isOver = true;
+      await Promise.all(clients);
+    };
+  }
+
   async function isQueueEmpty(): Promise<boolean> {
     const key = (type: string) => queueKey(QUEUE, type);
     const [wait, active, delayed, prioritized] = await Promise.all([
@@ -205,6 +221,7 @@ export async function startTestStack({
     accepted: accepted as ReadonlySet<string>,
     /** Ids with no answer, or one that leaves it open whether the payment is stored. */
     unknown: unknown as ReadonlySet<string>,
+    startLoad,
     settled,
     isQueueEmpty,
     recorded: () => readLedger(databaseUrl),
@@ -244,20 +261,29 @@ export async function holdLedger(databaseUrl: string) {
   };
 }
 
+/** Enough to fill the time in which most of them wait, few enough for two cores. */
+const SCENARIOS_AT_ONCE = 4;
+
 /**
- * A test for each scenario. They run side by side, because they mostly wait for a lock of a dead worker to expire; each
- * has its own stack.
+ * A test for each scenario. They run side by side, as they mostly wait: for processes to start, for a fault to last, for
+ * the lock of a dead worker to expire. Each has a stack of its own, and all of it is gone after the first of the tests.
  */
 export function sideBySide(scenarios: Readonly<Record<string, () => Promise<void>>>): void {
-  let verdicts: PromiseSettledResult<void>[] = [];
+  const verdicts = new Map<string, unknown>();
   before(async function () {
-    this.timeout(3 * PATIENCE_MS);
-    verdicts = await Promise.allSettled(Object.values(scenarios).map((run) => run()));
+    this.timeout(6 * PATIENCE_MS);
+    const queue = Object.entries(scenarios).values();
+    await Promise.all(
+      Array.from({ length: SCENARIOS_AT_ONCE }, async () => {
+        for (const [title, run] of queue) {
+          await run().catch((error: unknown) => verdicts.set(title, error));
+        }
+      }),
+    );
   });
-  for (const [index, title] of Object.keys(scenarios).entries()) {
+  for (const title of Object.keys(scenarios)) {
     it(title, () => {
-      const verdict = verdicts[index]!;
-      if (verdict.status === 'rejected') throw verdict.reason;
+      if (verdicts.has(title)) throw verdicts.get(title);
     });
   }
 }

@@ -1,0 +1,200 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import { QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { audit, isBreached, readGateway, readLedger } from '../../tools/audit.ts';
+import { createLoad } from '../../tools/load.ts';
+import { freePort } from '../../tools/servers.ts';
+import { type ServiceProcess, type Stack, startStack } from '../../tools/stack.ts';
+import { cpuMicros } from '../bench/measure.ts';
+import { sql } from '../support/services.ts';
+import { configure } from './faults.ts';
+
+/**
+ * `make outage`: long outages with a long queue. Shows that they are calm: hardly a command in Redis, hardly any CPU in the
+ * worker, nothing lost, no dead letter, and work again within a second of the recovery.
+ *
+ * OUTAGE_SECONDS (120) for the gateways' outages; PostgreSQL is away for a quarter of it. OUTAGE_QUEUED (20000) payments wait.
+ */
+const SECONDS = Number(process.env['OUTAGE_SECONDS'] ?? 120);
+const QUEUED = Number(process.env['OUTAGE_QUEUED'] ?? 20_000);
+
+/** The aims: commands in Redis a second, share of a core, ms from the recovery to the first payment. */
+const AIMS = { commandsPerSecond: 200, cpuShare: 0.05, resumedMs: 1_000 };
+
+const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
+
+interface Calm {
+  readonly what: string;
+  readonly commandsPerSecond: number;
+  readonly cpuShare: number;
+  readonly resumedMs: number;
+  /** From the recovery until the queue was empty. */
+  readonly drainedMs: number;
+  /** Payments that reached a gateway while they must not. */
+  readonly sentMeanwhile: number;
+}
+
+interface Outage {
+  readonly what: string;
+  readonly seconds: number;
+  begin(): Promise<void>;
+  end(): Promise<void>;
+}
+
+async function main(): Promise<number> {
+  const stack = await startStack({
+    apiPorts: [await freePort()],
+    workers: 1,
+    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '48' },
+    say: (line) => console.log(`  ${line}`),
+  });
+  const both = [stack.primary, stack.fallback];
+  const down = (gateways: readonly ServiceProcess[]) => async () => {
+    for (const gateway of gateways) await configure(gateway, { delay: 0, failure: true });
+  };
+  const up = (gateways: readonly ServiceProcess[]) => async () => {
+    for (const gateway of gateways) await configure(gateway, { delay: 0, failure: false });
+  };
+  const outages: Outage[] = [
+    { what: 'primary answers 500', seconds: SECONDS, begin: down([stack.primary]), end: up([stack.primary]) },
+    { what: 'both gateways answer 500', seconds: SECONDS, begin: down(both), end: up(both) },
+    {
+      what: 'primary is gone',
+      seconds: SECONDS,
+      begin: () => stack.primary.kill(),
+      // Its payments go with it; the books are closed before.
+      end: () => stack.primary.start(),
+    },
+    {
+      what: 'PostgreSQL is gone',
+      seconds: SECONDS / 4,
+      begin: () => stack.postgres!.stop(),
+      end: () => stack.postgres!.start(),
+    },
+  ];
+  try {
+    const results: Calm[] = [];
+    let areBooksRight = true;
+    for (const outage of outages) {
+      await purge(stack);
+      const load = createLoad({ urls: [stack.apis[0]!.url!], amount: 19.9 });
+      results.push(await sitThrough(stack, outage, load));
+      areBooksRight = (await check(stack, load)) && areBooksRight;
+      load.close();
+    }
+    const isCalm = report(results);
+    console.log(areBooksRight ? '\nNothing was lost, paid twice or left unrecorded; no dead letters.' : '\nBREACH');
+    return isCalm && areBooksRight ? 0 : 1;
+  } finally {
+    await stack.stop();
+  }
+}
+
+async function sitThrough(stack: Stack, outage: Outage, load: ReturnType<typeof createLoad>): Promise<Calm> {
+  const redis = new Redis(stack.redisUrl);
+  const worker = stack.workers[0]!;
+  await outage.begin();
+  for (let posted = 0; posted < QUEUED; posted += 200)
+    await Promise.all(Array.from({ length: 200 }, () => load.post()));
+  // Until the last attempts under way have ended.
+  await sleep(3_000);
+  const sentBefore = outage.what.startsWith('PostgreSQL') ? await held(stack) : 0;
+  const [commandsBefore, cpuBefore, startedAt] = [await commands(redis), cpuMicros(worker.pid), performance.now()];
+  await sleep(outage.seconds * 1_000);
+  const elapsedMs = performance.now() - startedAt;
+  const commandsPerSecond = ((await commands(redis)) - commandsBefore) / (elapsedMs / 1_000);
+  const cpuShare = (cpuMicros(worker.pid) - cpuBefore) / (elapsedMs * 1_000);
+  const sentMeanwhile = outage.what.startsWith('PostgreSQL') ? (await held(stack)) - sentBefore : 0;
+  const heldBefore = outage.what === 'primary is gone' ? 0 : await held(stack);
+  await outage.end();
+  const recoveredAt = performance.now();
+  while ((await held(stack)) === heldBefore) await sleep(10);
+  const resumedMs = performance.now() - recoveredAt;
+  while ((await left(redis)) > 0) await sleep(50);
+  const drainedMs = performance.now() - recoveredAt;
+  redis.disconnect();
+  return { what: outage.what, commandsPerSecond, cpuShare, resumedMs, drainedMs, sentMeanwhile };
+}
+
+async function check(stack: Stack, { report }: ReturnType<typeof createLoad>): Promise<boolean> {
+  const [primary, fallback, ledger] = await Promise.all([
+    readGateway(stack.primary.url!),
+    readGateway(stack.fallback.url!),
+    readLedger(stack.databaseUrl),
+  ]);
+  const redis = new Redis(stack.redisUrl);
+  const deadLetters = await redis.zcard(queueKey(QUEUE, 'failed'));
+  redis.disconnect();
+  const breaches = audit({
+    accepted: report.accepted,
+    unknown: report.unknown,
+    deadLetters: new Set(),
+    gateways: { default: primary, fallback },
+    ledger,
+  });
+  if (isBreached(breaches)) console.log(JSON.stringify(breaches, null, 2));
+  return !isBreached(breaches) && deadLetters === 0 && report.accepted.size === QUEUED;
+}
+
+function report(results: readonly Calm[]): boolean {
+  console.log(`\n| outage, ${QUEUED} queued | Redis commands/s | worker CPU | resumed | drained | sent meanwhile |`);
+  console.log('| --- | --- | --- | --- | --- | --- |');
+  let isCalm = true;
+  for (const { what, commandsPerSecond, cpuShare, resumedMs, drainedMs, sentMeanwhile } of results) {
+    const isKept =
+      commandsPerSecond < AIMS.commandsPerSecond &&
+      cpuShare < AIMS.cpuShare &&
+      resumedMs < AIMS.resumedMs &&
+      sentMeanwhile === 0;
+    isCalm &&= isKept;
+    console.log(
+      `| ${what} | ${commandsPerSecond.toFixed(0)} | ${(cpuShare * 100).toFixed(1)} % | ${resumedMs.toFixed(0)} ms | ${(drainedMs / 1000).toFixed(1)} s | ${sentMeanwhile} | ${isKept ? '' : 'MISSED'}`,
+    );
+  }
+  return isCalm;
+}
+
+/** Commands that Redis has carried out, those of scripts included. Asking is one of them. */
+async function commands(redis: Redis): Promise<number> {
+  return Number(/total_commands_processed:(\d+)/.exec(await redis.info('stats'))![1]);
+}
+
+async function left(redis: Redis): Promise<number> {
+  const counts = await Promise.all([
+    redis.llen(queueKey(QUEUE, 'wait')),
+    redis.llen(queueKey(QUEUE, 'active')),
+    redis.zcard(queueKey(QUEUE, 'delayed')),
+  ]);
+  return counts.reduce((sum, count) => sum + count);
+}
+
+/** Payments that both gateways hold; one that is gone holds none. */
+async function held(stack: Stack): Promise<number> {
+  const counts = await Promise.all(
+    [stack.primary, stack.fallback].map(async ({ url }) => {
+      const response = await fetch(`${url}/admin/payments-summary`, { headers: { 'X-Rinha-Token': '123' } }).catch(
+        () => null,
+      );
+      return response === null ? 0 : ((await response.json()) as { totalRequests: number }).totalRequests;
+    }),
+  );
+  return counts[0]! + counts[1]!;
+}
+
+async function purge(stack: Stack): Promise<void> {
+  for (const { url } of [stack.primary, stack.fallback]) {
+    await fetch(`${url}/admin/purge-payments`, { method: 'POST', headers: { 'X-Rinha-Token': '123' } });
+  }
+  const redis = new Redis(stack.redisUrl);
+  await redis.flushall();
+  redis.disconnect();
+  await sql(stack.databaseUrl, 'TRUNCATE payments');
+}
+
+main().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    console.error(error);
+    process.exit(1);
+  },
+);
