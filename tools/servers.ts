@@ -47,6 +47,13 @@ process.on('exit', () => {
   for (const dir of directories) rmSync(dir, { recursive: true, force: true });
 });
 
+// A signal that nobody handles would end us without the above.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    if (process.listenerCount(signal) === 1) process.exit(1);
+  });
+}
+
 function temporaryDirectory(name: string): string {
   const dir = mkdtempSync(join(tmpdir(), `payrelay-${name}-`));
   directories.add(dir);

@@ -58,9 +58,16 @@ export function createProducerConnection(config: RedisConfig): Redis | Cluster {
   });
 }
 
+/** The same for the worker, whose waiting for a job may be silent for 10 s (BullMQ's longest BZPOPMIN). */
+const WORKER_SOCKET_TIMEOUT_MS = 15_000;
+
 /** A connection for the worker, which has nobody waiting: commands wait until Redis is back. */
 export function createWorkerConnection(config: RedisConfig): Redis | Cluster {
-  return connect(config, { maxRetriesPerRequest: null, connectTimeout: 2_000 });
+  return connect(config, {
+    maxRetriesPerRequest: null,
+    connectTimeout: 2_000,
+    socketTimeout: WORKER_SOCKET_TIMEOUT_MS,
+  });
 }
 
 function connect({ url, clusterNodes }: RedisConfig, options: RedisOptions): Redis | Cluster {
