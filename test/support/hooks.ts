@@ -19,7 +19,9 @@ export const mochaHooks = {
     if (unused.length > 0) throw new Error(`the test left interceptors unused: ${unused.join(', ')}`);
     if (listening > 0) throw new Error(`the test left ${listening} server(s) listening`);
   },
-  async afterAll(): Promise<void> {
+  async afterAll(this: Mocha.Context): Promise<void> {
+    // Hundreds of databases are removed with their server; a busy disk takes its time.
+    this.timeout(60_000);
     await stopSharedServices();
   },
 };
