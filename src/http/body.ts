@@ -13,7 +13,7 @@ export interface JsonBody {
 
 /**
  * Reads a body as JSON, whatever its content type says. It does the one thing that is needed here; `express.json` also
- * looks at types, encodings and charsets, which costs a quarter of a request's CPU (test/bench/RESULTS.md).
+ * looks at types, encodings and charsets, on the path that every payment takes.
  * @throws InvalidJsonError for anything but a JSON text in UTF-8: an empty body and a compressed one, too.
  * @throws PayloadTooLargeError as soon as more than {@link MAX_BODY_BYTES} are announced or have come.
  */
