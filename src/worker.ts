@@ -17,7 +17,7 @@ import { startWatchdog } from './queue/watchdog.ts';
  */
 const FAILURE_THRESHOLD = 3;
 
-/** Work resumes within a second of a recovery (SPEC.md §4): a probe every 200 ms leaves the rest for its answer. */
+/** Work resumes within a second of a recovery: a probe every 200 ms leaves the rest for its answer. */
 const PROBE_INTERVAL_MS = 200;
 
 /** At a shutdown, what is left of the time when payments that cannot be recorded are given up. */

@@ -32,7 +32,7 @@ export function queueKey({ name, prefix }: PaymentQueueName, type: string): stri
 
 /**
  * A reply later than this counts as none. A request waits for at most two of them, the flush under way and its own,
- * and must be answered within a second (SPEC.md §2).
+ * and must be answered within a second.
  */
 const PRODUCER_COMMAND_TIMEOUT_MS = 450;
 

@@ -28,7 +28,7 @@ export function createQueueAdmin(config: RedisConfig, { name, prefix }: PaymentQ
       const created = new Queue(name, {
         connection: redis,
         prefix,
-        // Without these three it neither fails fast nor recovers when Redis was away at the start (FACTS: BullMQ 6.7).
+        // Without these three it neither fails fast nor recovers when Redis was away at the start (seen with BullMQ 6.7).
         skipVersionCheck: true,
         skipWaitingForReady: true,
         skipMetasUpdate: true,

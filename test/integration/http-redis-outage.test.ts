@@ -8,7 +8,7 @@ import { type Answer, exchange, http } from '../support/http-client.ts';
 import { connectedApi, lookInto, NO_DATABASE } from '../support/queue.ts';
 import { aPayment, eventually, testApi, testRedis } from '../support/relay.ts';
 
-/** SPEC.md §2: any answer within a second, and within a few ms when the connection is refused. */
+/** The README promises any answer within a second, and within a few ms when the connection is refused. */
 const HUNG_LIMIT_MS = 1_000;
 const REFUSED_LIMIT_MS = 100;
 
