@@ -30,62 +30,67 @@ async function startBusyStack(options: Pick<StackOptions, 'own' | 'through'> = {
   return { ...stack, ids, worker: stack.workers[0]! };
 }
 
-async function stopBusyApi({ redisDelayMs }: { redisDelayMs: number }): Promise<void> {
-  const { apis, proxies, redis, queueKey, postMany, startApi, startWorker, accepted, settled } = await startTestStack({
-    workers: 0,
-    env: { SHUTDOWN_TIMEOUT_MS: String(SHUTDOWN_TIMEOUT_MS) },
-    through: ['redis'],
-  });
-  await proxies.redis.set({ kind: 'delay', ms: redisDelayMs });
-  const posts = postMany(50);
-  // The first of them are in Redis, and their answer has far to go.
-  await eventually(async () => (await redis.llen(queueKey('wait'))) > 0, PATIENCE_MS);
-  expect(accepted.size).to.be.below(50);
-  const elapsedMs = await terminate(apis[0]!);
-  await posts;
-  expect(accepted.size).to.equal(50);
-  expect(elapsedMs).to.be.below(SHUTDOWN_TIMEOUT_MS);
-  await proxies.redis.set({ kind: 'none' });
-  await startApi();
-  await startWorker();
-  await settled();
-}
-
 describe('a shutdown', function () {
   this.timeout(3 * PATIENCE_MS);
 
+  it('lets a busy worker record what is in flight; nothing is sent twice (row 12)', async () => {
+    const { primary, worker, ids, recorded, startWorker, settled } = await startBusyStack();
+    expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+    expect(primary.requests.inFlight).to.equal(0);
+    expect(primary.payments.size).to.be.within(9, ids.length - 1);
+    expect((await recorded()).default.size).to.equal(primary.payments.size);
+    await startWorker();
+    await settled();
+    expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
+  });
+
+  async function stopBusyApi({ redisDelayMs }: { redisDelayMs: number }): Promise<void> {
+    const { apis, proxies, redis, queueKey, postMany, startApi, startWorker, accepted, settled } = await startTestStack(
+      {
+        workers: 0,
+        env: { SHUTDOWN_TIMEOUT_MS: String(SHUTDOWN_TIMEOUT_MS) },
+        through: ['redis'],
+      },
+    );
+    await proxies.redis.set({ kind: 'delay', ms: redisDelayMs });
+    const posts = postMany(50);
+    // The first of them are in Redis, and their answer has far to go.
+    await eventually(async () => (await redis.llen(queueKey('wait'))) > 0, PATIENCE_MS);
+    expect(accepted.size).to.equal(0);
+    const elapsedMs = await terminate(apis[0]!);
+    await posts;
+    expect(accepted.size).to.equal(50);
+    expect(elapsedMs).to.be.below(SHUTDOWN_TIMEOUT_MS);
+    await proxies.redis.set({ kind: 'none' });
+    await startApi();
+    await startWorker();
+    await settled();
+  }
+
+  it('lets a busy API answer what is in flight (row 12)', () => stopBusyApi({ redisDelayMs: 60 }));
+
+  it('lets a busy API answer what is in flight and end with 0, though Redis is slow (row 12)', () =>
+    stopBusyApi({ redisDelayMs: 200 }));
+});
+
+describe('a shutdown of a busy worker', function () {
+  this.timeout(3 * PATIENCE_MS);
+
   sideBySide({
-    'of a busy worker lets it record what is in flight; nothing is sent twice (row 12)': async () => {
-      const { primary, worker, ids, recorded, startWorker, settled } = await startBusyStack();
+    'whose Redis is gone ends in time with 0, and what was in flight is recorded (row 12)': async () => {
+      const { primary, redisServer, worker, ids, recorded, startWorker, settled } = await startBusyStack({
+        own: ['redis'],
+      });
+      await redisServer.kill();
       expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
-      expect(primary.requests.inFlight).to.equal(0);
-      expect(primary.payments.size).to.be.within(9, ids.length - 1);
       expect((await recorded()).default.size).to.equal(primary.payments.size);
+      await redisServer.start();
       await startWorker();
       await settled();
       expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
     },
 
-    'of a busy API lets it answer what is in flight (row 12)': () => stopBusyApi({ redisDelayMs: 100 }),
-
-    'of a busy API whose Redis is slow ends with 0 when all is answered (row 12)': () =>
-      stopBusyApi({ redisDelayMs: 200 }),
-
-    'of a busy worker whose Redis is gone ends in time with 0, and what was in flight is recorded (row 12)':
-      async () => {
-        const { primary, redisServer, worker, ids, recorded, startWorker, settled } = await startBusyStack({
-          own: ['redis'],
-        });
-        await redisServer.kill();
-        expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
-        expect((await recorded()).default.size).to.equal(primary.payments.size);
-        await redisServer.start();
-        await startWorker();
-        await settled();
-        expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
-      },
-
-    'of a busy worker whose Redis hangs ends in time with 0, and what was in flight is recorded (row 12)': async () => {
+    'whose Redis hangs ends in time with 0, and what was in flight is recorded (row 12)': async () => {
       const { primary, redisServer, worker, ids, recorded, startWorker, settled } = await startBusyStack({
         own: ['redis'],
       });
@@ -98,28 +103,26 @@ describe('a shutdown', function () {
       expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
     },
 
-    'of a busy worker whose PostgreSQL is gone ends in time with 0, and the next one records what it paid (row 12)':
-      async () => {
-        const { primary, postgresServer, worker, ids, startWorker, settled } = await startBusyStack({
-          own: ['postgres'],
-        });
-        await postgresServer.kill();
-        expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
-        const paid = primary.payments.size;
-        expect(paid).to.be.below(ids.length);
-        await postgresServer.start();
-        await startWorker();
-        expect((await settled()).default.size).to.equal(ids.length);
-      },
+    'whose PostgreSQL is gone ends in time with 0, and the next one records what it paid (row 12)': async () => {
+      const { primary, postgresServer, worker, ids, startWorker, settled } = await startBusyStack({
+        own: ['postgres'],
+      });
+      await postgresServer.kill();
+      expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+      const paid = primary.payments.size;
+      expect(paid).to.be.below(ids.length);
+      await postgresServer.start();
+      await startWorker();
+      expect((await settled()).default.size).to.equal(ids.length);
+    },
 
-    'of a busy worker whose PostgreSQL is unreachable ends in time with 0, and the next one records what it paid (row 12)':
-      async () => {
-        const { proxies, worker, ids, startWorker, settled } = await startBusyStack({ through: ['postgres'] });
-        await proxies.postgres.set({ kind: 'black_hole' });
-        expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
-        await proxies.postgres.set({ kind: 'none' });
-        await startWorker();
-        expect((await settled()).default.size).to.equal(ids.length);
-      },
+    'whose PostgreSQL is unreachable ends in time with 0, and the next one records what it paid (row 12)': async () => {
+      const { proxies, worker, ids, startWorker, settled } = await startBusyStack({ through: ['postgres'] });
+      await proxies.postgres.set({ kind: 'black_hole' });
+      expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+      await proxies.postgres.set({ kind: 'none' });
+      await startWorker();
+      expect((await settled()).default.size).to.equal(ids.length);
+    },
   });
 });
