@@ -16,15 +16,16 @@ console.log('  await queue.getJobCounts()');
 console.log('  await ledger.summarise({})');
 console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
 
-const repl = start({ prompt: 'payrelay> ' });
-Object.assign(repl.context, {
+const context = {
   config,
   db,
   queue: await queueAdmin.queue(),
   ledger: createPaymentsTable(db),
   primary: new HttpGateway('default', config.gateways.primary),
   fallback: new HttpGateway('fallback', config.gateways.fallback),
-});
+};
+const repl = start({ prompt: 'payrelay> ' });
+Object.assign(repl.context, context);
 repl.on('exit', async () => {
   await queueAdmin.close();
   await db.destroy();
