@@ -33,7 +33,7 @@ export function startWorker(
   { prefix = QUEUE_PREFIX, onStuck }: { prefix?: string; onStuck: (reason: string) => void },
 ): Service {
   const queue = { name: config.queue.name, prefix };
-  const { concurrency } = config.worker;
+  const { concurrency, turnMs } = config.worker;
   const redis = createWorkerConnection(config.redis);
   logConnection(redis, logger);
   const db = createDb(config.database);
@@ -55,6 +55,7 @@ export function startWorker(
     redis,
     queue,
     concurrency,
+    turnMs,
     process: (run) => processPayment(run, deps),
     logger,
   });

@@ -236,7 +236,8 @@ async function startCompose(): Promise<Target> {
   compose('compose.rinha.yml', 'up', '-d');
   const backend = 'http://localhost:9999';
   for (let tries = 0; ; tries += 1) {
-    const isReady = await fetch(`${backend}/health/ready`).then(
+    // As the challenge's own runner does. It is answered once the migrations are done, too.
+    const isReady = await fetch(`${backend}/payments-summary`).then(
       ({ ok }) => ok,
       () => false,
     );
@@ -275,8 +276,11 @@ async function startCompose(): Promise<Target> {
   };
 }
 
-/** From the container's own cgroup, version 2 or 1. */
+/** From the container's own cgroup, version 2 or 1. @throws when it runs no more. */
 function containerUsage(id: string): { cpuMs: number; peakMb: number | undefined } {
+  const format = '{{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}';
+  const { stdout: state } = spawnSync('docker', ['inspect', '--format', format, id], { encoding: 'utf8' });
+  if (!state.includes(': running,')) throw new Error(`a container has ended: ${state.trim()}`);
   const read = (...files: string[]) => {
     const script = files.map((file) => `cat /sys/fs/cgroup/${file} 2>/dev/null`).join(' || ');
     return spawnSync('docker', ['exec', id, 'sh', '-c', script], { encoding: 'utf8' }).stdout.trim();

@@ -1,6 +1,7 @@
 import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { describeError, type Logger } from '../logger.ts';
+import { createPacer } from '../pacer.ts';
 import { DeadLetterError, type PaymentRun, RequeueError } from '../processing/process-payment.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
 
@@ -67,18 +68,23 @@ export function createPaymentWorker({
   redis,
   queue,
   concurrency,
+  turnMs,
   process,
   logger,
 }: {
   redis: Redis | Cluster;
   queue: PaymentQueueName;
   concurrency: number;
+  /** The shortest turn of the event loop while the worker holds no payments; the more it holds, the shorter. */
+  turnMs: number;
   process: (run: PaymentRun) => Promise<void>;
   logger: Logger;
 }): PaymentWorker {
   redis.defineCommand('markPayment', { numberOfKeys: 2, lua: MARK_SCRIPT });
   redis.defineCommand('recallPayments', { numberOfKeys: 2, lua: RECALL_SCRIPT });
   let held = 0;
+  // A full worker must not lose time: what it holds could be finished, and others taken.
+  const pacer = turnMs > 0 ? createPacer({ turnMs: () => turnMs * (1 - held / concurrency) }) : undefined;
   let finished = 0;
   let onNoneHeld: (() => void) | undefined;
 
@@ -101,6 +107,7 @@ export function createPaymentWorker({
 
   async function processJob(job: Job, token: string | undefined): Promise<void> {
     held += 1;
+    pacer?.work();
     try {
       await process(paymentRun(job, token!));
     } catch (error) {
@@ -108,6 +115,7 @@ export function createPaymentWorker({
     } finally {
       held -= 1;
       finished += 1;
+      pacer?.work();
       if (held === 0) onNoneHeld?.();
     }
   }

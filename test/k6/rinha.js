@@ -81,12 +81,19 @@ function configure(name, what, body) {
   check(response, { 'the gateway was configured': ({ status }) => status === 200 || status === 204 });
 }
 
+// Every range is an address of its own; the tag keeps them one series in k6's metrics.
+const tags = { name: 'summary' };
+
 function gatewaySummary(name, range) {
-  return http.get(`${GATEWAYS[name]}/admin/payments-summary?${range}`, ADMIN).json();
+  return http.get(`${GATEWAYS[name]}/admin/payments-summary?${range}`, { ...ADMIN, tags }).json();
 }
 
+// As in the challenge, a backend that does not answer has nothing in its books.
+const NOTHING = { totalRequests: 0, totalAmount: 0 };
+
 function backendSummary(range) {
-  return http.get(`${BACKEND}/payments-summary?${range}`, { timeout: '1500ms' }).json();
+  const response = http.get(`${BACKEND}/payments-summary?${range}`, { timeout: '1500ms', tags });
+  return response.status === 200 ? response.json() : { default: NOTHING, fallback: NOTHING };
 }
 
 const cents = (amount) => Math.round(amount * 100);
