@@ -60,7 +60,9 @@ export function isBreached(breaches: Breaches): boolean {
 
 /** All that a simulated gateway holds. */
 export async function readGateway(url: string): Promise<Book> {
-  const response = await fetch(`${url}/admin/payments`, { headers: { 'X-Rinha-Token': '123' } });
+  // A connection of its own: one kept from an earlier call may have been closed while this process was busy.
+  const headers = { 'X-Rinha-Token': '123', Connection: 'close' };
+  const response = await fetch(`${url}/admin/payments`, { headers });
   if (!response.ok) throw new Error(`${url}/admin/payments answered ${response.status}`);
   const payments = (await response.json()) as { correlationId: string; amount: number; requestedAt: string }[];
   return new Map(

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,7 +13,8 @@ import { startStack } from './stack.ts';
  * `make rinha-local`: the same scenario against plain processes, without limits and without Docker.
  *
  * Needs k6 on the PATH, or Docker to run its image. RUNS (1) repeats the scenario; MAX_REQUESTS (550) are its users.
- * Exits 1 when a payment was lost, paid twice or not recorded, or when the books differed at a probe.
+ * RESULT is a file to which each run adds a line of JSON, a {@link RunReport}. `--naive` plays against the naive build of the
+ * benchmarks. Exits 1 when a payment was lost, paid twice or not recorded, or when the books differed at a probe.
  */
 const RUNS = Number(process.env['RUNS'] ?? 1);
 const projectDir = fileURLToPath(new URL('..', import.meta.url));
@@ -33,6 +34,17 @@ interface K6Result {
   readonly score: number;
 }
 
+/** What benchmarks compare. */
+export interface RunReport {
+  readonly p99Ms: number;
+  readonly medianMs: number;
+  readonly cpuMsPerPayment: number;
+  /** Undefined where it is not limited. */
+  readonly peakMb: number | undefined;
+  readonly lag: number;
+  readonly isClean: boolean;
+}
+
 /** A stack to play against. */
 interface Target {
   readonly backend: string;
@@ -49,14 +61,18 @@ async function main(): Promise<number> {
   const target = process.argv.includes('--local') ? await startLocal() : await startCompose();
   let isClean = true;
   try {
-    for (let run = 1; run <= RUNS; run += 1) isClean = (await play(target, runScenario, run)) && isClean;
+    for (let run = 1; run <= RUNS; run += 1) {
+      const report = await play(target, runScenario, run);
+      if (process.env['RESULT']) appendFileSync(process.env['RESULT'], `${JSON.stringify(report)}\n`);
+      isClean &&= report.isClean;
+    }
   } finally {
     await target.stop();
   }
   return isClean ? 0 : 1;
 }
 
-async function play(target: Target, runScenario: ReturnType<typeof findK6>, run: number): Promise<boolean> {
+async function play(target: Target, runScenario: ReturnType<typeof findK6>, run: number): Promise<RunReport> {
   const before = target.usage();
   const result = runScenario({
     MAX_REQUESTS: process.env['MAX_REQUESTS'] ?? '550',
@@ -81,6 +97,7 @@ async function play(target: Target, runScenario: ReturnType<typeof findK6>, run:
   const cpu = [...after].map(([name, { cpuMs }]) => [name, cpuMs - (before.get(name)?.cpuMs ?? 0)] as const);
   const cpuTotal = cpu.reduce((sum, [, ms]) => sum + ms, 0);
   const peaks = [...after].flatMap(([name, { peakMb }]) => (peakMb === undefined ? [] : [[name, peakMb] as const]));
+  const peakMb = peaks.length === 0 ? undefined : peaks.reduce((sum, [, mb]) => sum + mb, 0);
   console.log(`\nrun ${run} of ${RUNS}`);
   for (const [name, value] of [
     ['score', result.score.toFixed(2)],
@@ -99,14 +116,21 @@ async function play(target: Target, runScenario: ReturnType<typeof findK6>, run:
     ],
     [
       'peak memory',
-      peaks.length === 0
+      peakMb === undefined
         ? 'not measured'
-        : `${peaks.reduce((sum, [, mb]) => sum + mb, 0).toFixed(0)} MB: ${peaks.map(([name, mb]) => `${name} ${mb.toFixed(0)}`).join(', ')}`,
+        : `${peakMb.toFixed(0)} MB: ${peaks.map(([name, mb]) => `${name} ${mb.toFixed(0)}`).join(', ')}`,
     ],
   ] as const) {
     console.log(`  ${name.padEnd(21)} ${value}`);
   }
-  return paidTwice.length + lost + unrecorded.length + unpaid.length + result.inconsistentProbes === 0;
+  return {
+    p99Ms: result.p99Ms,
+    medianMs: result.paymentMedianMs,
+    cpuMsPerPayment: cpuTotal / payments,
+    peakMb,
+    lag: result.lag,
+    isClean: paidTwice.length + lost + unrecorded.length + unpaid.length + result.inconsistentProbes === 0,
+  };
 }
 
 type Books = readonly [Book, Book, Awaited<ReturnType<typeof readLedger>>];
@@ -218,8 +242,10 @@ async function startCompose(): Promise<Target> {
   const compose = (file: string, ...args: string[]) => {
     // v1 honours the limits only with --compatibility.
     const [command, first] = isV2 ? ['docker', ['compose']] : ['docker-compose', ['--compatibility']];
-    const project = file === 'compose.rinha.yml' ? 'payrelay-rinha' : 'payrelay-gateways';
-    const all = [...first, '-p', project, '-f', join(projectDir, 'docker', file), ...args];
+    const isStack = file === 'compose.rinha.yml';
+    const files = ['-f', join(projectDir, 'docker', file)];
+    if (isStack && process.argv.includes('--naive')) files.push('-f', join(projectDir, 'test/bench/compose.naive.yml'));
+    const all = [...first, '-p', isStack ? 'payrelay-rinha' : 'payrelay-gateways', ...files, ...args];
     const { status, stderr } = spawnSync(command, all, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8' });
     if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed:\n${stderr}`);
   };

@@ -1,0 +1,79 @@
+import { Queue, Worker } from 'bullmq';
+import express from 'express';
+import got from 'got';
+import knex from 'knex';
+
+/**
+ * The yardstick of the whole: what a first version does. A count and an `add` for every request, a got POST and an INSERT
+ * for every job, BullMQ's retries. It has one gateway, no circuit and no care for what is in doubt.
+ * APP_ROLE: api, worker or migrate; the other settings have the names they have in Payrelay.
+ */
+const env = process.env as Record<string, string>;
+const { hostname: host, port } = new URL(env['REDIS_URL']!);
+const connection = { host, port: Number(port) };
+const connectToLedger = () => knex({ client: 'pg', connection: env['DATABASE_URL']! });
+
+function startApi(): void {
+  const queue = new Queue('naive', { connection });
+  const ledger = connectToLedger();
+  const app = express();
+  app.use(express.json());
+  app.post('/payments', async (request, response) => {
+    const { waiting = 0, delayed = 0, prioritized = 0 } = await queue.getJobCounts('waiting', 'delayed', 'prioritized');
+    if (waiting + delayed + prioritized >= 50_000_000) return void response.status(503).end();
+    await queue.add('payment', request.body, {
+      jobId: request.body.correlationId,
+      attempts: 1_000_000,
+      backoff: { type: 'fixed', delay: 1000 },
+      removeOnComplete: true,
+    });
+    response.status(204).end();
+  });
+  app.get('/payments-summary', async ({ query: { from, to } }, response) => {
+    const range = [String(from ?? '-infinity'), String(to ?? 'infinity')] as const;
+    const [totals] = await ledger('payments')
+      .whereBetween('requested_at', range)
+      .select(ledger.raw('count(*)::int AS count, coalesce(sum(amount_cents), 0)::float8 / 100 AS amount'));
+    const none = { totalRequests: 0, totalAmount: 0 };
+    response.json({ default: { totalRequests: totals.count, totalAmount: totals.amount }, fallback: none });
+  });
+  app.post('/purge-payments', async (_request, response) => {
+    await queue.obliterate({ force: true });
+    await ledger('payments').truncate();
+    response.end();
+  });
+  app.listen(Number(env['PORT']), env['HOST'] ?? '0.0.0.0', () => console.log('listening'));
+}
+
+function startWorker(): void {
+  const ledger = connectToLedger();
+  const pay = async ({ data: { correlationId, amount } }: { data: { correlationId: string; amount: number } }) => {
+    const requestedAt = new Date();
+    await got.post(`${env['GATEWAY_PRIMARY_URL']}/payments`, {
+      json: { correlationId, amount, requestedAt },
+      retry: { limit: 0 },
+      timeout: { request: 5000 },
+    });
+    await ledger('payments').insert({
+      correlation_id: correlationId,
+      gateway: 'default',
+      amount_cents: Math.round(amount * 100),
+      requested_at: requestedAt,
+    });
+  };
+  new Worker('naive', pay, { connection, concurrency: Number(env['PAYMENT_QUEUE_MAX_CONCURRENCY']) });
+}
+
+async function migrate(): Promise<void> {
+  const ledger = connectToLedger();
+  await ledger.schema.createTable('payments', (table) => {
+    table.uuid('correlation_id').primary();
+    table.text('gateway');
+    table.bigInteger('amount_cents');
+    table.timestamp('requested_at').index();
+  });
+  await ledger.destroy();
+}
+
+const roles: Record<string, () => unknown> = { api: startApi, worker: startWorker, migrate };
+await roles[env['APP_ROLE']!]!();
