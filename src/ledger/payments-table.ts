@@ -49,6 +49,9 @@ const STATEMENT_TIMEOUT_MS = 2_000;
 /** For the probes, which are asked every few seconds and answer for the moment. */
 const PING_TIMEOUT_MS = 800;
 
+/** TRUNCATE waits for all who read or write, and then for the disk: millions of payments are large files. */
+const PURGE_TIMEOUT_MS = 30_000;
+
 const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
 
 /** What a summary of no payments says. */
@@ -128,7 +131,7 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
       return summary;
     },
     async purge() {
-      await query('TRUNCATE payments', []);
+      await query('TRUNCATE payments', [], PURGE_TIMEOUT_MS);
     },
     async ping() {
       await query('SELECT 1', [], PING_TIMEOUT_MS);
