@@ -58,7 +58,7 @@ $(INSTALLED): package-lock.json
 	@touch $@
 
 ##@ With Docker
-.PHONY: up down logs restart ps rinha
+.PHONY: up down logs restart ps rinha bench-rinha
 
 up: ## Build and start the compose stack, on http://localhost:9999
 	$(if $(strip $(OTHER_GATEWAYS)),$(COMPOSE),$(WITH_SIMULATED)) up --detach --build
@@ -77,6 +77,9 @@ ps: ## Show the containers and their health
 
 rinha: $(INSTALLED) ## The Rinha scenario with k6 against the stack inside the challenge's limits (RUNS, MAX_REQUESTS)
 	$(WITH_NGINX) npm run rinha
+
+bench-rinha: $(INSTALLED) ## The same by turns against Payrelay and a naive build (BENCH_ROUNDS)
+	$(WITH_NGINX) npm run bench:rinha
 
 ##@ Other
 .PHONY: clean help
