@@ -1,5 +1,7 @@
 import pg from 'pg';
 import type { GatewayName } from '../src/payment.ts';
+import type { LoadReport } from './load.ts';
+import type { Stack } from './stack.ts';
 
 /** A payment as one of the books holds it. */
 export interface BookEntry {
@@ -56,6 +58,23 @@ export function audit({ accepted, unknown, deadLetters, gateways, ledger }: Book
 /** Whether any guarantee is broken. */
 export function isBreached(breaches: Breaches): boolean {
   return Object.values(breaches).some((ids) => ids.length > 0);
+}
+
+/**
+ * The books of a stack at rest, for {@link audit}.
+ * @param deadLetters ids that a load has posted with invalid payloads.
+ */
+export async function readBooks(
+  stack: Pick<Stack, 'primary' | 'fallback' | 'databaseUrl'>,
+  { accepted, unknown }: Pick<LoadReport, 'accepted' | 'unknown'>,
+  deadLetters: ReadonlySet<string> = new Set(),
+): Promise<Books> {
+  const [primary, fallback, ledger] = await Promise.all([
+    readGateway(stack.primary.url!),
+    readGateway(stack.fallback.url!),
+    readLedger(stack.databaseUrl),
+  ]);
+  return { accepted, unknown, deadLetters, gateways: { default: primary, fallback }, ledger };
 }
 
 /** All that a simulated gateway holds. */

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { audit, isBreached, readGateway, readLedger } from './audit.ts';
+import { audit, isBreached, readBooks } from './audit.ts';
 import { createLoad, percentile } from './load.ts';
 import { freePort } from './servers.ts';
 import { type Stack, startStack } from './stack.ts';
@@ -117,22 +117,12 @@ async function verdict(
   report: ReturnType<typeof createLoad>['report'],
   drainedInMs: number,
 ): Promise<number> {
-  const [primary, fallback, ledger] = await Promise.all([
-    readGateway(stack.primary.url!),
-    readGateway(stack.fallback.url!),
-    readLedger(stack.databaseUrl),
-  ]);
-  const breaches = audit({
-    accepted: report.accepted,
-    unknown: report.unknown,
-    deadLetters: new Set(),
-    gateways: { default: primary, fallback },
-    ledger,
-  });
+  const books = await readBooks(stack, report);
+  const breaches = audit(books);
   const rows: [string, string | number][] = [
     ['accepted', report.accepted.size],
-    ['paid at the primary', primary.size],
-    ['paid at the fallback', fallback.size],
+    ['paid at the primary', books.gateways.default.size],
+    ['paid at the fallback', books.gateways.fallback.size],
     ['unpaid', breaches.lost.length],
     ['paid twice', breaches.paidTwice.length],
     ['unrecorded', breaches.unrecorded.length + breaches.unpaid.length],

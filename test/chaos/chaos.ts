@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
 import { QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
-import { audit, type Breaches, isBreached, readGateway, readLedger } from '../../tools/audit.ts';
+import { audit, type Breaches, isBreached, readBooks } from '../../tools/audit.ts';
 import { createLoad, type LoadReport } from '../../tools/load.ts';
 import { freePort } from '../../tools/servers.ts';
 import { type Stack, startStack } from '../../tools/stack.ts';
@@ -224,20 +224,10 @@ async function drain(stack: Stack): Promise<number> {
 async function verdict(stack: Stack, account: Account, drainedInMs: number): Promise<boolean> {
   const redis = new Redis(stack.redisUrl);
   const deadLetters = new Set(await redis.zrange(queueKey(QUEUE, 'failed'), 0, -1));
-  const [primary, fallback, ledger] = await Promise.all([
-    readGateway(stack.primary.url!),
-    readGateway(stack.fallback.url!),
-    readLedger(stack.databaseUrl),
-  ]);
   const { load } = account;
+  const books = await readBooks(stack, load, account.invalid);
   const breaches: Breaches & { readonly buried: readonly string[] } = {
-    ...audit({
-      accepted: load.accepted,
-      unknown: load.unknown,
-      deadLetters: account.invalid,
-      gateways: { default: primary, fallback },
-      ledger,
-    }),
+    ...audit(books),
     // Faults alone never make a dead letter.
     buried: [...deadLetters].filter((id) => !account.invalid.has(id)),
   };
@@ -245,8 +235,8 @@ async function verdict(stack: Stack, account: Account, drainedInMs: number): Pro
     ['faults injected', account.faults],
     ['accepted', load.accepted.size],
     ['unknown to the client', [...load.unknown].filter((id) => !load.accepted.has(id)).length],
-    ['paid at the primary', primary.size],
-    ['paid at the fallback', fallback.size],
+    ['paid at the primary', books.gateways.default.size],
+    ['paid at the fallback', books.gateways.fallback.size],
     ['dead letters (invalid payloads)', deadLetters.size],
     ['dead letters by a fault', breaches.buried.length],
     ['lost', breaches.lost.length],

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
-import { audit, isBreached, readGateway, readLedger } from '../../tools/audit.ts';
+import { audit, isBreached, readBooks } from '../../tools/audit.ts';
 import { createLoad } from '../../tools/load.ts';
 import { freePort } from '../../tools/servers.ts';
 import { type ServiceProcess, type Stack, startStack } from '../../tools/stack.ts';
@@ -117,21 +117,10 @@ async function sitThrough(stack: Stack, outage: Outage, load: ReturnType<typeof 
 }
 
 async function check(stack: Stack, { report }: ReturnType<typeof createLoad>): Promise<boolean> {
-  const [primary, fallback, ledger] = await Promise.all([
-    readGateway(stack.primary.url!),
-    readGateway(stack.fallback.url!),
-    readLedger(stack.databaseUrl),
-  ]);
   const redis = new Redis(stack.redisUrl);
   const deadLetters = await redis.zcard(queueKey(QUEUE, 'failed'));
   redis.disconnect();
-  const breaches = audit({
-    accepted: report.accepted,
-    unknown: report.unknown,
-    deadLetters: new Set(),
-    gateways: { default: primary, fallback },
-    ledger,
-  });
+  const breaches = audit(await readBooks(stack, report));
   if (isBreached(breaches)) console.log(JSON.stringify(breaches, null, 2));
   return !isBreached(breaches) && deadLetters === 0 && report.accepted.size === QUEUED;
 }
