@@ -95,7 +95,7 @@ async function sitThrough(stack: Stack, outage: Outage, load: ReturnType<typeof 
   const worker = stack.workers[0]!;
   await outage.begin();
   for (let posted = 0; posted < QUEUED; posted += 200)
-    await Promise.all(Array.from({ length: 200 }, () => load.post()));
+    await Promise.all(Array.from({ length: Math.min(200, QUEUED - posted) }, () => load.post()));
   // Until the last attempts under way have ended.
   await sleep(3_000);
   const sentBefore = outage.what.startsWith('PostgreSQL') ? await held(stack) : 0;
