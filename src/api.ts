@@ -3,6 +3,7 @@ import { Server as NetServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
+import { listen } from './http/listen.ts';
 import { createDb } from './ledger/db.ts';
 import { createPaymentsTable } from './ledger/payments-table.ts';
 import type { Service } from './lifecycle.ts';
@@ -13,7 +14,8 @@ import { createQueueAdmin } from './queue/queue-admin.ts';
 
 /** A running API node. */
 export interface Api extends Service {
-  readonly port: number;
+  /** Undefined at a Unix socket. */
+  readonly port: number | undefined;
 }
 
 /**
@@ -43,12 +45,13 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
   // With Redis there, the first request must not come before the connection; without it, the API serves all the same.
   await firstConnection(redis);
   try {
-    await listen(server, config.port, config.host);
+    await listen(server, config);
   } catch (error) {
     redis.disconnect();
     throw error;
   }
-  const { port } = server.address() as { port: number };
+  const address = server.address();
+  const port = typeof address === 'string' ? undefined : address?.port;
   logger.info('listening', { host: config.host, port });
 
   return {
@@ -62,16 +65,6 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
       await db.destroy();
     },
   };
-}
-
-function listen(server: Server, port: number, host: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(port, host, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
 }
 
 /** How long kept connections get to bring a last request, and with its answer the word that this was the last. */

@@ -17,6 +17,8 @@ export interface GatewayConfig {
 export interface RedisConfig {
   /** Username, password, database and TLS (`rediss:`) travel in the URL. */
   readonly url: string;
+  /** The Unix socket of a server on this host. It takes the place of the host in the URL. */
+  readonly socketPath?: string;
   /** Empty: a single server at `url`. Otherwise the start nodes of a cluster, and `url` only lends its credentials. */
   readonly clusterNodes: readonly { readonly host: string; readonly port: number }[];
 }
@@ -37,7 +39,9 @@ export interface FallbackConfig {
 /** Everything the processes are set up by. Made once by {@link loadConfig}; parts receive their slice. */
 export interface Config {
   readonly role: 'api' | 'worker' | 'all';
+  /** The address to listen on, or the path of a Unix socket, which starts with `/`. */
   readonly host: string;
+  /** Without meaning for a Unix socket. */
   readonly port: number;
   readonly logLevel: string;
   readonly shutdownTimeoutMs: number;
@@ -194,6 +198,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     poolTimeoutMs: settings.GATEWAY_POOL_TIMEOUT_MS,
     receiveTimeoutMs: settings.GATEWAY_RECEIVE_TIMEOUT_MS,
   });
+  const isRedisAtSocket = settings.REDIS_URL === undefined && settings.REDIS_HOST.startsWith('/');
+  const redisHost = isRedisAtSocket ? 'localhost' : hostInUrl(settings.REDIS_HOST);
   const { DASHBOARD_USER: user, DASHBOARD_PASSWORD: password } = settings;
   return deepFreeze({
     role: settings.APP_ROLE,
@@ -203,8 +209,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     shutdownTimeoutMs: settings.SHUTDOWN_TIMEOUT_MS,
     redis: {
       url:
-        settings.REDIS_URL ??
-        `redis://${credentials('', settings.REDIS_PASSWORD)}${hostInUrl(settings.REDIS_HOST)}:${settings.REDIS_PORT}`,
+        settings.REDIS_URL ?? `redis://${credentials('', settings.REDIS_PASSWORD)}${redisHost}:${settings.REDIS_PORT}`,
+      ...(isRedisAtSocket && { socketPath: settings.REDIS_HOST }),
       clusterNodes: settings.REDIS_CLUSTER_NODES,
     },
     database: {
@@ -243,7 +249,9 @@ function credentials(user: string, password: string | undefined): string {
   return password === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
 }
 
+/** A path is the directory of a Unix socket, for PostgreSQL as for its own programs. */
 function hostInUrl(host: string): string {
+  if (host.startsWith('/')) return encodeURIComponent(host);
   return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host;
 }
 

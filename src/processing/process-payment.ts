@@ -259,5 +259,7 @@ async function settle(
       backOff: true,
     });
   }
-  logger.debug('payment recorded', { correlationId: payment.correlationId, gateway: gateway.name });
+  // winston writes the line before it looks at the level.
+  if (logger.isDebugEnabled())
+    logger.debug('payment recorded', { correlationId: payment.correlationId, gateway: gateway.name });
 }

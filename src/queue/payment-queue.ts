@@ -70,14 +70,14 @@ export function createWorkerConnection(config: RedisConfig): Redis | Cluster {
   });
 }
 
-function connect({ url, clusterNodes }: RedisConfig, options: RedisOptions): Redis | Cluster {
+function connect({ url, socketPath, clusterNodes }: RedisConfig, options: RedisOptions): Redis | Cluster {
   const redisOptions: RedisOptions = {
     ...options,
     retryStrategy,
     // After a failover the old master answers READONLY; a new connection finds the new one.
     reconnectOnError: (error) => error.message.startsWith('READONLY'),
   };
-  if (clusterNodes.length === 0) return new Redis(url, redisOptions);
+  if (clusterNodes.length === 0) return new Redis(url, { ...redisOptions, ...(socketPath && { path: socketPath }) });
   const { username, password, protocol } = new URL(url);
   return new Cluster([...clusterNodes], {
     clusterRetryStrategy: retryStrategy,

@@ -1,3 +1,4 @@
+import { createServer } from 'node:http';
 import { Queue, Worker } from 'bullmq';
 import express from 'express';
 import got from 'got';
@@ -9,8 +10,8 @@ import knex from 'knex';
  * APP_ROLE: api, worker or migrate; the other settings have the names they have in Payrelay.
  */
 const env = process.env as Record<string, string>;
-const { hostname: host, port } = new URL(env['REDIS_URL']!);
-const connection = { host, port: Number(port) };
+const { hostname, port } = new URL(env['REDIS_URL'] ?? 'redis://');
+const connection = env['REDIS_URL'] ? { host: hostname, port: Number(port) } : { path: env['REDIS_HOST']! };
 const connectToLedger = () => knex({ client: 'pg', connection: env['DATABASE_URL']! });
 
 function startApi(): void {
@@ -42,7 +43,11 @@ function startApi(): void {
     await ledger('payments').truncate();
     response.end();
   });
-  app.listen(Number(env['PORT']), env['HOST'] ?? '0.0.0.0', () => console.log('listening'));
+  // A load balancer runs as another user.
+  process.umask(0);
+  const host = env['HOST']!;
+  const address = host.startsWith('/') ? { path: host } : { host, port: Number(env['PORT']) };
+  createServer(app).listen(address, () => console.log('listening'));
 }
 
 function startWorker(): void {

@@ -1,14 +1,15 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { expect } from 'chai';
 import { HttpGateway } from '../../src/gateways/http-gateway.ts';
 import { after } from '../support/cleanup.ts';
 
 const PAYMENT = { correlationId: '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3', amountCents: 1990 };
 
-function gatewayAt(port: number): HttpGateway {
-  const config = { url: `http://127.0.0.1:${port}`, poolSize: 2, poolTimeoutMs: 1_000, receiveTimeoutMs: 150 };
+function gatewayAt(port: number, { host = '127.0.0.1', path = '' } = {}): HttpGateway {
+  const config = { url: `http://${host}:${port}${path}`, poolSize: 2, poolTimeoutMs: 1_000, receiveTimeoutMs: 150 };
   const gateway = new HttpGateway('default', config);
   after(() => gateway.close());
   return gateway;
@@ -36,6 +37,13 @@ async function listenerThatDoesNotAccept(): Promise<number> {
   throw new Error('the backlog takes any number of connections');
 }
 
+async function serve(onConnection: (socket: Socket) => void, host = '127.0.0.1'): Promise<number> {
+  const server = createServer(onConnection).listen(0, host);
+  after(() => server.close());
+  await once(server, 'listening');
+  return (server.address() as { port: number }).port;
+}
+
 describe('HttpGateway over a real network', () => {
   it('returns unknown when no answer comes to a request, on a new connection and on a kept one', async () => {
     const sockets: Socket[] = [];
@@ -57,6 +65,38 @@ describe('HttpGateway over a real network', () => {
     server.removeAllListeners('connection').on('connection', (socket: Socket) => sockets.push(socket));
     expect((await gateway.send(PAYMENT)).kind).to.equal('unknown');
     expect(sockets).to.have.length(2);
+  });
+
+  it('sends to the path of an IPv6 address, and reads an answer that comes in pieces', async function () {
+    // Where IPv6 is turned off there is nothing to send to.
+    if (
+      !Object.values(networkInterfaces())
+        .flat()
+        .some((it) => it?.address === '::1')
+    )
+      this.skip();
+    let request = '';
+    const answer = Buffer.from('HTTP/1.1 400 Bad Request\r\nContent-Length: 7\r\n\r\nbad é!');
+    const port = await serve((socket) => {
+      socket.setNoDelay(true).on('data', (data) => {
+        request += data;
+        if (!request.endsWith('}')) return;
+        // In the midst of the é, and not before the first piece has been read.
+        socket.write(answer.subarray(0, -2), () => setImmediate(() => socket.write(answer.subarray(-2))));
+      });
+    }, '::1');
+    const outcome = await gatewayAt(port, { host: '[::1]', path: '/v1' }).send(PAYMENT);
+    expect(outcome).to.deep.equal({ kind: 'invalid', cause: 'HTTP 400: bad é!' });
+    expect(request).to.match(/^POST \/v1\/payments HTTP\/1.1\r\n/);
+    expect(request.toLowerCase()).to.include(`host: [::1]:${port}\r\n`);
+  });
+
+  it('returns unknown when the connection ends in the midst of an answer', async () => {
+    const port = await serve((socket) => {
+      socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf'));
+    });
+    const outcome = await gatewayAt(port).send(PAYMENT);
+    expect(outcome.kind).to.equal('unknown');
   });
 
   it('returns not_sent when the time ends in connecting', async () => {

@@ -65,8 +65,8 @@ describe('npm run reconcile', () => {
   it('tells how many payments a gateway holds beyond the ledger', async () => {
     const { ids, databaseUrl, reconcile } = await paid(2);
     await sql(databaseUrl, 'DELETE FROM payments WHERE correlation_id = $1', [ids[0]]);
-    const { out, code } = await reconcile();
-    expect(out).to.include('default: holds 1 more than the ledger has for it');
+    const { out, err, code } = await reconcile();
+    expect(out, err).to.include('default: holds 1 more than the ledger has for it');
     expect(code).to.equal(1);
   });
 

@@ -18,6 +18,7 @@ export function recordingLogger(): { logger: Logger; entries: LogEntry[] } {
     warn: at('warn'),
     info: at('info'),
     debug: at('debug'),
+    isDebugEnabled: () => true,
     log: (level: string, message: string, fields?: object) => at(level)(message, fields),
   };
   return { logger: logger as unknown as Logger, entries };

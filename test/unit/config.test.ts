@@ -228,6 +228,17 @@ describe('loadConfig', () => {
     });
   }
 
+  it('reads a path as a Unix socket', () => {
+    const { redis, database } = loadConfig({ REDIS_HOST: '/run/r.sock', REDIS_PASSWORD: 'p@ss', DB_HOST: '/run/pg' });
+    expect(redis).to.deep.include({ socketPath: '/run/r.sock', url: 'redis://:p%40ss@localhost:6379' });
+    expect(decodeURIComponent(new URL(database.url).hostname)).to.equal('/run/pg');
+  });
+
+  it('has no Unix socket for Redis where a URL says where it is', () => {
+    const { redis } = loadConfig({ REDIS_HOST: '/run/r.sock', REDIS_URL: 'redis://r' });
+    expect(redis).to.not.have.property('socketPath');
+  });
+
   it('puts an IPv6 host in brackets', () => {
     const { redis, database } = loadConfig({ REDIS_HOST: '::1', DB_HOST: '::1' });
     expect(new URL(redis.url).hostname).to.equal('[::1]');

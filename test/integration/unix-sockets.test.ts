@@ -1,0 +1,75 @@
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
+import { startRedis } from '../../tools/servers.ts';
+import { startApiProcess } from '../support/api-process.ts';
+import { after } from '../support/cleanup.ts';
+import { lookInto } from '../support/queue.ts';
+import { aPayment, eventually } from '../support/relay.ts';
+
+const NO_REDIS = { REDIS_URL: 'redis://127.0.0.1:1' };
+
+function directory(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'payrelay-sockets-'));
+  after(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+async function statusAt(socketPath: string, { method = 'GET', path = '/health/live', body = '' } = {}) {
+  const exchange = request({ socketPath, method, path, agent: false }).end(body);
+  const [response] = await once(exchange, 'response');
+  response.resume();
+  return response.statusCode as number;
+}
+
+describe('an API process at a Unix socket', () => {
+  it('takes payments and stores them in a Redis at another', async () => {
+    const dir = directory();
+    const redisSocket = join(dir, 'redis.sock');
+    const redis = await startRedis({ args: ['--unixsocket', redisSocket, '--requirepass', 'p@ss'] });
+    after(() => redis.dispose());
+    const HOST = join(dir, 'api.sock');
+    const api = await startApiProcess({ HOST, REDIS_HOST: redisSocket, REDIS_PASSWORD: 'p@ss' });
+    const payment = aPayment();
+    const post = { method: 'POST', path: '/payments', body: JSON.stringify(payment) };
+    await eventually(async () => (await statusAt(HOST, { path: '/health' })) === 200);
+    expect(await statusAt(HOST, post)).to.equal(204);
+    const queue = await lookInto(QUEUE_PREFIX, redis.url.replace('//', '//:p%40ss@'));
+    expect(await queue.waiting()).to.deep.equal([payment.correlationId]);
+    // A load balancer runs as another user.
+    expect(statSync(HOST).mode & 0o666).to.equal(0o666);
+    expect(await api.stop()).to.equal(0);
+    expect(existsSync(HOST)).to.equal(false);
+  });
+
+  it('takes over the socket that a killed process has left', async () => {
+    const HOST = join(directory(), 'api.sock');
+    const killed = await startApiProcess({ HOST, ...NO_REDIS });
+    await killed.kill();
+    expect(existsSync(HOST)).to.equal(true);
+    await startApiProcess({ HOST, ...NO_REDIS });
+    expect(await statusAt(HOST)).to.equal(200);
+  });
+
+  it('leaves a socket alone at which another process listens', async () => {
+    const HOST = join(directory(), 'api.sock');
+    await startApiProcess({ HOST, ...NO_REDIS });
+    const failure = await startApiProcess({ HOST, ...NO_REDIS }).catch((error: Error) => error);
+    expect((failure as Error).message)
+      .to.match(/ended with code 1/)
+      .and.to.match(/EADDRINUSE/);
+    expect(await statusAt(HOST)).to.equal(200);
+  });
+
+  it('leaves a file alone that is no socket', async () => {
+    const HOST = join(directory(), 'notes');
+    writeFileSync(HOST, 'mine');
+    const failure = await startApiProcess({ HOST, ...NO_REDIS }).catch((error: Error) => error);
+    expect((failure as Error).message).to.match(/ended with code 1/);
+    expect(readFileSync(HOST, 'utf8')).to.equal('mine');
+  });
+});
