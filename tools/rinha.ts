@@ -14,7 +14,8 @@ import { startStack } from './stack.ts';
  *
  * Needs k6 on the PATH, or Docker to run its image. RUNS (1) repeats the scenario; MAX_REQUESTS (550) are its users.
  * RESULT is a file to which each run adds a line of JSON, a {@link RunReport}. `--naive` plays against the naive build of the
- * benchmarks. Exits 1 when a payment was lost, paid twice or not recorded, or when the books differed at a probe.
+ * benchmarks. Exits 1 when a payment was lost, paid twice or not recorded, when the books differed at a probe, or when a
+ * part had to be started again.
  */
 const RUNS = Number(process.env['RUNS'] ?? 1);
 const projectDir = fileURLToPath(new URL('..', import.meta.url));
@@ -45,14 +46,22 @@ export interface RunReport {
   readonly isClean: boolean;
 }
 
+/** What a part has used so far. */
+interface Usage {
+  readonly cpuMs: number;
+  /** Undefined where it is not limited. */
+  readonly peakMb: number | undefined;
+  /** How often it was started again after it had ended, which a limit of memory brings about. */
+  readonly restarts: number;
+}
+
 /** A stack to play against. */
 interface Target {
   readonly backend: string;
   readonly primary: string;
   readonly fallback: string;
   readLedger(): ReturnType<typeof readLedger>;
-  /** CPU used so far in ms, and the peak of memory in MB, by part. */
-  usage(): Map<string, { cpuMs: number; peakMb: number | undefined }>;
+  usage(): Map<string, Usage>;
   stop(): Promise<void>;
 }
 
@@ -96,6 +105,7 @@ async function play(target: Target, runScenario: ReturnType<typeof findK6>, run:
   const payments = Math.max(1, result.accepted);
   const cpu = [...after].map(([name, { cpuMs }]) => [name, cpuMs - (before.get(name)?.cpuMs ?? 0)] as const);
   const cpuTotal = cpu.reduce((sum, [, ms]) => sum + ms, 0);
+  const restarted = [...after].filter(([name, { restarts }]) => restarts > before.get(name)!.restarts);
   const peaks = [...after].flatMap(([name, { peakMb }]) => (peakMb === undefined ? [] : [[name, peakMb] as const]));
   const peakMb = peaks.length === 0 ? undefined : peaks.reduce((sum, [, mb]) => sum + mb, 0);
   console.log(`\nrun ${run} of ${RUNS}`);
@@ -110,6 +120,7 @@ async function play(target: Target, runScenario: ReturnType<typeof findK6>, run:
     ['paid twice', paidTwice.length],
     ['lost', lost],
     ['unrecorded', unrecorded.length + unpaid.length],
+    ['restarted', restarted.map(([name]) => name).join(', ') || 'none'],
     [
       'CPU',
       `${(cpuTotal / payments).toFixed(3)} ms a payment: ${cpu.map(([name, ms]) => `${name} ${(ms / payments).toFixed(3)}`).join(', ')}`,
@@ -129,7 +140,8 @@ async function play(target: Target, runScenario: ReturnType<typeof findK6>, run:
     cpuMsPerPayment: cpuTotal / payments,
     peakMb,
     lag: result.lag,
-    isClean: paidTwice.length + lost + unrecorded.length + unpaid.length + result.inconsistentProbes === 0,
+    isClean:
+      paidTwice.length + lost + unrecorded.length + unpaid.length + result.inconsistentProbes + restarted.length === 0,
   };
 }
 
@@ -221,7 +233,8 @@ async function startLocal(): Promise<Target> {
     primary: stack.primary.url!,
     fallback: stack.fallback.url!,
     readLedger: () => readLedger(stack.databaseUrl),
-    usage: () => new Map([...pids].map(([name, pid]) => [name, { cpuMs: processCpuMs(pid), peakMb: undefined }])),
+    usage: () =>
+      new Map([...pids].map(([name, pid]) => [name, { cpuMs: processCpuMs(pid), peakMb: undefined, restarts: 0 }])),
     stop: stack.stop,
   };
 }
@@ -303,8 +316,9 @@ async function startCompose(): Promise<Target> {
 }
 
 /** From the container's own cgroup, version 2 or 1. @throws when it runs no more. */
-function containerUsage(id: string): { cpuMs: number; peakMb: number | undefined } {
-  const format = '{{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}';
+function containerUsage(id: string): Usage {
+  const format =
+    '{{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}, restarts: {{.RestartCount}}';
   const { stdout: state } = spawnSync('docker', ['inspect', '--format', format, id], { encoding: 'utf8' });
   if (!state.includes(': running,')) throw new Error(`a container has ended: ${state.trim()}`);
   const read = (...files: string[]) => {
@@ -317,6 +331,7 @@ function containerUsage(id: string): { cpuMs: number; peakMb: number | undefined
   return {
     cpuMs: usec === undefined ? Number(read('cpuacct/cpuacct.usage')) / 1e6 : Number(usec) / 1e3,
     peakMb: peak > 0 ? peak / 1e6 : undefined,
+    restarts: Number(/\d+$/.exec(state.trim())![0]),
   };
 }
 
