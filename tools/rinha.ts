@@ -103,7 +103,7 @@ async function play(target: Target, runScenario: ReturnType<typeof findK6>, run:
   });
   const lost = result.accepted - new Set([...primary.keys(), ...fallback.keys()]).size;
   const payments = Math.max(1, result.accepted);
-  const cpu = [...after].map(([name, { cpuMs }]) => [name, cpuMs - (before.get(name)?.cpuMs ?? 0)] as const);
+  const cpu = [...after].map(([name, { cpuMs }]) => [name, cpuMs - before.get(name)!.cpuMs] as const);
   const cpuTotal = cpu.reduce((sum, [, ms]) => sum + ms, 0);
   const restarted = [...after].filter(([name, { restarts }]) => restarts > before.get(name)!.restarts);
   const peaks = [...after].flatMap(([name, { peakMb }]) => (peakMb === undefined ? [] : [[name, peakMb] as const]));

@@ -91,8 +91,8 @@ export class HttpGateway implements Gateway {
 }
 
 /**
- * Has Node make got's requests with what they need. got hands over some forty options, most of them unset, and Node copies
- * them three times for every request: a fifth of the memory of a call (test/bench/RESULTS.md).
+ * Has Node make got's requests with what they need. got hands over some thirty options, most of them unset, and Node copies
+ * them for every request: a fifth of the memory of a call (test/bench/RESULTS.md).
  */
 function requestTo(base: URL): RequestFunction {
   const send = base.protocol === 'https:' ? httpsRequest : httpRequest;

@@ -4,7 +4,7 @@ import type { Test } from 'supertest';
 import { startRedis } from '../../tools/servers.ts';
 import { after } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
-import { bullQueue, bullWorker, lookInto, NO_DATABASE } from '../support/queue.ts';
+import { bullQueue, bullWorker, lookInto, NO_DATABASE, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv, testApi } from '../support/relay.ts';
 
 const USER = 'operator';
@@ -231,7 +231,7 @@ describe('GET /admin/queues', () => {
   });
 
   it('answers 503 queue_unavailable while Redis is not there', async () => {
-    const { operator } = await dashboard({ REDIS_URL: 'redis://127.0.0.1:1' });
+    const { operator } = await dashboard(NO_REDIS);
     const { body } = await operator.get(`${PATH}/api/queues`).expect(503);
     expect(body).to.deep.equal({ error: 'queue_unavailable' });
   });

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { expect } from 'chai';
 import { http } from '../support/http-client.ts';
-import { bullQueue, bullWorker, connectedApi, NO_DATABASE } from '../support/queue.ts';
+import { bullQueue, bullWorker, connectedApi, NO_DATABASE, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, testApi } from '../support/relay.ts';
 
 describe('GET /health', () => {
@@ -43,7 +43,7 @@ describe('GET /health', () => {
 
 describe('GET /health/live', () => {
   it('answers 200 while neither Redis nor PostgreSQL is there', async () => {
-    const { url } = await testApi({ REDIS_URL: 'redis://127.0.0.1:1', ...NO_DATABASE });
+    const { url } = await testApi({ ...NO_REDIS, ...NO_DATABASE });
     const { body } = await http(url).get('/health/live').expect(200);
     expect(body).to.deep.equal({ status: 'ok' });
   });
@@ -60,7 +60,7 @@ describe('GET /health/ready', () => {
   });
 
   it('answers 503 and names what is not reachable', async () => {
-    const { url } = await testApi({ REDIS_URL: 'redis://127.0.0.1:1', ...NO_DATABASE });
+    const { url } = await testApi({ ...NO_REDIS, ...NO_DATABASE });
     const { body } = await http(url).get('/health/ready').expect(503);
     expect(body).to.deep.equal({ status: 'unavailable', checks: { redis: false, postgres: false, accepting: true } });
   });

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { http } from '../support/http-client.ts';
-import { bullQueue, bullWorker, connectedApi, lookInto, NO_DATABASE } from '../support/queue.ts';
+import { bullQueue, bullWorker, connectedApi, lookInto, NO_DATABASE, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv, testApi } from '../support/relay.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 
@@ -101,7 +101,7 @@ describe('POST /purge-payments', () => {
   });
 
   it('answers 503 while Redis is not there, and leaves the ledger as it is', async () => {
-    const { url, config } = await testApi({ ALLOW_PURGE: 'true', REDIS_URL: 'redis://127.0.0.1:1' });
+    const { url, config } = await testApi({ ALLOW_PURGE: 'true', ...NO_REDIS });
     await sql(
       config.database.url,
       `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)

@@ -7,10 +7,8 @@ import { startRedis } from '../../tools/servers.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { after } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
-import { lookInto } from '../support/queue.ts';
+import { lookInto, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv } from '../support/relay.ts';
-
-const NO_REDIS = { REDIS_URL: 'redis://127.0.0.1:1' };
 
 /** An API process over a Redis of its own. */
 async function apiProcess(env: TestEnv = {}) {

@@ -1,17 +1,18 @@
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { loadConfig } from '../../src/config.ts';
+import { createDb } from '../../src/ledger/db.ts';
+import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
-import { startRedis } from '../../tools/servers.ts';
+import { startPostgres, startRedis } from '../../tools/servers.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { after } from '../support/cleanup.ts';
-import { lookInto } from '../support/queue.ts';
+import { lookInto, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually } from '../support/relay.ts';
-
-const NO_REDIS = { REDIS_URL: 'redis://127.0.0.1:1' };
 
 function directory(): string {
   const dir = mkdtempSync(join(tmpdir(), 'payrelay-sockets-'));
@@ -71,5 +72,20 @@ describe('an API process at a Unix socket', () => {
     const failure = await startApiProcess({ HOST, ...NO_REDIS }).catch((error: Error) => error);
     expect((failure as Error).message).to.match(/ended with code 1/);
     expect(readFileSync(HOST, 'utf8')).to.equal('mine');
+  });
+});
+
+describe('a ledger at a Unix socket', () => {
+  it('is found by the directory of the socket', async () => {
+    const dir = directory();
+    // PostgreSQL may run as another user here.
+    chmodSync(dir, 0o777);
+    const postgres = await startPostgres({ settings: { unix_socket_directories: dir, listen_addresses: '' } });
+    after(() => postgres.dispose());
+    const env = { DB_HOST: dir, DB_PORT: String(postgres.port), DB_USER: 'postgres', DB_NAME: 'postgres' };
+    const db = createDb(loadConfig(env).database);
+    await createPaymentsTable(db)
+      .ping()
+      .finally(() => db.destroy());
   });
 });

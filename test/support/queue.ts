@@ -5,6 +5,9 @@ import { http } from './http-client.ts';
 import { eventually, type TestApi, type TestEnv, testApi, testRedis } from './relay.ts';
 import { sharedRedis } from './services.ts';
 
+/** For an API that is to have no queue: nobody listens there. */
+export const NO_REDIS = { REDIS_URL: 'redis://127.0.0.1:1' };
+
 /** For an API that is to have no ledger: nobody listens there. */
 export const NO_DATABASE = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' };
 
