@@ -267,22 +267,18 @@ async function startCompose(): Promise<Target> {
     compose('compose.gateways.yml', 'down', '--volumes');
   };
   stopOnSignal(stop);
-  console.log('  building and starting the stack');
-  compose('compose.gateways.yml', 'up', '-d', '--build');
-  // What an earlier run has left would not be empty.
-  compose('compose.rinha.yml', 'down', '--volumes');
-  compose('compose.rinha.yml', 'build');
-  compose('compose.rinha.yml', 'up', '-d');
   const backend = 'http://localhost:9999';
-  for (let tries = 0; ; tries += 1) {
-    // As the challenge's own runner does. It is answered once the migrations are done, too.
-    const isReady = await fetch(`${backend}/payments-summary`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-    if (isReady) break;
-    if (tries > 120) throw new Error('the stack did not become ready within a minute');
-    await sleep(500);
+  console.log('  building and starting the stack');
+  try {
+    compose('compose.gateways.yml', 'up', '-d', '--build');
+    // What an earlier run has left would not be empty.
+    compose('compose.rinha.yml', 'down', '--volumes');
+    compose('compose.rinha.yml', 'build');
+    compose('compose.rinha.yml', 'up', '-d');
+    await untilReady(backend);
+  } catch (error) {
+    await stop();
+    throw error;
   }
   const container = (name: string) => {
     const filter = [
@@ -313,6 +309,19 @@ async function startCompose(): Promise<Target> {
     usage: () => new Map([...containers].map(([name, id]) => [name, containerUsage(id)])),
     stop,
   };
+}
+
+/** As the challenge's own runner does. A summary is answered once the migrations are done, too. @throws after a minute. */
+async function untilReady(backend: string): Promise<void> {
+  for (let tries = 0; tries <= 120; tries += 1) {
+    const isReady = await fetch(`${backend}/payments-summary`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+    if (isReady) return;
+    await sleep(500);
+  }
+  throw new Error('the stack did not become ready within a minute');
 }
 
 /** From the container's own cgroup, version 2 or 1. @throws when it runs no more. */
