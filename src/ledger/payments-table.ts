@@ -81,14 +81,16 @@ function timestamp(ms: number): string {
 }
 
 export function createPaymentsTable(db: Knex): PaymentsTable {
+  /** With a name, PostgreSQL parses and plans the statement once for each connection, not for each batch. */
   async function query<Row>(
     sql: string,
     bindings: Knex.RawBinding[],
-    timeoutMs = STATEMENT_TIMEOUT_MS,
+    { timeoutMs = STATEMENT_TIMEOUT_MS, name }: { timeoutMs?: number; name?: string } = {},
   ): Promise<Row[]> {
     try {
       // knex gives up the connection of a statement that timed out, so that a hung one is never used again.
-      const { rows } = await db.raw<{ rows: Row[] }>(sql, bindings).timeout(timeoutMs);
+      const statement = db.raw<{ rows: Row[] }>(sql, bindings).options(name === undefined ? {} : { name });
+      const { rows } = await statement.timeout(timeoutMs);
       return rows;
     } catch (error) {
       if (isUnavailable(error)) throw new LedgerUnavailableError('PostgreSQL did not answer', { cause: error });
@@ -108,12 +110,14 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
           payments.map(({ amountCents }) => amountCents),
           payments.map(({ requestedAt }) => requestedAt.toISOString()),
         ],
+        { name: 'insert_payments' },
       );
     },
     async findRecorded(correlationIds) {
       const rows = await query<{ correlation_id: string }>(
         'SELECT correlation_id FROM payments WHERE correlation_id = ANY(?::uuid[])',
         [[...correlationIds]],
+        { name: 'find_recorded' },
       );
       return new Set(rows.map(({ correlation_id }) => correlation_id));
     },
@@ -131,10 +135,10 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
       return summary;
     },
     async purge() {
-      await query('TRUNCATE payments', [], PURGE_TIMEOUT_MS);
+      await query('TRUNCATE payments', [], { timeoutMs: PURGE_TIMEOUT_MS });
     },
     async ping() {
-      await query('SELECT 1', [], PING_TIMEOUT_MS);
+      await query('SELECT 1', [], { timeoutMs: PING_TIMEOUT_MS });
     },
   };
 }
