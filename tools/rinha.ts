@@ -332,16 +332,19 @@ function containerUsage(id: string): Usage {
     '{{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}, out of memory: {{.State.OOMKilled}}, restarts: {{.RestartCount}}';
   const { stdout: state } = spawnSync('docker', ['inspect', '--format', format, id], { encoding: 'utf8' });
   if (!state.includes(': running,')) throw new Error(`a container has ended: ${state.trim()}`);
-  const read = (...files: string[]) => {
-    const script = files.map((file) => `cat /sys/fs/cgroup/${file} 2>/dev/null`).join(' || ');
-    return spawnSync('docker', ['exec', id, 'sh', '-c', script], { encoding: 'utf8' }).stdout.trim();
-  };
-  const cpu = read('cpu.stat', 'cpuacct/cpuacct.usage');
-  const usec = /^usage_usec (\d+)$/m.exec(cpu)?.[1];
-  const peak = Number(read('memory.peak', 'memory/memory.max_usage_in_bytes'));
+  // By one call, and CPU first: the call itself runs in the container, at its expense.
+  const files = 'cpu.stat cpuacct/cpuacct.usage memory.peak memory/memory.max_usage_in_bytes';
+  const script = `cd /sys/fs/cgroup; cat ${files} 2>/dev/null`;
+  const { stdout: figures } = spawnSync('docker', ['exec', id, 'sh', '-c', script], { encoding: 'utf8' });
+  // Version 2 names what it counts, in µs; version 1 gives a bare number of ns. The peak is bare in both.
+  const usec = /^usage_usec (\d+)$/m.exec(figures)?.[1];
+  const bare = [...figures.matchAll(/^\d+$/gm)].map(([number]) => Number(number));
+  const nanoseconds = usec === undefined ? bare.shift() : Number(usec) * 1e3;
+  if (nanoseconds === undefined) throw new Error(`the figures of a container could not be read: ${state.trim()}`);
+  const [peak] = bare;
   return {
-    cpuMs: usec === undefined ? Number(read('cpuacct/cpuacct.usage')) / 1e6 : Number(usec) / 1e3,
-    peakMb: peak > 0 ? peak / 1e6 : undefined,
+    cpuMs: nanoseconds / 1e6,
+    peakMb: peak === undefined ? undefined : peak / 1e6,
     restarts: Number(/\d+$/.exec(state.trim())![0]),
   };
 }
