@@ -106,10 +106,10 @@ function requestTo(base: URL): RequestFunction {
 }
 
 /**
- * Ends an exchange whose answer has been read, and takes from it all that it refers to. V8 allocates a closure that is assigned to
- * a property in the old generation, Node 24 makes such a closure for every writable stream, and it refers to the stream: so
- * whatever hangs on got's stream, 20 KB a payment, would outlive every quick collection and have to be marked and swept
- * (test/bench/RESULTS.md).
+ * Ends an exchange whose answer has been read, and takes from it all that it refers to. V8 may allocate a closure that is
+ * assigned to a property in the old generation, Node 24 has such a closure in its writable streams, and it refers to the
+ * stream: so what hangs on got's stream, some 12 KB a payment, can outlive the quick collections and must then be marked and
+ * swept (test/bench/RESULTS.md).
  */
 function letGo(exchange: Duplex): void {
   // The gateway has answered before it had read: got still has to do with the request.
