@@ -248,6 +248,7 @@ function processCpuMs(pid: number): number {
 const PARTS = ['nginx', 'app1', 'app2', 'worker1', 'redis', 'postgres'];
 
 async function startCompose(): Promise<Target> {
+  const isNaive = process.argv.includes('--naive');
   if (spawnSync('docker', ['info']).status !== 0) {
     throw new Error('make rinha needs a running Docker engine; without one: make rinha-local');
   }
@@ -257,10 +258,10 @@ async function startCompose(): Promise<Target> {
     const [command, first] = isV2 ? ['docker', ['compose']] : ['docker-compose', ['--compatibility']];
     const isStack = file === 'compose.rinha.yml';
     const files = ['-f', join(projectDir, 'docker', file)];
-    if (isStack && process.argv.includes('--naive')) files.push('-f', join(projectDir, 'test/bench/compose.naive.yml'));
+    if (isStack && isNaive) files.push('-f', join(projectDir, 'test/bench/compose.naive.yml'));
     const all = [...first, '-p', isStack ? 'payrelay-rinha' : 'payrelay-gateways', ...files, ...args];
     // The naive build needs more than one core.
-    const env = process.argv.includes('--naive') ? { ...process.env, CPUSET: '' } : process.env;
+    const env = isNaive ? { ...process.env, CPUSET: '' } : process.env;
     const { status, stderr } = spawnSync(command, all, { stdio: ['ignore', 'ignore', 'pipe'], encoding: 'utf8', env });
     if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed:\n${stderr}`);
   };
@@ -314,13 +315,13 @@ async function startCompose(): Promise<Target> {
 }
 
 /**
- * Until summaries come from the ledger: the challenge's own runner begins at any answer, and would measure PostgreSQL making
- * its files and the migrations as well. @throws after a minute.
+ * Until summaries are of the database, and not the zeros that stand in for it: the challenge's own runner begins at any
+ * answer, and would measure PostgreSQL making its files and the migrations as well. @throws after a minute.
  */
 async function untilReady(backend: string): Promise<void> {
   for (let tries = 0; tries <= 120; tries += 1) {
     const isReady = await fetch(`${backend}/payments-summary`).then(
-      ({ headers }) => headers.get('x-summary-source') === 'ledger',
+      ({ ok, headers }) => ok && headers.get('x-summary-source') !== 'stub',
       () => false,
     );
     if (isReady) return;
