@@ -53,7 +53,7 @@ lint: $(INSTALLED) ## Look for faults in style and imports
 format: $(INSTALLED) ## Mend what can be mended in style and imports
 	npm run format
 
-$(INSTALLED): package-lock.json
+$(INSTALLED): package-lock.json $(wildcard patches/*)
 	npm ci
 	@touch $@
 
