@@ -56,6 +56,8 @@ describe('POST /payments without Redis', () => {
     for (let i = 0; i < 5; i += 1) expectUnavailable(await post(during), REFUSED_LIMIT_MS);
     const burst = await Promise.all(Array.from({ length: 100 }, () => post()));
     for (const answer of burst) expectUnavailable(answer, HUNG_LIMIT_MS);
+    // Said when the first attempt to reconnect is refused, 50 ms on; a Redis that is back by then was not away.
+    await eventually(() => entries.some(({ message }) => message === 'redis is unavailable'));
     await redis.start();
     const accepted = await postUntilAccepted();
     const queue = await lookInto(prefix, redis.url);
