@@ -4,7 +4,7 @@ import { HttpGateway } from './gateways/http-gateway.ts';
 import { createDb } from './ledger/db.ts';
 import { createPaymentsTable } from './ledger/payments-table.ts';
 import { createRecorder } from './ledger/recorder.ts';
-import type { Service } from './lifecycle.ts';
+import { type Service, within } from './lifecycle.ts';
 import type { Logger } from './logger.ts';
 import { processPayment } from './processing/process-payment.ts';
 import { createWorkerConnection, logConnection, QUEUE_PREFIX, queueKey } from './queue/payment-queue.ts';
@@ -78,10 +78,13 @@ export function startWorker(
       const giveUp = setTimeout(() => recorder.giveUp(), deadline - RESERVE_MS - performance.now());
       await worker.close(deadline - RESERVE_MS / 2);
       clearTimeout(giveUp);
-      await recorder.close();
+      // A statement that PostgreSQL leaves unanswered holds the rest up. It ends with the process, and the next worker
+      // records what it did not.
+      const latest = deadline - RESERVE_MS / 4;
+      await within(latest, recorder.close());
       for (const { gateway } of [primary, fallback]) gateway.close();
       redis.disconnect();
-      await db.destroy();
+      await within(latest, db.destroy());
     },
   };
 }

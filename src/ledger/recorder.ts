@@ -16,9 +16,9 @@ export interface Recorder {
    * @throws LedgerUnavailableError once `stopLookUps()` was called.
    */
   isRecorded(correlationId: string): Promise<boolean>;
-  /** Ends the waiting of look-ups. Payments already made keep trying to be recorded. */
+  /** Ends the waiting of look-ups, for a statement under way as well. Payments already made keep trying to be recorded. */
   stopLookUps(): void;
-  /** Ends the waiting of payments as well: the process is about to end. */
+  /** Ends the waiting of payments as well: the process is about to end. Who comes later has one try. */
   giveUp(): void;
   /** Refuses new work and resolves when all that was accepted is settled. */
   close(): Promise<void>;
@@ -59,12 +59,14 @@ export function createRecorder({
     maxItems: MAX_BATCH,
     maxPending,
     maxWaitMs: insertWaitMs,
+    failsWaitingToo: true,
     flush: (payments) => insert(payments),
   });
   const lookUps = createBatcher<string, boolean>({
     maxItems: MAX_BATCH,
     maxPending,
     maxWaitMs: lookUpWaitMs,
+    failsWaitingToo: true,
     async flush(ids) {
       const recorded = await whenAvailable(() => table.findRecorded(ids), noMoreLookUps.signal);
       return ids.map((id) => recorded.has(id));
@@ -89,13 +91,15 @@ export function createRecorder({
   async function whenAvailable<T>(statement: () => Promise<T>, signal: AbortSignal): Promise<T> {
     for (let tries = 1; ; tries += 1) {
       try {
-        const result = await statement();
+        const result = await unlessAborted(statement(), signal);
         if (tries > 1) logger.info('the ledger is available again', { tries });
         return result;
       } catch (error) {
         if (!(error instanceof LedgerUnavailableError) || signal.aborted) throw error;
         if (tries === 1) logger.warn('the ledger is unavailable', { cause: describeError(error) });
-        await sleep(RETRY_MS, undefined, { signal }).catch(() => undefined);
+        await sleep(RETRY_MS, undefined, { signal }).catch(() => {
+          throw error;
+        });
       }
     }
   }
@@ -111,4 +115,13 @@ export function createRecorder({
       await Promise.all([inserts.close(), lookUps.close()]);
     },
   };
+}
+
+/** What the statement gives, unless the signal is aborted while it runs: a PostgreSQL that hangs would take what time is left. */
+function unlessAborted<T>(statement: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(new LedgerUnavailableError('PostgreSQL had not answered yet'));
+    signal.addEventListener('abort', onAbort, { once: true });
+    statement.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
 }

@@ -1,5 +1,6 @@
 import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
+import { within } from '../lifecycle.ts';
 import { describeError, type Logger } from '../logger.ts';
 import { createPacer } from '../pacer.ts';
 import { DeadLetterError, type PaymentRun, RequeueError } from '../processing/process-payment.ts';
@@ -182,7 +183,10 @@ export function createPaymentWorker({
       const closed = worker.close();
       await within(deadline, untilNoneHeld());
       // It never resolves while Redis is away (BullMQ issue 4656); the jobs come back by their expired locks then.
-      await within(Math.min(deadline, performance.now() + FAREWELL_MS), closed);
+      await within(
+        Math.min(deadline, performance.now() + FAREWELL_MS),
+        closed.catch(() => undefined),
+      );
     },
   };
 
@@ -205,14 +209,4 @@ function backoffMs(tries: number, error: unknown): number {
   if (error instanceof RequeueError && !error.backOff) return 0;
   const ceiling = Math.min(BACKOFF_MS.max, BACKOFF_MS.first * 2 ** Math.max(0, tries - 1));
   return Math.round(ceiling * (0.5 + Math.random() / 2));
-}
-
-/** Resolves when the promise is settled, or at the deadline (ms as performance.now() counts). */
-async function within(deadline: number, promise: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, deadline - performance.now()));
-  });
-  await Promise.race([promise.catch(() => undefined), timeout]);
-  clearTimeout(timer);
 }

@@ -35,7 +35,7 @@ function setUp() {
   /** The amounts of each INSERT and the number of ids of each SELECT, tried or carried out. */
   const inserts: number[][] = [];
   const selects: number[] = [];
-  const ledger = { isAway: false, refuses: (_payment: PaidPayment) => false };
+  const ledger = { isAway: false, hangs: false, refuses: (_payment: PaidPayment) => false };
   const { logger, entries } = recordingLogger();
   const recorder = createRecorder({
     lookUpWaitMs: 0,
@@ -43,12 +43,14 @@ function setUp() {
     table: {
       async insertPayments(payments) {
         inserts.push(payments.map(({ amountCents }) => amountCents));
+        if (ledger.hangs) await new Promise(() => undefined);
         if (ledger.isAway) throw UNAVAILABLE;
         if (payments.some(ledger.refuses)) throw new Error('violates check constraint');
         for (const { correlationId } of payments) rows.add(correlationId);
       },
       async findRecorded(correlationIds) {
         selects.push(correlationIds.length);
+        if (ledger.hangs) await new Promise(() => undefined);
         if (ledger.isAway) throw UNAVAILABLE;
         return new Set(correlationIds.filter((correlationId) => rows.has(correlationId)));
       },
@@ -282,7 +284,7 @@ describe('recorder', () => {
   });
 
   describe('giveUp', () => {
-    it('rejects waiting payments at once, after one last try for all of them', async () => {
+    it('rejects waiting payments at once', async () => {
       const { clock, recorder, ledger, inserts, entries } = setUp();
       ledger.isAway = true;
       const states = watch([1, 2].map((n) => recorder.record(paid(n))));
@@ -291,12 +293,27 @@ describe('recorder', () => {
       await clock.tickAsync(1);
       expect(states).to.deep.equal([UNAVAILABLE, UNAVAILABLE]);
       await clock.tickAsync(60_000);
-      expect(inserts).to.deep.equal([
-        [1, 2],
-        [1, 2],
-      ]);
+      expect(inserts).to.deep.equal([[1, 2]]);
       // The next worker records them: nobody has to be called for that.
       expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
+    });
+
+    it('waits no longer for a PostgreSQL that hangs, nor lets those behind it try', async () => {
+      const { clock, recorder, ledger, inserts } = setUp();
+      ledger.hangs = true;
+      const payments = watch([recorder.record(paid(1))]);
+      const lookUps = watch([recorder.isRecorded(id(1))]);
+      await clock.tickAsync(0);
+      const behind = watch([recorder.record(paid(2))]);
+      recorder.stopLookUps();
+      await clock.tickAsync(0);
+      expect(lookUps[0]).to.be.instanceOf(LedgerUnavailableError);
+      expect(payments).to.deep.equal(['pending']);
+      recorder.giveUp();
+      await clock.tickAsync(0);
+      expect(payments[0]).to.be.instanceOf(LedgerUnavailableError);
+      expect(behind[0]).to.be.instanceOf(LedgerUnavailableError);
+      expect(inserts).to.deep.equal([[1]]);
     });
 
     it('still records what PostgreSQL takes', async () => {
