@@ -1,12 +1,11 @@
 import { createServer, type Server } from 'node:http';
 import { Server as NetServer } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
 import { listen } from './http/listen.ts';
 import { createDb } from './ledger/db.ts';
 import { createPaymentsTable } from './ledger/payments-table.ts';
-import type { Service } from './lifecycle.ts';
+import { type Service, within } from './lifecycle.ts';
 import type { Logger } from './logger.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
 import { createProducerConnection, firstConnection, logConnection, QUEUE_PREFIX } from './queue/payment-queue.ts';
@@ -81,12 +80,11 @@ async function drain(server: Server, deadline: number): Promise<void> {
   // An HTTP server's own close ends idle connections at once, into which a load balancer may be sending just now.
   const closed = new Promise<void>((resolve) => NetServer.prototype.close.call(server, () => resolve()));
   server.prependListener('request', (_request, response) => response.setHeader('Connection', 'close'));
-  await Promise.race([closed, sleep(LAST_REQUESTS_MS)]);
+  await within(performance.now() + LAST_REQUESTS_MS, closed);
   // Again and again, for those whose request came before the signal and whose answer did not tell them to close.
   const closeIdle = setInterval(() => server.closeIdleConnections(), 50);
   // Every request is answered within a second of its body; what is left by then is a client that does not send it.
-  const patienceMs = Math.min(SLOW_UPLOADS_MS, deadline - performance.now() - LAST_REQUESTS_MS);
-  await Promise.race([closed, sleep(Math.max(0, patienceMs), undefined, { ref: false })]);
+  await within(Math.min(performance.now() + SLOW_UPLOADS_MS, deadline - LAST_REQUESTS_MS), closed);
   clearInterval(closeIdle);
   server.closeAllConnections();
   await closed;

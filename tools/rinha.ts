@@ -199,8 +199,9 @@ function findK6(): (env: Record<string, string>) => K6Result {
               'host',
               '--user',
               `${process.getuid?.() ?? 0}`,
+              // As the environment below has it.
               '-e',
-              `GOGC=${K6_GOGC}`,
+              'GOGC',
               '-v',
               `${SCRIPT}:/rinha.js:ro`,
               '-v',

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { RedisConfig } from '../config.ts';
+import { within } from '../lifecycle.ts';
 import { describeError, type Logger } from '../logger.ts';
 
 /** What producer and worker must agree on about the queue. */
@@ -99,7 +99,7 @@ export async function firstConnection(redis: Redis | Cluster): Promise<void> {
   if (redis.status === 'ready') return;
   // `once` rejects at an error event, which a refused connection emits.
   const settled = once(redis, 'ready').catch(() => undefined);
-  await Promise.race([settled, sleep(FIRST_CONNECTION_MS, undefined, { ref: false })]);
+  await within(performance.now() + FIRST_CONNECTION_MS, settled);
 }
 
 /** Says when Redis goes and when it is back, not how often it was tried meanwhile. */
