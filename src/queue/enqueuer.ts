@@ -2,7 +2,7 @@ import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { BatcherClosedError, BatcherOverflowError, createBatcher } from '../batcher.ts';
 import { QueueFullError, QueueUnavailableError, type ServiceError } from '../errors.ts';
 import { ENQUEUE_KEY_COUNT, ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
-import { type PaymentQueueName, queueKey } from './payment-queue.ts';
+import { countPayments, type PaymentQueueName, type QueueCounts } from './payment-queue.ts';
 
 /** A payload on its way into the queue. */
 export interface NewJob {
@@ -10,14 +10,6 @@ export interface NewJob {
   readonly id: string | undefined;
   /** The payload as JSON text: it becomes the job's data as it is, so what a client sent is not rewritten. */
   readonly data: string;
-}
-
-/** How much is in the queue. */
-export interface QueueCounts {
-  /** Waiting, delayed and prioritized jobs: what the cap counts. */
-  readonly size: number;
-  /** Jobs a worker holds. */
-  readonly inFlight: number;
 }
 
 export interface Enqueuer {
@@ -93,18 +85,7 @@ export function createEnqueuer({
     },
     async count() {
       try {
-        const replies = await redis
-          .pipeline()
-          .llen(queueKey(queue, 'wait'))
-          .zcard(queueKey(queue, 'delayed'))
-          .zcard(queueKey(queue, 'prioritized'))
-          .llen(queueKey(queue, 'active'))
-          .exec();
-        const [waiting, later, byPriority, inFlight] = replies!.map(([error, count]) => {
-          if (error) throw error;
-          return count as number;
-        });
-        return { size: waiting! + later! + byPriority!, inFlight: inFlight! };
+        return await countPayments(redis, queue);
       } catch (cause) {
         throw unavailable('could not count the queue', cause);
       }

@@ -30,6 +30,32 @@ export function queueKey({ name, prefix }: PaymentQueueName, type: string): stri
   return `${prefix}:${name}:${type}`;
 }
 
+/** How much is in the queue. */
+export interface QueueCounts {
+  /** Waiting, delayed and prioritized jobs: what the cap counts. */
+  readonly size: number;
+  /** Jobs a worker holds. */
+  readonly inFlight: number;
+}
+
+/**
+ * Counts all at one moment: a payment goes from one of these lists to another, and counted one by one it could be in none.
+ * By a script, because a transaction is refused while Redis is out of memory. KEYS wait, delayed, prioritized, active.
+ */
+const COUNT_SCRIPT = `
+return {
+  redis.call('LLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3]),
+  redis.call('LLEN', KEYS[4]),
+}
+`;
+
+/** @throws an Error when Redis gives no answer. */
+export async function countPayments(redis: Redis | Cluster, queue: PaymentQueueName): Promise<QueueCounts> {
+  const keys = ['wait', 'delayed', 'prioritized', 'active'].map((type) => queueKey(queue, type));
+  const [size, inFlight] = (await redis.eval(COUNT_SCRIPT, keys.length, ...keys)) as [number, number];
+  return { size, inFlight };
+}
+
 /**
  * A reply later than this counts as none. A request waits for at most two of them, the flush under way and its own,
  * and must be answered within a second.

@@ -3,7 +3,7 @@ import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
-import { QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
 import { audit, type Breaches, isBreached, readBooks } from '../../tools/audit.ts';
 import { createLoad, type LoadReport } from '../../tools/load.ts';
 import { freePort } from '../../tools/servers.ts';
@@ -207,12 +207,8 @@ async function drain(stack: Stack): Promise<number> {
   const startedAt = performance.now();
   try {
     while (performance.now() - startedAt < DRAIN_MS) {
-      const left = await Promise.all([
-        redis.llen(queueKey(QUEUE, 'wait')),
-        redis.llen(queueKey(QUEUE, 'active')),
-        redis.zcard(queueKey(QUEUE, 'delayed')),
-      ]);
-      if (left.every((count) => count === 0)) break;
+      const { size, inFlight } = await countPayments(redis, QUEUE);
+      if (size + inFlight === 0) break;
       await sleep(50);
     }
   } finally {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
 import { audit, isBreached, readBooks } from '../../tools/audit.ts';
 import { createLoad } from '../../tools/load.ts';
 import { freePort } from '../../tools/servers.ts';
@@ -149,12 +149,8 @@ async function commands(redis: Redis): Promise<number> {
 }
 
 async function left(redis: Redis): Promise<number> {
-  const counts = await Promise.all([
-    redis.llen(queueKey(QUEUE, 'wait')),
-    redis.llen(queueKey(QUEUE, 'active')),
-    redis.zcard(queueKey(QUEUE, 'delayed')),
-  ]);
-  return counts.reduce((sum, count) => sum + count);
+  const { size, inFlight } = await countPayments(redis, QUEUE);
+  return size + inFlight;
 }
 
 /** Payments that both gateways hold; one that is gone holds none. */

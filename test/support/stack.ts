@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { Redis } from 'ioredis';
 import pg from 'pg';
-import { QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
 import { audit, type Book, readLedger } from '../../tools/audit.ts';
 import { freePort, type ManagedServer, startRedis } from '../../tools/servers.ts';
 import type { SimulatedGateway, SimulatedGatewayOptions } from '../../tools/simulated-gateway.ts';
@@ -167,14 +167,8 @@ export async function startTestStack({
   }
 
   async function isQueueEmpty(): Promise<boolean> {
-    const key = (type: string) => queueKey(QUEUE, type);
-    const [wait, active, delayed, prioritized] = await Promise.all([
-      redis.llen(key('wait')),
-      redis.llen(key('active')),
-      redis.zcard(key('delayed')),
-      redis.zcard(key('prioritized')),
-    ]);
-    return wait + active + delayed + prioritized === 0;
+    const { size, inFlight } = await countPayments(redis, QUEUE);
+    return size + inFlight === 0;
   }
 
   /**
