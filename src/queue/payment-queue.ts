@@ -30,7 +30,7 @@ export function queueKey({ name, prefix }: PaymentQueueName, type: string): stri
   return `${prefix}:${name}:${type}`;
 }
 
-/** How much is in the queue. */
+/** What a queue holds. */
 export interface QueueCounts {
   /** Waiting, delayed and prioritized jobs: what the cap counts. */
   readonly size: number;
@@ -49,7 +49,7 @@ return {
 }
 `;
 
-/** @throws an Error when Redis gives no answer. */
+/** How much is in the queue now. @throws an Error when Redis gives no answer. */
 export async function countPayments(redis: Redis | Cluster, queue: PaymentQueueName): Promise<QueueCounts> {
   const keys = ['wait', 'delayed', 'prioritized', 'active'].map((type) => queueKey(queue, type));
   const [size, inFlight] = (await redis.eval(COUNT_SCRIPT, keys.length, ...keys)) as [number, number];

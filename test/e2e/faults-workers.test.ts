@@ -1,6 +1,14 @@
 import { expect } from 'chai';
 import { aPayment, eventually } from '../support/relay.ts';
-import { holdLedger, PATIENCE_MS, sends, sideBySide, startTestStack, type TestProcess } from '../support/stack.ts';
+import {
+  holdLedger,
+  PATIENCE_MS,
+  sends,
+  sideBySide,
+  startTestStack,
+  type TestProcess,
+  type TestStack,
+} from '../support/stack.ts';
 
 /** Sends to the fallback whatever may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };
@@ -14,13 +22,52 @@ const TAKEN_OVER_MS = 5_000 + 2_000 + 3_000;
 /** A worker that was stopped past its locks finds out, and works on as if nothing had happened. */
 async function expectToWorkOn(
   { stopped, other }: { stopped: TestProcess; other: TestProcess },
-  { post, settled }: Pick<Awaited<ReturnType<typeof startTestStack>>, 'post' | 'settled'>,
+  { post, settled }: Pick<TestStack, 'post' | 'settled'>,
 ): Promise<void> {
   expect(await other.stop()).to.equal(0);
   const payment = aPayment();
   await post(payment);
   expect((await settled()).default.has(payment.correlationId)).to.equal(true);
   expect(await stopped.stop()).to.equal(0);
+}
+
+/**
+ * Stops the worker while it holds `waiting` before the fallback, has another one pay it at the primary, and lets the first go on,
+ * which may not send it to the fallback any more. @returns the other worker.
+ */
+async function overtake(
+  {
+    stopped,
+    known,
+    waiting,
+    others,
+  }: {
+    stopped: TestProcess;
+    /** Paid and recorded already. */
+    known: ReturnType<typeof aPayment>;
+    waiting: ReturnType<typeof aPayment>;
+    /** What else has been posted: the other worker pays it, too. */
+    others: readonly string[];
+  },
+  { primary, fallback, proxies, redis, queueKey, startWorker, post, isQueueEmpty, settled }: TestStack,
+): Promise<TestProcess> {
+  await post(waiting);
+  // Taken after the waiting one and known to the ledger: once it is gone, the other has been looked up, too, and is held.
+  // Stopped in its look-up instead, it would find itself paid, and never come to the fallback.
+  await post(known);
+  await eventually(async () => (await redis.exists(queueKey(known.correlationId))) === 0, PATIENCE_MS);
+  stopped.signal('SIGSTOP');
+  expect(fallback.requests.total).to.equal(0);
+  const other = await startWorker({ GATEWAY_PRIMARY_URL: primary.url });
+  await eventually(isQueueEmpty, PATIENCE_MS);
+  const ids = [known.correlationId, waiting.correlationId, ...others];
+  expect([...primary.payments.keys()]).to.have.members(ids);
+  stopped.signal('SIGCONT');
+  await stopped.logged(new RegExp(`${waiting.correlationId}.*another worker has taken the payment over`));
+  await proxies.primary.set({ kind: 'none' });
+  await settled();
+  expect(fallback.requests.total).to.equal(0);
+  return other;
 }
 
 describe('a worker that is killed', function () {
@@ -170,7 +217,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
           workers: 0,
           through: ['primary'],
         });
-        const { primary, fallback, proxies, redis, queueKey, startWorker, post, isQueueEmpty, settled } = stack;
+        const { primary, proxies, startWorker, post, settled } = stack;
         const stopped = await startWorker({ GATEWAY_POOL_SIZE: '1', PAYMENT_QUEUE_MAX_CONCURRENCY: '3' });
         const [known, occupant, waiting] = [aPayment(), aPayment(), aPayment()];
         await post(known);
@@ -180,20 +227,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
         await post(occupant);
         await primary.waitFor(({ requests }) => requests.total === 2, PATIENCE_MS);
         await proxies.primary.set({ kind: 'black_hole' });
-        await post(waiting);
-        // Taken after the waiting one and known to the ledger: once it is gone, the other has been looked up, too, and waits.
-        await post(known);
-        await eventually(async () => (await redis.exists(queueKey(known.correlationId))) === 0, PATIENCE_MS);
-        stopped.signal('SIGSTOP');
-        expect(fallback.requests.total).to.equal(0);
-        const other = await startWorker({ GATEWAY_PRIMARY_URL: primary.url });
-        await eventually(isQueueEmpty, PATIENCE_MS);
-        expect(primary.payments.has(waiting.correlationId)).to.equal(true);
-        stopped.signal('SIGCONT');
-        await stopped.logged(new RegExp(`${waiting.correlationId}.*another worker has taken the payment over`));
-        await proxies.primary.set({ kind: 'none' });
-        await settled();
-        expect(fallback.requests.total).to.equal(0);
+        const other = await overtake({ stopped, known, waiting, others: [occupant.correlationId] }, stack);
         expect(sends(primary, [waiting.correlationId])).to.deep.equal([1]);
         await expectToWorkOn({ stopped, other }, stack);
       },
@@ -201,8 +235,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
     'while it waits for a primary that is down: it may not send to the fallback what was paid meanwhile (row 10b)':
       async () => {
         const stack = await startTestStack({ workers: 0, through: ['primary'] });
-        const { primary, fallback, proxies, redis, queueKey, startWorker, post, postMany, isQueueEmpty, settled } =
-          stack;
+        const { proxies, startWorker, post, postMany, settled } = stack;
         const stopped = await startWorker({ FALLBACK_AFTER_MS: '8000' });
         const [known, waiting] = [aPayment(), aPayment()];
         await post(known);
@@ -210,22 +243,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
         await proxies.primary.set({ kind: 'refuse' });
         const others = await postMany(3);
         await stopped.logged(/circuit open/);
-        await post(waiting);
-        // Taken after the waiting one and known to the ledger: once it is gone, the other has been looked up, too, and is
-        // held by the circuit. Stopped in its look-up instead, it would find itself paid, and never come to the fallback.
-        await post(known);
-        await eventually(async () => (await redis.exists(queueKey(known.correlationId))) === 0, PATIENCE_MS);
-        stopped.signal('SIGSTOP');
-        expect(fallback.requests.total).to.equal(0);
-        const other = await startWorker({ GATEWAY_PRIMARY_URL: primary.url });
-        await eventually(isQueueEmpty, PATIENCE_MS);
-        const ids = [known.correlationId, waiting.correlationId, ...others];
-        expect([...primary.payments.keys()]).to.have.members(ids);
-        stopped.signal('SIGCONT');
-        await stopped.logged(new RegExp(`${waiting.correlationId}.*another worker has taken the payment over`));
-        await proxies.primary.set({ kind: 'none' });
-        await settled();
-        expect(fallback.requests.total).to.equal(0);
+        const other = await overtake({ stopped, known, waiting, others }, stack);
         await expectToWorkOn({ stopped, other }, stack);
       },
   });

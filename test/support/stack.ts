@@ -166,8 +166,10 @@ export async function startTestStack({
     };
   }
 
+  const countQueue = () => countPayments(redis, QUEUE);
+
   async function isQueueEmpty(): Promise<boolean> {
-    const { size, inFlight } = await countPayments(redis, QUEUE);
+    const { size, inFlight } = await countQueue();
     return size + inFlight === 0;
   }
 
@@ -222,6 +224,7 @@ export async function startTestStack({
     unknown: unknown as ReadonlySet<string>,
     startLoad,
     settled,
+    countQueue,
     isQueueEmpty,
     recorded: () => readLedger(databaseUrl),
     queueKey: (type: string) => queueKey(QUEUE, type),
