@@ -1,5 +1,5 @@
 import { ConfigError, loadConfig } from '../src/config.ts';
-import { freePort } from './servers.ts';
+import { freePort, isFreePort } from './servers.ts';
 import { type Stack, startStack } from './stack.ts';
 
 /** `make run`: all of Payrelay on this machine, without Docker, until Ctrl-C. */
@@ -66,12 +66,7 @@ Payrelay is running.
 
 /** The port itself while nobody has it, otherwise any free one. */
 async function portOr(port: number): Promise<number> {
-  const { createServer } = await import('node:net');
-  return new Promise((resolve) => {
-    const server = createServer()
-      .once('error', () => resolve(freePort()))
-      .listen(port, '127.0.0.1', () => server.close(() => resolve(port)));
-  });
+  return (await isFreePort(port)) ? port : freePort();
 }
 
 /** Settings of the services that are set in our own environment. LOG_LEVEL is not: the start is awaited by log lines. */

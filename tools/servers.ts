@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { randomInt } from 'node:crypto';
 import {
   accessSync,
   chownSync,
@@ -60,14 +60,32 @@ function temporaryDirectory(name: string): string {
   return dir;
 }
 
-/** A port that was free a moment ago. */
+/**
+ * Below the ports that the system gives to outgoing connections and to port 0 (from 32768 on by Linux' defaults, from 49152 on
+ * by those of macOS): one of theirs could be taken before its server listens, or while it is stopped.
+ */
+const PORTS = { first: 10_000, last: 32_767 };
+
+/** Ports are given once: whoever has asked may not listen yet, or be between two starts. */
+const givenPorts = new Set<number>();
+
+/** A port of 127.0.0.1 that is free and will be given to nobody else by this process. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
+  while (givenPorts.size <= PORTS.last - PORTS.first) {
+    const port = randomInt(PORTS.first, PORTS.last + 1);
+    if (givenPorts.has(port)) continue;
+    givenPorts.add(port);
+    if (await isFreePort(port)) return port;
+  }
+  throw new Error(`no port from ${PORTS.first} to ${PORTS.last} is free`);
+}
+
+/** Whether one could listen at this port of 127.0.0.1 a moment ago. */
+export function isFreePort(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }
 
 /** A started process: its last lines are kept, to be shown when it ends unexpectedly. */

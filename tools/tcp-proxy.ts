@@ -1,4 +1,5 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { freePort } from './servers.ts';
 
 /** What a network may do to the bytes between two processes. */
 export type ProxyFault =
@@ -32,11 +33,12 @@ interface Pair {
 }
 
 /** A proxy on a port of 127.0.0.1 in front of another, through which the network's faults are injected. */
-export async function createTcpProxy(targetPort: number, port = 0): Promise<TcpProxy> {
+export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
   let fault: ProxyFault = { kind: 'none' };
   const pairs = new Set<Pair>();
   let listener: Server | undefined;
-  let ownPort = port;
+  // Not the system's choice: while the proxy refuses, nobody else may come to listen there.
+  const ownPort = await freePort();
 
   function accept(client: Socket): void {
     const server = connect(targetPort, '127.0.0.1');
@@ -97,7 +99,6 @@ export async function createTcpProxy(targetPort: number, port = 0): Promise<TcpP
       created.once('error', reject);
       created.listen(ownPort, '127.0.0.1', resolve);
     });
-    ownPort = (created.address() as { port: number }).port;
     listener = created;
   }
 
@@ -109,9 +110,7 @@ export async function createTcpProxy(targetPort: number, port = 0): Promise<TcpP
 
   await listen();
   return {
-    get port() {
-      return ownPort;
-    },
+    port: ownPort,
     async set(next) {
       const previous = fault;
       fault = next;
