@@ -9,6 +9,8 @@
 export interface Pacer {
   /** Says that there is work: turns are paced from now on, until there was none for {@link IDLE_AFTER_MS}. */
   work(): void;
+  /** Leaves the loop alone from now on. */
+  close(): void;
 }
 
 /** Then the loop is left alone: it sleeps by itself until something happens. */
@@ -25,6 +27,8 @@ export function createPacer({ turnMs, sleep = block }: PacerOptions): Pacer {
   let isPacing = false;
   let workedAtMs = 0;
   let turnStartedAtMs = 0;
+  let timer: NodeJS.Timeout | undefined;
+  let isClosed = false;
 
   function pace(): void {
     const nowMs = performance.now();
@@ -32,7 +36,9 @@ export function createPacer({ turnMs, sleep = block }: PacerOptions): Pacer {
       isPacing = false;
       return;
     }
-    const restMs = turnStartedAtMs + turnMs() - nowMs;
+    const shortestMs = turnMs();
+    // Never longer than a turn, whatever the clock says: a step of it must not stop the process.
+    const restMs = Math.min(shortestMs, turnStartedAtMs + shortestMs - nowMs);
     if (restMs > 0) sleep(restMs);
     turnStartedAtMs = performance.now();
     next();
@@ -41,16 +47,20 @@ export function createPacer({ turnMs, sleep = block }: PacerOptions): Pacer {
   // By a timer, not by setImmediate: timers run before the loop reads what is ready, immediates after it, and what a turn
   // has brought about must be sent before the sleep.
   function next(): void {
-    setTimeout(pace, 1).unref();
+    timer = setTimeout(pace, 1).unref();
   }
 
   return {
     work() {
       workedAtMs = performance.now();
-      if (isPacing) return;
+      if (isPacing || isClosed) return;
       isPacing = true;
       turnStartedAtMs = workedAtMs;
       next();
+    },
+    close() {
+      isClosed = true;
+      clearTimeout(timer);
     },
   };
 }

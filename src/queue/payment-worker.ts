@@ -180,6 +180,7 @@ export function createPaymentWorker({
     },
     async close(deadline) {
       clearInterval(recall);
+      pacer?.close();
       const closed = worker.close();
       await within(deadline, untilNoneHeld());
       // It never resolves while Redis is away (BullMQ issue 4656); the jobs come back by their expired locks then.

@@ -2,7 +2,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { Redis } from 'ioredis';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { aPayment, eventually } from '../support/relay.ts';
 import { PATIENCE_MS, sideBySide, startTestStack, type TestStack } from '../support/stack.ts';
 
@@ -37,7 +37,7 @@ async function forgetfulNetwork(targetPort: number) {
     client.pipe(server).pipe(client);
   });
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
-  after(async () => {
+  atTestEnd(async () => {
     for (const socket of pairs.flat()) socket.destroy();
     await new Promise((resolve) => listener.close(resolve));
   });

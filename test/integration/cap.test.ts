@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { startRedis } from '../../tools/servers.ts';
 import { startApiProcess } from '../support/api-process.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, connectedApi, lookInto } from '../support/queue.ts';
 import { aPayment } from '../support/relay.ts';
@@ -49,7 +49,7 @@ async function postToAll(urls: readonly string[], count: number): Promise<Outcom
 /** Two API processes over one Redis, and no worker. */
 async function twoNodes(cap: string) {
   const redis = await startRedis();
-  after(() => redis.dispose());
+  atTestEnd(() => redis.dispose());
   const env = { REDIS_URL: redis.url, PAYMENT_QUEUE_MAX_SIZE: cap };
   const nodes = await Promise.all([startApiProcess(env), startApiProcess(env)]);
   return {

@@ -8,7 +8,7 @@ import { QueueFullError, QueueUnavailableError } from '../../src/errors.ts';
 import { ENQUEUE_SCRIPT } from '../../src/queue/enqueue-script.ts';
 import { createEnqueuer, type Enqueuer, type NewJob } from '../../src/queue/enqueuer.ts';
 import { createProducerConnection, JOB_NAME, JOB_OPTIONS } from '../../src/queue/payment-queue.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { bullQueue, bullWorker, lookInto } from '../support/queue.ts';
 import { aPayment } from '../support/relay.ts';
 import { freshPrefix, sharedRedis } from '../support/services.ts';
@@ -16,10 +16,10 @@ import { freshPrefix, sharedRedis } from '../support/services.ts';
 /** An enqueuer as an API node has one, for a queue of the test's own, and a look into that. */
 async function enqueuerOf({ maxSize = Number.POSITIVE_INFINITY, prefix = freshPrefix() } = {}) {
   const redis = createProducerConnection({ url: (await sharedRedis()).url, clusterNodes: [] });
-  after(() => redis.disconnect());
+  atTestEnd(() => redis.disconnect());
   await once(redis, 'ready');
   const enqueuer = createEnqueuer({ redis, queue: { name: 'payments', prefix }, maxSize });
-  after(() => enqueuer.close());
+  atTestEnd(() => enqueuer.close());
   return { enqueuer, prefix, queue: await lookInto(prefix) };
 }
 

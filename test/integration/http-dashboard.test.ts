@@ -2,7 +2,7 @@ import { UnrecoverableError } from 'bullmq';
 import { expect } from 'chai';
 import type { Test } from 'supertest';
 import { startRedis } from '../../tools/servers.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, lookInto, NO_DATABASE, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv, testApi } from '../support/relay.ts';
@@ -220,7 +220,7 @@ describe('GET /admin/queues', () => {
 
   it('loads while Redis is not there, and shows the queue once it is', async () => {
     const redis = await startRedis();
-    after(() => redis.dispose());
+    atTestEnd(() => redis.dispose());
     await redis.stop();
     const { operator, opened } = await dashboard({ REDIS_URL: redis.url });
     await operator.get(PATH).expect(200);

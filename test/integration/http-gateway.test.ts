@@ -4,14 +4,14 @@ import { connect, createServer, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { expect } from 'chai';
 import { HttpGateway } from '../../src/gateways/http-gateway.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 
 const PAYMENT = { correlationId: '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3', amountCents: 1990 };
 
 function gatewayAt(port: number, { host = '127.0.0.1', path = '' } = {}): HttpGateway {
   const config = { url: `http://${host}:${port}${path}`, poolSize: 2, poolTimeoutMs: 1_000, receiveTimeoutMs: 150 };
   const gateway = new HttpGateway('default', config);
-  after(() => gateway.close());
+  atTestEnd(() => gateway.close());
   return gateway;
 }
 
@@ -20,13 +20,13 @@ async function listenerThatDoesNotAccept(): Promise<number> {
   const script =
     "require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })";
   const child = spawn(process.execPath, ['-e', script]);
-  after(() => child.kill('SIGKILL'));
+  atTestEnd(() => child.kill('SIGKILL'));
   const [line] = await once(child.stdout, 'data');
   const port = Number(line);
   child.kill('SIGSTOP');
   for (let tries = 0; tries < 20; tries += 1) {
     const socket = connect(port, '127.0.0.1').on('error', () => {});
-    after(() => socket.destroy());
+    atTestEnd(() => socket.destroy());
     // On this machine a connection is there in far less; the one that is not has met the full backlog.
     const isConnected = await Promise.race([
       once(socket, 'connect').then(() => true),
@@ -39,7 +39,7 @@ async function listenerThatDoesNotAccept(): Promise<number> {
 
 async function serve(onConnection: (socket: Socket) => void, host = '127.0.0.1'): Promise<number> {
   const server = createServer(onConnection).listen(0, host);
-  after(() => server.close());
+  atTestEnd(() => server.close());
   await once(server, 'listening');
   return (server.address() as { port: number }).port;
 }
@@ -54,7 +54,7 @@ describe('HttpGateway over a real network', () => {
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
-    after(async () => {
+    atTestEnd(async () => {
       for (const socket of sockets) socket.destroy();
       server.close();
     });

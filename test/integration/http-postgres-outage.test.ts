@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { freePort, type ManagedServer } from '../../tools/servers.ts';
-import { after as afterTest } from '../support/cleanup.ts';
+import { atTestEnd as afterTest } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto } from '../support/queue.ts';
 import { aPayment, eventually, testApi } from '../support/relay.ts';

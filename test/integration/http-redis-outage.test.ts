@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import type { Redis } from 'ioredis';
 import { startRedis } from '../../tools/servers.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { type Answer, exchange, http } from '../support/http-client.ts';
 import { connectedApi, lookInto, NO_DATABASE } from '../support/queue.ts';
 import { aPayment, eventually, testApi, testRedis } from '../support/relay.ts';
@@ -15,7 +15,7 @@ const REFUSED_LIMIT_MS = 100;
 /** A Redis of the test's own. */
 async function ownRedis(args: readonly string[] = []) {
   const server = await startRedis({ args });
-  after(() => server.dispose());
+  atTestEnd(() => server.dispose());
   return server;
 }
 
@@ -105,7 +105,7 @@ describe('POST /payments without Redis', () => {
     const { post } = await api(redis.url);
     expect((await post()).status).to.equal(204);
     redis.signal('SIGSTOP');
-    after(() => redis.signal('SIGCONT'));
+    atTestEnd(() => redis.signal('SIGCONT'));
     for (const answer of await Promise.all(Array.from({ length: 300 }, () => post()))) {
       expectUnavailable(answer, HUNG_LIMIT_MS);
     }

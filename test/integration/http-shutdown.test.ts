@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { startRedis } from '../../tools/servers.ts';
 import { startApiProcess } from '../support/api-process.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv } from '../support/relay.ts';
@@ -13,7 +13,7 @@ import { aPayment, eventually, type TestEnv } from '../support/relay.ts';
 /** An API process over a Redis of its own. */
 async function apiProcess(env: TestEnv = {}) {
   const redis = await startRedis();
-  after(() => redis.dispose());
+  atTestEnd(() => redis.dispose());
   const api = await startApiProcess({ REDIS_URL: redis.url, ...env });
   await eventually(async () => (await http(api.url).get('/health')).status === 200);
   return { api, redis, queue: () => lookInto(QUEUE_PREFIX, redis.url) };
@@ -41,7 +41,7 @@ describe('an API process that is asked to stop', () => {
   it('answers every request that was sent under load, or refuses the connection', async () => {
     const { api, queue } = await apiProcess();
     const agent = new Agent({ keepAlive: true, maxSockets: 50 });
-    after(() => agent.destroy());
+    atTestEnd(() => agent.destroy());
     const accepted: string[] = [];
     const ends: string[] = [];
     const served = new Set<number>();
@@ -134,7 +134,7 @@ async function stopOnceSeen(api: Awaited<ReturnType<typeof startApiProcess>>): P
 describe('an API process that cannot start', () => {
   it('ends with code 1 and says which port is taken', async () => {
     const server = createServer().listen(0, '127.0.0.1');
-    after(() => server.close());
+    atTestEnd(() => server.close());
     await once(server, 'listening');
     const { port } = server.address() as { port: number };
     const failure = await startApiProcess(NO_REDIS, port).catch((error: Error) => error);

@@ -2,7 +2,7 @@ import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { expect } from 'chai';
 import { type ClientContext, Redis, type Result } from 'ioredis';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { sharedRedis } from '../support/services.ts';
 
 const COMMANDS = 2_000;
@@ -28,7 +28,7 @@ describe('commands of ioredis', () => {
   for (const kind of ['built in', 'by a script'] as const) {
     it(`are gone with a quick collection once they are answered: ${kind}`, async () => {
       const redis = new Redis((await sharedRedis()).url);
-      after(() => redis.disconnect());
+      atTestEnd(() => redis.disconnect());
       redis.defineCommand('answer', { numberOfKeys: 0, lua: 'return ARGV[1]' });
       const send = async (n: number) => {
         const text = String(n).padEnd(TEXT_BYTES);

@@ -11,7 +11,7 @@ import { createDb } from '../../src/ledger/db.ts';
 import { createPaymentsTable, type PaidPayment, type PaymentsTable } from '../../src/ledger/payments-table.ts';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
 import { freePort } from '../../tools/servers.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { eventually } from '../support/relay.ts';
 import { freshDatabase, sharedPostgres, sql, startTestPostgres } from '../support/services.ts';
 
@@ -26,7 +26,7 @@ function paid(fields: Partial<PaidPayment> = {}): PaidPayment {
 async function ledger(url?: string): Promise<{ table: PaymentsTable; db: Knex; url: string }> {
   const databaseUrl = url ?? (await freshDatabase());
   const db = createDb({ url: databaseUrl, poolSize: 2, ssl: false });
-  after(() => db.destroy());
+  atTestEnd(() => db.destroy());
   return { table: createPaymentsTable(db), db, url: databaseUrl };
 }
 
@@ -66,7 +66,7 @@ async function unavailableBecause(promise: Promise<unknown>): Promise<string | u
 async function holdTable(url: string): Promise<() => Promise<void>> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
-  after(() => client.end());
+  atTestEnd(() => client.end());
   await client.query('BEGIN');
   await client.query('LOCK TABLE payments IN ACCESS EXCLUSIVE MODE');
   return async () => {
@@ -246,7 +246,7 @@ describe('payments table, when PostgreSQL refuses the payment', () => {
 describe('payments table, when PostgreSQL is unavailable', () => {
   it('throws LedgerUnavailableError from every call while the server is stopped, and works once it is back', async () => {
     const postgres = await startTestPostgres();
-    after(() => postgres.dispose());
+    atTestEnd(() => postgres.dispose());
     const { table } = await ledger(await freshDatabase(postgres));
     const payment = paid();
     await table.insertPayments([payment]);

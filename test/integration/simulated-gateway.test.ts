@@ -9,7 +9,7 @@ import {
   type SimulatedGateway,
   type SimulatedGatewayOptions,
 } from '../../tools/simulated-gateway.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 
 const TOKEN = { 'X-Rinha-Token': '123' };
 const NOON = '2025-07-15T12:00:00.000Z';
@@ -19,7 +19,7 @@ let url: string;
 
 async function start(options?: SimulatedGatewayOptions): Promise<void> {
   const started = createSimulatedGateway(options);
-  after(() => started.close());
+  atTestEnd(() => started.close());
   gateway = started;
   ({ url } = await gateway.listen());
 }
@@ -580,7 +580,7 @@ describe('npm run gateway', () => {
       env: { PATH: process.env['PATH'], ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    after(async () => {
+    atTestEnd(async () => {
       if (spawned.exitCode !== null || spawned.signalCode !== null) return;
       spawned.kill('SIGKILL');
       await once(spawned, 'exit');

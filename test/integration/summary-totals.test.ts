@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
 import { createPaymentsTable, type PaidPayment, type SummaryRange } from '../../src/ledger/payments-table.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 
 const START = Date.parse('2026-03-01T10:58:30.000Z');
@@ -25,7 +25,7 @@ function somePayment(): PaidPayment {
 async function ledger() {
   const url = await freshDatabase();
   const db = createDb(loadConfig({ DATABASE_URL: url }).database);
-  after(() => db.destroy());
+  atTestEnd(() => db.destroy());
   const table = createPaymentsTable(db);
   const added = async ({ from, to }: SummaryRange) => {
     const rows = await sql<{ gateway: 'default' | 'fallback'; n: string; cents: string }>(

@@ -10,13 +10,13 @@ import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { startPostgres, startRedis } from '../../tools/servers.ts';
 import { startApiProcess } from '../support/api-process.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { lookInto, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually } from '../support/relay.ts';
 
 function directory(): string {
   const dir = mkdtempSync(join(tmpdir(), 'payrelay-sockets-'));
-  after(() => rmSync(dir, { recursive: true, force: true }));
+  atTestEnd(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
 
@@ -32,7 +32,7 @@ describe('an API process at a Unix socket', () => {
     const dir = directory();
     const redisSocket = join(dir, 'redis.sock');
     const redis = await startRedis({ args: ['--unixsocket', redisSocket, '--requirepass', 'p@ss'] });
-    after(() => redis.dispose());
+    atTestEnd(() => redis.dispose());
     const HOST = join(dir, 'api.sock');
     const api = await startApiProcess({ HOST, REDIS_HOST: redisSocket, REDIS_PASSWORD: 'p@ss' });
     const payment = aPayment();
@@ -81,7 +81,7 @@ describe('a ledger at a Unix socket', () => {
     // PostgreSQL may run as another user here.
     chmodSync(dir, 0o777);
     const postgres = await startPostgres({ settings: { unix_socket_directories: dir, listen_addresses: '' } });
-    after(() => postgres.dispose());
+    atTestEnd(() => postgres.dispose());
     const env = { DB_HOST: dir, DB_PORT: String(postgres.port), DB_USER: 'postgres', DB_NAME: 'postgres' };
     const db = createDb(loadConfig(env).database);
     await createPaymentsTable(db)

@@ -1,7 +1,7 @@
 import { createServer } from 'node:net';
 import { expect } from 'chai';
 import { freePort } from '../../tools/servers.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import {
   aPayment,
   eventually,
@@ -240,7 +240,7 @@ describe('worker', () => {
       GATEWAY_PRIMARY_URL: `http://127.0.0.1:${port}`,
       GATEWAY_RECEIVE_TIMEOUT_MS: '100',
     });
-    after(() => blackHole.close());
+    atTestEnd(() => blackHole.close());
     await work();
     await postPayment(url);
     await eventually(() => sockets.length >= 4);

@@ -1,6 +1,6 @@
 import { freePort } from '../../tools/servers.ts';
 import { type ServiceProcess, startService } from '../../tools/stack.ts';
-import { after } from './cleanup.ts';
+import { atTestEnd } from './cleanup.ts';
 import { NO_DATABASE } from './queue.ts';
 import type { TestEnv } from './relay.ts';
 
@@ -21,6 +21,6 @@ export async function startApiProcess(env: TestEnv, port?: number): Promise<ApiP
     readyWhen: /"message":"listening"/,
     onLine: (line) => log.push(line),
   });
-  after(() => service.kill());
+  atTestEnd(() => service.kill());
   return Object.assign(service, { url: service.url!, log });
 }

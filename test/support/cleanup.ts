@@ -2,7 +2,7 @@
 const pending: (() => unknown)[] = [];
 
 /** Registers something to be undone when the test is over. */
-export function after(undo: () => unknown): void {
+export function atTestEnd(undo: () => unknown): void {
   pending.push(undo);
 }
 

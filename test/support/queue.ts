@@ -1,6 +1,6 @@
 import { Queue, Worker } from 'bullmq';
 import { createWorkerConnection, queueKey } from '../../src/queue/payment-queue.ts';
-import { after } from './cleanup.ts';
+import { atTestEnd } from './cleanup.ts';
 import { http } from './http-client.ts';
 import { eventually, type TestApi, type TestEnv, testApi, testRedis } from './relay.ts';
 import { sharedRedis } from './services.ts';
@@ -38,7 +38,7 @@ export async function lookInto(prefix: string, redisUrl?: string) {
 export async function bullQueue(prefix: string, redisUrl?: string): Promise<Queue> {
   const queue = new Queue('payments', { connection: await testRedis(redisUrl), prefix });
   await queue.waitUntilReady();
-  after(() => queue.close());
+  atTestEnd(() => queue.close());
   return queue;
 }
 
@@ -49,10 +49,10 @@ export async function bullWorker(
   redisUrl?: string,
 ): Promise<Worker> {
   const connection = createWorkerConnection({ url: redisUrl ?? (await sharedRedis()).url, clusterNodes: [] });
-  after(() => connection.disconnect());
+  atTestEnd(() => connection.disconnect());
   const worker = new Worker('payments', processor, { connection, prefix, removeOnComplete: { count: 0 } });
   worker.on('error', () => {});
   await worker.waitUntilReady();
-  after(() => worker.close(true));
+  atTestEnd(() => worker.close(true));
   return worker;
 }

@@ -5,7 +5,7 @@ import { type Api, startApi } from '../../src/api.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { startWorker } from '../../src/worker.ts';
 import { createSimulatedGateway } from '../../tools/simulated-gateway.ts';
-import { after } from './cleanup.ts';
+import { atTestEnd } from './cleanup.ts';
 import { type LogEntry, recordingLogger } from './logger.ts';
 import { freshDatabase, freshPrefix, sharedRedis } from './services.ts';
 
@@ -34,7 +34,7 @@ export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promis
   const config = { ...(await testConfig(env)), port: 0 };
   const { logger, entries } = recordingLogger();
   const api = await startApi(config, logger, prefix);
-  after(() => api.close(performance.now() + 5_000));
+  atTestEnd(() => api.close(performance.now() + 5_000));
   return { url: `http://127.0.0.1:${api.port}`, prefix, config, entries, api };
 }
 
@@ -55,7 +55,7 @@ export async function testWorker(
     closing ??= worker.close(performance.now() + 5_000);
     return closing;
   };
-  after(close);
+  atTestEnd(close);
   return { entries, close };
 }
 
@@ -63,14 +63,14 @@ export async function testWorker(
 export async function testGateway(options: Parameters<typeof createSimulatedGateway>[0] = {}) {
   const gateway = createSimulatedGateway(options);
   const { url } = await gateway.listen();
-  after(() => gateway.close());
+  atTestEnd(() => gateway.close());
   return Object.assign(gateway, { url });
 }
 
 /** A plain connection to the shared Redis or another, closed after the test. */
 export async function testRedis(url?: string): Promise<Redis> {
   const redis = new Redis(url ?? (await sharedRedis()).url);
-  after(() => redis.disconnect());
+  atTestEnd(() => redis.disconnect());
   if (redis.status !== 'ready') await once(redis, 'ready');
   return redis;
 }

@@ -10,7 +10,7 @@ import { freePort, type ManagedServer, startRedis } from '../../tools/servers.ts
 import type { SimulatedGateway, SimulatedGatewayOptions } from '../../tools/simulated-gateway.ts';
 import { type ServiceProcess, startService } from '../../tools/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../tools/tcp-proxy.ts';
-import { after } from './cleanup.ts';
+import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
 import { freshDatabase, sharedPostgres, sharedRedis, sql, startTestPostgres } from './services.ts';
@@ -71,7 +71,7 @@ export async function startTestStack({
 
   const redis = new Redis(redisUrl, { maxRetriesPerRequest: null });
   redis.on('error', () => {});
-  after(() => redis.disconnect());
+  atTestEnd(() => redis.disconnect());
   await redis.flushdb();
 
   const proxies: Partial<Record<Server, TcpProxy>> = {};
@@ -79,7 +79,7 @@ export async function startTestStack({
     if (!through.includes(server)) return url;
     const routed = new URL(url);
     const proxy = await createTcpProxy(Number(routed.port));
-    after(() => proxy.close());
+    atTestEnd(() => proxy.close());
     proxies[server] = proxy;
     routed.port = String(proxy.port);
     return routed.href.replace(/\/$/, '');
@@ -111,7 +111,7 @@ export async function startTestStack({
       onLine: (line) => log.push(line),
       nodeArgs: ['--import', new URL('../chaos/clock-shift.ts', import.meta.url).href],
     });
-    after(() => service.kill());
+    atTestEnd(() => service.kill());
     const logged = (line: RegExp) => eventually(() => log.find((each) => line.test(each)), PATIENCE_MS);
     // Not spread: what it tells of itself changes with every start.
     return Object.assign(service, { log, logged });
@@ -132,7 +132,7 @@ export async function startTestStack({
   ]);
 
   const agent = new Agent({ keepAlive: true, maxSockets: 200 });
-  after(() => agent.destroy());
+  atTestEnd(() => agent.destroy());
   /** The amount that was posted first, in cents, by id: no other one may be paid. */
   const asked = new Map<string, number>();
   const accepted = new Set<string>();
@@ -252,7 +252,7 @@ export async function holdLedger(databaseUrl: string) {
     released ??= client.end();
     return released;
   };
-  after(release);
+  atTestEnd(release);
   return {
     blocked: (statement: 'SELECT' | 'INSERT') =>
       eventually(async () => (await sql(databaseUrl, `SELECT pid ${held}`, [`${statement}%`])).length > 0, PATIENCE_MS),
@@ -303,13 +303,13 @@ function anAmount(): number {
 
 async function ownRedis(): Promise<ManagedServer> {
   const server = await startRedis();
-  after(server.dispose);
+  atTestEnd(server.dispose);
   return server;
 }
 
 async function ownPostgres(): Promise<ManagedServer> {
   const server = await startTestPostgres();
-  after(server.dispose);
+  atTestEnd(server.dispose);
   return server;
 }
 

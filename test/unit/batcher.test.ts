@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'chai';
 import sinon from 'sinon';
 import { BatcherClosedError, type BatcherOptions, BatcherOverflowError, createBatcher } from '../../src/batcher.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 
 /** A batcher whose flushes are recorded and end only when the test says so. */
 function controlled(options: Partial<BatcherOptions<string, string>> = {}) {
@@ -284,7 +284,7 @@ describe('batcher', () => {
 
   it('waits for company no longer than maxWaitMs when it was idle', async () => {
     const clock = sinon.useFakeTimers({ toFake: ['setTimeout'] });
-    after(() => clock.restore());
+    atTestEnd(() => clock.restore());
     const flushes: (readonly string[])[] = [];
     const batcher = createBatcher<string, string>({
       maxItems: 10,

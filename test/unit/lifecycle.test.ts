@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { expect } from 'chai';
 import sinon from 'sinon';
 import { type LifecycleOptions, runUntilSignal, type Service, within } from '../../src/lifecycle.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { recordingLogger } from '../support/logger.ts';
 
 const SHUTDOWN_TIMEOUT_MS = 10_000;
@@ -26,7 +26,7 @@ const quickService = (): Service => ({ close: () => Promise.resolve() });
 
 function run(services: readonly Service[]) {
   const clock = sinon.useFakeTimers();
-  after(() => clock.restore());
+  atTestEnd(() => clock.restore());
   const processLike = new FakeProcess();
   const { logger, entries } = recordingLogger();
   const lifecycle = runUntilSignal(services, {
@@ -195,7 +195,7 @@ describe('runUntilSignal', () => {
 describe('within a deadline', () => {
   const clocked = () => {
     const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
-    after(() => clock.restore());
+    atTestEnd(() => clock.restore());
     return clock;
   };
   const deadlineIn = (ms: number) => performance.now() + ms;

@@ -3,14 +3,15 @@ import { createReadStream } from 'node:fs';
 import { expect } from 'chai';
 import sinon from 'sinon';
 import { createPacer } from '../../src/pacer.ts';
-import { after } from '../support/cleanup.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 
 /** A pacer in a loop with turns of 1 ms, whose sleeps take no time. */
 function startPacer(turnMs: () => number) {
   const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
-  after(() => clock.restore());
+  atTestEnd(() => clock.restore());
   const sleeps: number[] = [];
   const pacer = createPacer({ turnMs, sleep: (ms) => sleeps.push(ms) });
+  atTestEnd(() => pacer.close());
   return { pacer, sleeps, clock };
 }
 
@@ -48,6 +49,27 @@ describe('the pacer of an event loop', () => {
     expect(sleeps).to.have.length(161);
   });
 
+  it('never sleeps longer than one turn, also when the clock has stepped back', () => {
+    const { pacer, sleeps, clock } = startPacer(() => 5);
+    pacer.work();
+    // Seen: a test replaced `performance` while the pacer of another test was running, and it slept for the difference.
+    const now = performance.now;
+    performance.now = () => -190_000;
+    atTestEnd(() => {
+      performance.now = now;
+    });
+    clock.tick(1);
+    expect(sleeps).to.deep.equal([5]);
+  });
+
+  it('leaves nothing running once it is closed', () => {
+    const { pacer, clock } = startPacer(() => 5);
+    pacer.work();
+    pacer.close();
+    pacer.work();
+    expect(clock.countTimers()).to.equal(0);
+  });
+
   it('sends what a turn has brought about before it sleeps', async () => {
     const events: string[] = [];
     const pacer = createPacer({
@@ -57,6 +79,7 @@ describe('the pacer of an event loop', () => {
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
       },
     });
+    atTestEnd(() => pacer.close());
     for (let turn = 0; turn < 10; turn += 1) {
       pacer.work();
       const file = createReadStream(import.meta.filename);

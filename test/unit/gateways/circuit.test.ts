@@ -1,14 +1,14 @@
 import { expect } from 'chai';
 import sinon from 'sinon';
 import { type Circuit, type CircuitFailure, createCircuit } from '../../../src/gateways/circuit.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 
 const THRESHOLD = 3;
 const PROBE_INTERVAL_MS = 200;
 
 function setUp() {
   const clock = sinon.useFakeTimers();
-  after(() => clock.restore());
+  atTestEnd(() => clock.restore());
   const changes: string[] = [];
   const circuit = createCircuit({
     failureThreshold: THRESHOLD,

@@ -1,14 +1,14 @@
 import { expect } from 'chai';
 import sinon from 'sinon';
 import { createConnectionPool } from '../../../src/gateways/connection-pool.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 
 const TIMEOUT_MS = 1_000;
 
 /** A pool under a clock of the test's own, and a way to see who has got a place. */
 function pool(size: number) {
   const clock = sinon.useFakeTimers();
-  after(() => clock.restore());
+  atTestEnd(() => clock.restore());
   const { acquire, release } = createConnectionPool({ size, timeoutMs: TIMEOUT_MS });
   const answers: string[] = [];
   return {

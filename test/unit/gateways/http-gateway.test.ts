@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import nock from 'nock';
 import type { GatewayConfig } from '../../../src/config.ts';
 import { HttpGateway, parseHeldPayment } from '../../../src/gateways/http-gateway.ts';
-import { after as undoAfter } from '../../support/cleanup.ts';
+import { atTestEnd as undoAfter } from '../../support/cleanup.ts';
 
 const URL = 'http://gateway.test:8001';
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';

@@ -5,7 +5,7 @@ import { Readable } from 'node:stream';
 import { expect } from 'chai';
 import { InvalidJsonError, PayloadTooLargeError } from '../../../src/errors.ts';
 import { type JsonBody, MAX_BODY_BYTES, readJsonBody } from '../../../src/http/body.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 
 /** A request whose body comes in these chunks. */
 function incoming(chunks: readonly Buffer[], headers: Record<string, string> = {}): IncomingMessage {
@@ -117,7 +117,7 @@ describe('readJsonBody', () => {
       });
       server.listen(0, '127.0.0.1');
       await once(server, 'listening');
-      after(() => {
+      atTestEnd(() => {
         server.closeAllConnections();
         return new Promise((done) => server.close(done));
       });

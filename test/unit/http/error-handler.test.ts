@@ -16,7 +16,7 @@ import {
   QueueUnavailableError,
 } from '../../../src/errors.ts';
 import { errorHandler } from '../../../src/http/error-handler.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
 
 /** An app whose every route ends in what `handler` throws. */
@@ -160,7 +160,7 @@ describe('error handler', () => {
     const { app } = throwing(new PayloadTooLargeError('big'));
     const server = app.listen(0, '127.0.0.1');
     await once(server, 'listening');
-    after(() => {
+    atTestEnd(() => {
       server.closeAllConnections();
       return new Promise((done) => server.close(done));
     });
@@ -193,7 +193,7 @@ describe('error handler', () => {
   describe('during an outage', () => {
     function outage(error: Error) {
       const clock = sinon.useFakeTimers({ toFake: ['performance'] });
-      after(() => clock.restore());
+      atTestEnd(() => clock.restore());
       const { logger, entries } = recordingLogger();
       let thrown = error;
       const app = express();

@@ -2,7 +2,7 @@ import { parse } from 'node:querystring';
 import { expect } from 'chai';
 import { InvalidRequestError } from '../../../src/errors.ts';
 import { parseRange } from '../../../src/http/summary.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 
 const NOT_ISO = 'must be an ISO 8601 date or date-time';
 
@@ -132,7 +132,7 @@ describe('parseRange', () => {
 
   it('reads a time without an offset as UTC, whatever the time zone of the machine', () => {
     const { TZ } = process.env;
-    after(() => {
+    atTestEnd(() => {
       if (TZ === undefined) delete process.env['TZ'];
       else process.env['TZ'] = TZ;
     });

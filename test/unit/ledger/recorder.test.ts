@@ -4,7 +4,7 @@ import { BatcherClosedError } from '../../../src/batcher.ts';
 import { LedgerUnavailableError } from '../../../src/errors.ts';
 import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
 import { createRecorder } from '../../../src/ledger/recorder.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
 
 /** What `import` gives is sinon's build for browsers, whose clock leaves node:timers/promises alone. */
@@ -27,7 +27,7 @@ function setUp() {
   const clock = sinon.useFakeTimers();
   // Brings the clock to those who have imported node:timers/promises by name.
   syncBuiltinESMExports();
-  after(() => {
+  atTestEnd(() => {
     clock.restore();
     syncBuiltinESMExports();
   });

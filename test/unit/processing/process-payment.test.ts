@@ -13,7 +13,7 @@ import {
   processPayment,
   RequeueError,
 } from '../../../src/processing/process-payment.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
 
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
@@ -51,7 +51,7 @@ interface Scene {
 /** Gateways by script and a ledger, under a clock of the test's own. `events` tells what happened in which order. */
 function stage({ primary = [], fallback = [], held, policy = ON_POOL_TIMEOUT, isRecorded, record }: Scene = {}) {
   const clock = sinon.useFakeTimers();
-  after(() => clock.restore());
+  atTestEnd(() => clock.restore());
   const events: string[] = [];
   const sent: Payment[] = [];
   const recorded: PaidPayment[] = [];

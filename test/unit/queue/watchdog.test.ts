@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import sinon from 'sinon';
 import { startWatchdog } from '../../../src/queue/watchdog.ts';
-import { after } from '../../support/cleanup.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 
 const INTERVAL_MS = 1_000;
 
@@ -19,7 +19,7 @@ function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
     onStuck,
     ...options,
   });
-  after(() => {
+  atTestEnd(() => {
     watchdog.stop();
     clock.restore();
   });
