@@ -2,8 +2,9 @@
  * Group commit: items that arrive while a flush is under way travel together in the next one.
  *
  * An idle batcher flushes once the event loop has read what is readable now, so that requests which arrived together
- * share a batch, and a lone item waits for nothing. One flush runs at a time; under load the batch grows by itself to
- * what one round trip brings in.
+ * share a batch, and a lone item waits for nothing. With `maxWaitMs` it waits longer, until that time is over or
+ * {@link Batcher.hurry} says that nobody can join any more. One flush runs at a time; under load the batch grows by itself
+ * to what one round trip brings in.
  */
 export interface Batcher<Item, Result> {
   /**
@@ -12,6 +13,8 @@ export interface Batcher<Item, Result> {
    * with {@link BatcherOverflowError} when too many wait, with {@link BatcherClosedError} after `close()`.
    */
   add(item: Item): Promise<Result>;
+  /** Ends a wait for company: the caller knows that nobody who could join is on the way. Does nothing where none waits. */
+  hurry(): void;
   /** Refuses new items, flushes those accepted, and resolves when the last of them is settled. May be called again. */
   close(): Promise<void>;
   /** Items accepted and not yet settled. */
@@ -27,8 +30,9 @@ export interface BatcherOptions<Item, Result> {
   /** The largest batch. Too large: one flush blocks the server behind it; too small: a round trip for few items. */
   maxItems: number;
   /**
-   * How long an idle batcher waits for company before it flushes. Default 0: not at all. It trades latency for fewer and
-   * larger batches where arrivals are sparse; while a flush is under way, what arrives has company anyway.
+   * How long an idle batcher waits for company before it flushes, unless `hurry` ends the wait. Default 0: not at all. It
+   * trades latency for fewer and larger batches where arrivals are sparse; while a flush is under way, what arrives has
+   * company anyway.
    */
   maxWaitMs?: number;
   /**
@@ -38,7 +42,7 @@ export interface BatcherOptions<Item, Result> {
   failsWaitingToo?: boolean;
   /** Items that may wait or be under way; beyond it `add` rejects. It bounds the memory when the far side is slow. */
   maxPending: number;
-  /** When to start a flush after the batcher was idle; tests pass their own. Default: by `maxWaitMs`. */
+  /** When to start a flush after the batcher was idle, without `maxWaitMs`; tests pass their own. Default: setImmediate. */
   schedule?: (run: () => void) => void;
 }
 
@@ -62,15 +66,24 @@ export function createBatcher<Item, Result>({
   maxPending,
   maxWaitMs = 0,
   failsWaitingToo = false,
-  schedule = maxWaitMs > 0 ? (run) => setTimeout(run, maxWaitMs) : setImmediate,
+  schedule = setImmediate,
 }: BatcherOptions<Item, Result>): Batcher<Item, Result> {
   let waiting: Entry<Item, Result>[] = [];
   let underWay = 0;
   /** True from the scheduling of a flush until nothing waits any more. */
   let active = false;
+  /** Set while an idle batcher waits for company. */
+  let wait: NodeJS.Timeout | undefined;
   let closed = false;
   let onIdle: (() => void) | undefined;
   let idle: Promise<void> | undefined;
+
+  function hurry(): void {
+    if (wait === undefined) return;
+    clearTimeout(wait);
+    wait = undefined;
+    void run();
+  }
 
   async function run(): Promise<void> {
     while (waiting.length > 0) {
@@ -113,11 +126,15 @@ export function createBatcher<Item, Result>({
         waiting.push({ item, resolve, reject });
         if (active) return;
         active = true;
-        schedule(run);
+        if (maxWaitMs > 0) wait = setTimeout(hurry, maxWaitMs);
+        else schedule(run);
       });
     },
+    hurry,
     close() {
       closed = true;
+      // Nobody can join any more.
+      hurry();
       idle ??= active
         ? new Promise((resolve) => {
             onIdle = resolve;

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createBatcher } from '../batcher.ts';
+import { type Batcher, createBatcher } from '../batcher.ts';
 import { LedgerUnavailableError } from '../errors.ts';
 import { describeError, type Logger } from '../logger.ts';
 import type { PaidPayment, PaymentsTable } from './payments-table.ts';
@@ -28,9 +28,10 @@ export interface Recorder {
 const RETRY_MS = 250;
 
 /**
- * How long the first payment waits for others. At a few hundred payments a second most statements would carry one payment
- * without it, and cost PostgreSQL and the worker several times as much for each (test/bench/RESULTS.md). Look-ups delay the
- * sending, records the freeing of the worker's place.
+ * How long the first payment waits for others, at most. At a few hundred payments a second most statements would carry one
+ * payment without it, and cost PostgreSQL and the worker several times as much for each (test/bench/RESULTS.md). Look-ups
+ * delay the sending, records the freeing of the worker's place. A worker whose places are all waiting waits for nobody:
+ * see `join`.
  */
 const LOOK_UP_WAIT_MS = 4;
 const INSERT_WAIT_MS = 10;
@@ -47,7 +48,10 @@ export function createRecorder({
 }: {
   table: Pick<PaymentsTable, 'insertPayments' | 'findRecorded'>;
   logger: Logger;
-  /** Payments the worker may hold at once, so nothing is ever refused for want of room. */
+  /**
+   * Payments the worker may hold at once. So nothing is ever refused for want of room; and when so many wait here, nobody
+   * can join them. Larger than the worker's places: its batches wait in vain.
+   */
   maxPending: number;
   lookUpWaitMs?: number;
   insertWaitMs?: number;
@@ -72,6 +76,19 @@ export function createRecorder({
       return ids.map((id) => recorded.has(id));
     },
   });
+
+  /**
+   * A batch waits for those who could join it. Every payment of the worker comes to both batches, and a place that is free
+   * may bring one at any moment. But when the worker's places are all waiting here, nobody is left who could come.
+   */
+  function join<Item, Result>(batch: Batcher<Item, Result>, item: Item): Promise<Result> {
+    const result = batch.add(item);
+    if (inserts.size + lookUps.size >= maxPending) {
+      inserts.hurry();
+      lookUps.hurry();
+    }
+    return result;
+  }
 
   async function insert(payments: readonly PaidPayment[]): Promise<readonly (undefined | Error)[]> {
     try {
@@ -106,9 +123,9 @@ export function createRecorder({
 
   return {
     async record(payment) {
-      await inserts.add(payment);
+      await join(inserts, payment);
     },
-    isRecorded: (correlationId) => lookUps.add(correlationId),
+    isRecorded: (correlationId) => join(lookUps, correlationId),
     stopLookUps: () => noMoreLookUps.abort(),
     giveUp: () => noMoreInserts.abort(),
     async close() {

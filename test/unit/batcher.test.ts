@@ -303,4 +303,31 @@ describe('batcher', () => {
     expect(flushes).to.deep.equal([['a', 'b']]);
     expect(await Promise.all(added)).to.deep.equal(['a', 'b']);
   });
+
+  it('waits no longer once it is told that nobody can join', async () => {
+    const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    atTestEnd(() => clock.restore());
+    const { batcher, flushes, succeed } = controlled({ maxWaitMs: 5 });
+    const added = [batcher.add('a'), batcher.add('b')];
+    expect(flushes).to.have.lengthOf(0);
+    batcher.hurry();
+    expect(flushes.map(({ items }) => items)).to.deep.equal([['a', 'b']]);
+    batcher.hurry();
+    await clock.tickAsync(5);
+    await succeed();
+    expect(flushes).to.have.lengthOf(1);
+    expect(await Promise.all(added)).to.deep.equal(['a done', 'b done']);
+  });
+
+  it('flushes what waits for company when it is closed', async () => {
+    const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    atTestEnd(() => clock.restore());
+    const { batcher, flushes, succeed } = controlled({ maxWaitMs: 5 });
+    const added = batcher.add('a');
+    const closed = batcher.close();
+    expect(flushes).to.have.lengthOf(1);
+    await succeed();
+    await closed;
+    expect(await added).to.equal('a done');
+  });
 });

@@ -23,7 +23,7 @@ const paid = (n: number): PaidPayment => ({
 const UNAVAILABLE = new LedgerUnavailableError('PostgreSQL did not answer');
 
 /** A recorder over a ledger in memory that can be away, or refuse rows, as the test likes. */
-function setUp() {
+function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000 } = {}) {
   const clock = sinon.useFakeTimers();
   // Brings the clock to those who have imported node:timers/promises by name.
   syncBuiltinESMExports();
@@ -38,8 +38,8 @@ function setUp() {
   const ledger = { isAway: false, hangs: false, refuses: (_payment: PaidPayment) => false };
   const { logger, entries } = recordingLogger();
   const recorder = createRecorder({
-    lookUpWaitMs: 0,
-    insertWaitMs: 0,
+    lookUpWaitMs,
+    insertWaitMs,
     table: {
       async insertPayments(payments) {
         inserts.push(payments.map(({ amountCents }) => amountCents));
@@ -56,7 +56,7 @@ function setUp() {
       },
     },
     logger,
-    maxPending: 1_000,
+    maxPending,
   });
   return { clock, recorder, ledger, rows, inserts, selects, entries };
 }
@@ -125,6 +125,54 @@ describe('recorder', () => {
     const states = watch([recorder.isRecorded(id(2))]);
     await clock.tickAsync(0);
     expect(states).to.deep.equal([false]);
+  });
+
+  describe('waiting for company', () => {
+    const waits = { lookUpWaitMs: 4, insertWaitMs: 10, maxPending: 4 };
+
+    it('flushes at once when every payment of the worker waits to be looked up', async () => {
+      const { clock, recorder, selects } = setUp(waits);
+      const states = watch([1, 2, 3, 4].map((n) => recorder.isRecorded(id(n))));
+      await clock.tickAsync(0);
+      expect(selects).to.deep.equal([4]);
+      expect(states).to.deep.equal([false, false, false, false]);
+    });
+
+    it('does not wait for payments that wait in the other batch', async () => {
+      const { clock, recorder, selects, inserts } = setUp(waits);
+      watch([recorder.isRecorded(id(1))]);
+      watch([2, 3].map((n) => recorder.record(paid(n))));
+      await clock.tickAsync(0);
+      expect([selects, inserts]).to.deep.equal([[], []]);
+      watch([recorder.record(paid(4))]);
+      await clock.tickAsync(0);
+      expect([selects, inserts]).to.deep.equal([[1], [[2, 3, 4]]]);
+    });
+
+    it('does not wait for payments whose statement is under way', async () => {
+      const { clock, recorder, ledger, selects, inserts } = setUp(waits);
+      ledger.hangs = true;
+      watch([1, 2].map((n) => recorder.record(paid(n))));
+      await clock.tickAsync(10);
+      expect(inserts).to.deep.equal([[1, 2]]);
+      watch([3, 4].map((n) => recorder.isRecorded(id(n))));
+      await clock.tickAsync(0);
+      expect(selects).to.deep.equal([2]);
+    });
+
+    it('waits for a payment that may still come, but not for longer than it was told', async () => {
+      const { clock, recorder, selects, inserts } = setUp(waits);
+      watch([1, 2, 3].map((n) => recorder.isRecorded(id(n))));
+      await clock.tickAsync(3);
+      expect(selects).to.deep.equal([]);
+      await clock.tickAsync(1);
+      expect(selects).to.deep.equal([3]);
+      watch([1, 2, 3].map((n) => recorder.record(paid(n))));
+      await clock.tickAsync(9);
+      expect(inserts).to.deep.equal([]);
+      await clock.tickAsync(1);
+      expect(inserts).to.deep.equal([[1, 2, 3]]);
+    });
   });
 
   describe('while PostgreSQL is away', () => {
