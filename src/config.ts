@@ -147,7 +147,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
 
       PAYMENT_QUEUE_MAX_SIZE: integer({ min: 1, max: 1_000_000_000, unlimited: 'infinity' })({ default: 50_000 }),
       PAYMENT_QUEUE_MAX_CONCURRENCY: integer({ min: 1, max: 10_000 })({ default: 2 * availableParallelism() }),
-      WORKER_TURN_MS: integer({ min: 0, max: 100 })({ default: undefined }),
+      WORKER_TURN_MS: integer({ min: 0, max: 100 })({ default: 0 }),
 
       GATEWAY_PRIMARY_URL: urlWith(['http:', 'https:'])({ default: 'http://localhost:8001' }),
       GATEWAY_FALLBACK_URL: urlWith(['http:', 'https:'])({ default: 'http://localhost:8002' }),
@@ -223,8 +223,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     queue: { name: 'payments', maxSize: settings.PAYMENT_QUEUE_MAX_SIZE },
     worker: {
       concurrency: settings.PAYMENT_QUEUE_MAX_CONCURRENCY,
-      // In one process with the API it would hold up the answers.
-      turnMs: settings.WORKER_TURN_MS ?? (settings.APP_ROLE === 'all' ? 0 : 5),
+      turnMs: settings.WORKER_TURN_MS,
     },
     gateways: { primary: gateway(settings.GATEWAY_PRIMARY_URL), fallback: gateway(settings.GATEWAY_FALLBACK_URL) },
     fallback: { on: settings.FALLBACK_ON, afterMs: settings.FALLBACK_AFTER_MS },

@@ -77,7 +77,7 @@ describe('loadConfig', () => {
       Number.POSITIVE_INFINITY,
     ],
     ['WORKER_TURN_MS', { WORKER_TURN_MS: '20' }, (c) => c.worker.turnMs, 20],
-    ['WORKER_TURN_MS of a worker by itself', { APP_ROLE: 'worker' }, (c) => c.worker.turnMs, 5],
+    ['WORKER_TURN_MS of a worker by itself', { APP_ROLE: 'worker' }, (c) => c.worker.turnMs, 0],
     ['PAYMENT_QUEUE_MAX_CONCURRENCY', { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' }, (c) => c.worker.concurrency, 32],
     ['GATEWAY_PRIMARY_URL', { GATEWAY_PRIMARY_URL: 'http://p' }, (c) => c.gateways.primary.url, 'http://p'],
     ['GATEWAY_FALLBACK_URL', { GATEWAY_FALLBACK_URL: 'https://f' }, (c) => c.gateways.fallback.url, 'https://f'],
