@@ -75,7 +75,7 @@ restart: ## Start API nodes and worker anew, with the source as it is now
 ps: ## Show the containers and their health
 	$(COMPOSE) --profile gateways ps
 
-rinha: $(INSTALLED) ## The Rinha scenario with k6 against the stack inside the challenge's limits (RUNS, MAX_REQUESTS)
+rinha: $(INSTALLED) ## The Rinha scenario with k6 against the stack inside the challenge's limits (SCENARIO=final, RUNS, MAX_REQUESTS)
 	$(WITH_NGINX) npm run rinha
 
 bench-rinha: $(INSTALLED) ## The same by turns against Payrelay and a naive build (BENCH_ROUNDS)
