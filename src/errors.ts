@@ -27,6 +27,12 @@ export class QueueUnavailableError extends ServiceError {
   readonly status = 503;
 }
 
+/** So many requests of this kind are under way in this process that one more would only wait. Trying again is safe. */
+export class BusyError extends ServiceError {
+  readonly code = 'busy';
+  readonly status = 503;
+}
+
 /** The body is not a JSON text. */
 export class InvalidJsonError extends ServiceError {
   readonly code = 'invalid_json';
@@ -79,5 +85,13 @@ export class LedgerUnavailableError extends Error {
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = 'LedgerUnavailableError';
+  }
+}
+
+/** Our own connections to PostgreSQL were all in use for as long as we wait for one. PostgreSQL itself may be well. */
+export class PoolBusyError extends LedgerUnavailableError {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'PoolBusyError';
   }
 }

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
-import { LedgerUnavailableError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
+import { query } from './db.ts';
 import { segmentsOf } from './summary-segments.ts';
 
 /** A payment that a gateway holds, as the ledger records it. */
@@ -40,12 +40,6 @@ export interface PaymentsTable {
   ping(): Promise<void>;
 }
 
-/**
- * An answer later than this counts as none, and its connection is given up. Far above what a statement takes, even one
- * over the whole ledger.
- */
-const STATEMENT_TIMEOUT_MS = 2_000;
-
 /** For the probes, which are asked every few seconds and answer for the moment. */
 const PING_TIMEOUT_MS = 800;
 
@@ -81,26 +75,10 @@ function timestamp(ms: number): string {
 }
 
 export function createPaymentsTable(db: Knex): PaymentsTable {
-  /** With a name, PostgreSQL parses and plans the statement once for each connection, not for each batch. */
-  async function query<Row>(
-    sql: string,
-    bindings: Knex.RawBinding[],
-    { timeoutMs = STATEMENT_TIMEOUT_MS, name }: { timeoutMs?: number; name?: string } = {},
-  ): Promise<Row[]> {
-    try {
-      // knex gives up the connection of a statement that timed out, so that a hung one is never used again.
-      const statement = db.raw<{ rows: Row[] }>(sql, bindings).options(name === undefined ? {} : { name });
-      const { rows } = await statement.timeout(timeoutMs);
-      return rows;
-    } catch (error) {
-      if (isUnavailable(error)) throw new LedgerUnavailableError('PostgreSQL did not answer', { cause: error });
-      throw error;
-    }
-  }
-
   return {
     async insertPayments(payments) {
       await query(
+        db,
         `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)
          SELECT * FROM unnest(?::uuid[], ?::text[], ?::bigint[], ?::timestamptz[])
          ON CONFLICT (correlation_id) DO NOTHING`,
@@ -115,6 +93,7 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
     },
     async findRecorded(correlationIds) {
       const rows = await query<{ correlation_id: string }>(
+        db,
         'SELECT correlation_id FROM payments WHERE correlation_id = ANY(?::uuid[])',
         [[...correlationIds]],
         { name: 'find_recorded' },
@@ -123,7 +102,7 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
     },
     async summarise(range) {
       const segments = segmentsOf(range);
-      const rows = await query<{ gateway: GatewayName; count: string; cents: string }>(SUMMARY_SQL, [
+      const rows = await query<{ gateway: GatewayName; count: string; cents: string }>(db, SUMMARY_SQL, [
         segments.map(({ widthSeconds }) => widthSeconds),
         segments.map(({ fromMs }) => timestamp(fromMs)),
         segments.map(({ toMs }) => timestamp(toMs)),
@@ -135,25 +114,10 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
       return summary;
     },
     async purge() {
-      await query('TRUNCATE payments', [], { timeoutMs: PURGE_TIMEOUT_MS });
+      await query(db, 'TRUNCATE payments', [], { timeoutMs: PURGE_TIMEOUT_MS });
     },
     async ping() {
-      await query('SELECT 1', [], { timeoutMs: PING_TIMEOUT_MS });
+      await query(db, 'SELECT 1', [], { timeoutMs: PING_TIMEOUT_MS });
     },
   };
-}
-
-/**
- * True for faults of the way to PostgreSQL or of its state, false for faults of the statement itself.
- *
- * SQLSTATE classes by the PostgreSQL manual, appendix A: 08 connection, 25006 read-only (a replica), 28 login refused,
- * 3D000 no such database, 40 rolled back, 42501 no right to it, 42P01 no such table (not migrated yet), 53 out of disk,
- * memory or connections, 55 not in the state for it, 57 stopped by an operator, 58 system (disk) error.
- * What has no SQLSTATE never reached PostgreSQL or got no answer; a fault in our own code is a TypeError or RangeError.
- */
-export function isUnavailable(error: unknown): boolean {
-  if (!(error instanceof Error) || error instanceof TypeError || error instanceof RangeError) return false;
-  const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
-  const isSqlState = /^[0-9A-Z]{5}$/.test(code) && !code.startsWith('E');
-  return isSqlState ? /^(08|25006|28|3D000|40|42501|42P01|53|55|57|58)/.test(code) : true;
 }

@@ -7,7 +7,7 @@ import { expect } from 'chai';
 import type { Knex } from 'knex';
 import pg from 'pg';
 import { LedgerUnavailableError } from '../../src/errors.ts';
-import { createDb } from '../../src/ledger/db.ts';
+import { createDb, query } from '../../src/ledger/db.ts';
 import { createPaymentsTable, type PaidPayment, type PaymentsTable } from '../../src/ledger/payments-table.ts';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
 import { freePort } from '../../tools/servers.ts';
@@ -286,14 +286,43 @@ describe('payments table, when PostgreSQL is unavailable', () => {
     await table.summarise(EVERYTHING);
   });
 
-  it('throws LedgerUnavailableError when an answer takes longer than two seconds', async () => {
+  it('throws LedgerUnavailableError when a table stays locked, because PostgreSQL gives up before our side does', async () => {
     const { table, url } = await ledger();
     const release = await holdTable(url);
     const startedAt = performance.now();
-    await Promise.all([table.summarise(EVERYTHING), table.insertPayments([paid()])].map(unavailableBecause));
-    expect(performance.now() - startedAt).to.be.within(1_900, 3_500);
+    const calls = [table.summarise(EVERYTHING), table.insertPayments([paid()])];
+    expect(await Promise.all(calls.map(unavailableBecause))).to.deep.equal(['55P03', '55P03']);
+    expect(performance.now() - startedAt).to.be.within(1_400, 3_000);
     await release();
     await table.summarise(EVERYTHING);
+  });
+
+  it('throws LedgerUnavailableError when a statement takes too long, and PostgreSQL has ended it', async () => {
+    const { db } = await ledger();
+    expect(await unavailableBecause(query(db, 'SELECT pg_sleep(5)'))).to.equal('57014');
+  });
+
+  it('never has more backends than its pool, however many calls give up while a table is locked', async () => {
+    const { table, url } = await ledger();
+    const release = await holdTable(url);
+    const until = performance.now() + 4_000;
+    const backends: number[] = [];
+    // As requests come: whoever gave up is followed by the next.
+    const callers = Array.from({ length: 4 }, async () => {
+      while (performance.now() < until) {
+        await unavailableBecause(table.findRecorded([randomUUID()]));
+        const [row] = await sql<{ count: string }>(
+          url,
+          `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'payrelay'`,
+        );
+        backends.push(Number(row!.count));
+      }
+    });
+    await Promise.all(callers);
+    expect(backends).to.have.length.above(4);
+    expect(Math.max(...backends)).to.equal(2);
+    await release();
+    await insertOnceAvailable(table, paid());
   });
 
   it('works on when its idle connections were terminated', async () => {

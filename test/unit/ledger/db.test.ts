@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { isUnavailable } from '../../../src/ledger/payments-table.ts';
+import { isUnavailable } from '../../../src/ledger/db.ts';
 
 const withCode = (code: string) => Object.assign(new Error('it failed'), { code });
 
