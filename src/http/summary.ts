@@ -41,7 +41,7 @@ export function parseRange(
   rule: Config['http']['summaryRange'],
 ): SummaryRange {
   const faults: ParameterFault[] = [];
-  const bound = (param: 'from' | 'to'): Date | undefined => {
+  const bound = (param: 'from' | 'to'): Instant | undefined => {
     const text = query[param];
     if (text === undefined || text === '') {
       if (rule === 'required') faults.push({ param, message: 'is required' });
@@ -53,9 +53,27 @@ export function parseRange(
   };
   const from = bound('from');
   const to = bound('to');
-  if (from && to && from > to) faults.push({ param: 'from', message: 'must not be after to' });
+  if (from && to && isAfter(from, to)) faults.push({ param: 'from', message: 'must not be after to' });
   if (faults.length > 0) throw new InvalidRequestError(faults);
-  return { from, to };
+  // The ledger keeps milliseconds. A range holds no more than was asked for: it begins with the first whole millisecond
+  // in it and ends with the last. So a range within one millisecond is empty, with `from` after `to`.
+  return {
+    from: from && new Date(from.ms + (from.beyond === '' ? 0 : 1)),
+    to: to && new Date(to.ms),
+  };
+}
+
+/** An instant in the precision it was written in. */
+interface Instant {
+  /** Whole milliseconds since 1970, rounded down. */
+  readonly ms: number;
+  /** The decimals of the second beyond those of the millisecond, without zeros at the end. */
+  readonly beyond: string;
+}
+
+function isAfter(a: Instant, b: Instant): boolean {
+  // Decimals of a fraction compare as texts do.
+  return a.ms > b.ms || (a.ms === b.ms && a.beyond > b.beyond);
 }
 
 const FIRST_INSTANT = new Date('0001-01-01T00:00:00Z');
@@ -66,9 +84,9 @@ const INSTANT = /^(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?
 
 /**
  * ISO 8601 date or date-time; a date is its 00:00, no offset means UTC. Undefined for anything else, including days that
- * no calendar has. Fractions beyond the millisecond are cut off: the ledger keeps milliseconds.
+ * no calendar has.
  */
-function parseInstant(text: string): Date | undefined {
+function parseInstant(text: string): Instant | undefined {
   const match = INSTANT.exec(text);
   if (!match) return undefined;
   const [, year, month, day, hour = '00', minute = '00', second = '00', fraction = '', zone = 'Z'] = match;
@@ -77,7 +95,8 @@ function parseInstant(text: string): Date | undefined {
   // Only of the years 1 to 9999 do ISO 8601 and PostgreSQL speak alike; an offset may lead out of them.
   if (!(instant >= FIRST_INSTANT && instant <= LAST_INSTANT)) return undefined;
   // Date takes 30 February for 2 March.
-  return new Date(`${date}T00:00:00Z`).toISOString().startsWith(date) ? instant : undefined;
+  if (!new Date(`${date}T00:00:00Z`).toISOString().startsWith(date)) return undefined;
+  return { ms: instant.getTime(), beyond: fraction.slice(3).replace(/0+$/, '') };
 }
 
 function offset(zone: string): string {

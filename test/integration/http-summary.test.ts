@@ -84,6 +84,16 @@ describe('GET /payments-summary', () => {
     }
   });
 
+  it('includes nothing outside bounds in microseconds', async () => {
+    const { get } = await apiWith([at('2025-07-15T12:00:00.000Z'), at('2025-07-15T12:00:00.001Z')]);
+    const count = async (from: string, to: string) =>
+      (await get({ from, to }).expect(200)).body.default.totalRequests as number;
+    expect(await count('2025-07-15T12:00:00.000001Z', '2025-07-15T12:00:00.001Z')).to.equal(1);
+    expect(await count('2025-07-15T12:00:00.000000Z', '2025-07-15T12:00:00.000999Z')).to.equal(1);
+    expect(await count('2025-07-15T12:00:00.000001Z', '2025-07-15T12:00:00.000999Z')).to.equal(0);
+    expect(await count('9999-12-31T23:59:59.999999Z', '9999-12-31T23:59:59.999999Z')).to.equal(0);
+  });
+
   it('includes both ends and not a millisecond more', async () => {
     const { get } = await apiWith([
       at('2025-07-15T11:59:59.999Z'),
@@ -107,7 +117,7 @@ describe('GET /payments-summary', () => {
       ['no milliseconds', '2025-07-15T12:00:00Z'],
       ['no seconds', '2025-07-15T12:00Z'],
       ['no offset, which means UTC', '2025-07-15T12:00:00'],
-      ['microseconds', '2025-07-15T12:00:00.000999Z'],
+      ['microseconds', '2025-07-15T11:59:59.999001Z'],
       ['a comma before the fraction', '2025-07-15T12:00:00,0Z'],
       ['an offset east', '2025-07-15T14:00:00+02:00'],
       ['an offset west', '2025-07-15T09:00:00-03:00'],

@@ -37,7 +37,7 @@ describe('parseRange', () => {
     ['2025-07-15T12:34:56.7', '2025-07-15T12:34:56.700Z'],
     ['2025-07-15T12:34:56.78', '2025-07-15T12:34:56.780Z'],
     ['2025-07-15T12:34:56.789', '2025-07-15T12:34:56.789Z'],
-    ['2025-07-15T12:34:56.7899999Z', '2025-07-15T12:34:56.789Z'],
+    ['2025-07-15T12:34:56.789000Z', '2025-07-15T12:34:56.789Z'],
     ['2025-07-15T12:34:56,789Z', '2025-07-15T12:34:56.789Z'],
     ['2025-07-15T12:34:56Z', '2025-07-15T12:34:56.000Z'],
     ['2025-07-15t12:34:56z', '2025-07-15T12:34:56.000Z'],
@@ -142,6 +142,35 @@ describe('parseRange', () => {
     expect(instant('2025-07-15T12:34')).to.equal('2025-07-15T12:34:00.000Z');
   });
 
+  /** A range as the ledger is asked for it. */
+  const asked = (query: string) => {
+    const { from, to } = range(query, 'optional');
+    return [from?.toISOString(), to?.toISOString()];
+  };
+
+  it('rounds a from between two milliseconds up, and such a to down, so that the range holds nothing outside it', () => {
+    expect(asked('from=2025-07-15T12:34:56.789001Z&to=2025-07-15T12:34:57.7899999Z')).to.deep.equal([
+      '2025-07-15T12:34:56.790Z',
+      '2025-07-15T12:34:57.789Z',
+    ]);
+    expect(asked('from=2025-12-31T23:59:59.9990001Z')).to.deep.equal(['2026-01-01T00:00:00.000Z', undefined]);
+    // Before 1970 up and down are still later and earlier.
+    expect(asked('from=1969-12-31T23:59:59.0001Z&to=1969-12-31T23:59:59.5009Z')).to.deep.equal([
+      '1969-12-31T23:59:59.001Z',
+      '1969-12-31T23:59:59.500Z',
+    ]);
+  });
+
+  it('takes a range within one millisecond for an empty one', () => {
+    for (const query of [
+      'from=2025-07-15T12:00:00.0001Z&to=2025-07-15T12:00:00.0009Z',
+      'from=2025-07-15T12:00:00.0001Z&to=2025-07-15T12:00:00.0001Z',
+    ]) {
+      const { from, to } = range(query);
+      expect(from!.getTime() - to!.getTime(), query).to.equal(1);
+    }
+  });
+
   it('takes a range of a single instant', () => {
     expect(faultsOf('from=2025-07-15&to=2025-07-15T00:00')).to.deep.equal([]);
   });
@@ -153,6 +182,10 @@ describe('parseRange', () => {
   const faulty: [query: string, faults: { param: string; message: string }[]][] = [
     ['from=2025-07-16&to=2025-07-15', [{ param: 'from', message: 'must not be after to' }]],
     ['from=2025-07-15T00:00:00.001Z&to=2025-07-15', [{ param: 'from', message: 'must not be after to' }]],
+    [
+      'from=2025-07-15T00:00:00.00011Z&to=2025-07-15T00:00:00.0001Z',
+      [{ param: 'from', message: 'must not be after to' }],
+    ],
     ['from=x&to=2025-07-15', [{ param: 'from', message: NOT_ISO }]],
     ['from=2025-07-15&to=x', [{ param: 'to', message: NOT_ISO }]],
     ['from=2025-07-15&from=2025-07-16&to=2025-07-17', [{ param: 'from', message: NOT_ISO }]],
