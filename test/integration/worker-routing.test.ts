@@ -187,7 +187,7 @@ describe('worker', () => {
       ]);
       return score !== null && failedReason;
     });
-    expect(reason).to.match(/^invalid_payment: amount must be a positive number/);
+    expect(reason).to.equal('invalid_payment: amount must be more than 0 (got -1)');
     expect(primary.requests.total).to.equal(0);
   });
 

@@ -53,6 +53,13 @@ describe('parseAmountCents', () => {
     [999999999.99, 99999999999],
     [1e3, 100000],
     [MAX_AMOUNT_CENTS / 100, MAX_AMOUNT_CENTS],
+    // What clients get that calculate with doubles.
+    [0.1 + 0.2, 30],
+    [1 + 0.14, 114],
+    [59.699999999999996, 5970],
+    [0.3 - 0.2, 10],
+    [19.9 * 3, 5970],
+    [10_000_000.000_01, 1_000_000_000],
   ];
   for (const [amount, cents] of taken) {
     it(`reads ${amount} as ${cents} cents`, () => {
@@ -67,10 +74,30 @@ describe('parseAmountCents', () => {
     }
   });
 
+  it('reads every cent near the largest amount, where doubles are nearly a cent apart', () => {
+    for (let cents = MAX_AMOUNT_CENTS - 10_000; cents <= MAX_AMOUNT_CENTS; cents += 1) {
+      expect(parseAmountCents(cents / 100), String(cents)).to.equal(cents);
+    }
+  });
+
+  it('reads what adding up a thousand items leaves of their cents', () => {
+    let amount = 0;
+    for (let cents = 3; cents <= 3000; cents += 3) {
+      amount += 0.03;
+      expect(parseAmountCents(amount), String(amount)).to.equal(cents);
+    }
+  });
+
   const refused: unknown[] = [
     0,
+    -0,
     -1,
     -0.01,
+    1.0000001,
+    4_999_999.996,
+    10_000_000.005,
+    10_000_000.001,
+    45_035_996_273_704.945,
     0.001,
     0.005,
     0.009,
@@ -142,12 +169,53 @@ describe('parsePayment', () => {
     });
   }
 
-  it('says what would be right', () => {
-    expect(parsePayment({})).to.deep.equal({
-      faults: [
-        { param: 'correlationId', message: 'must be a UUID' },
-        { param: 'amount', message: 'must be a positive number of at most 2 decimals, up to 45035996273704.96' },
-      ],
+  /** What is said of an amount; undefined when it is taken. */
+  function amountFault(amount: unknown): string | undefined {
+    const parsed = parsePayment({ correlationId: ID, amount });
+    return 'faults' in parsed ? parsed.faults.map(({ message }) => message).join() : undefined;
+  }
+
+  const said: [amount: unknown, message: string][] = [
+    [undefined, 'is missing'],
+    [null, 'must be a number, not null'],
+    [true, 'must be a number, not true'],
+    [[19.9], 'must be a number, not an array'],
+    [{ value: 19.9 }, 'must be a number, not an object'],
+    ['19.90', 'must be a number, not the string "19.90"'],
+    ['"\n\u0000', 'must be a number, not the string "\\"\\n\\u0000"'],
+    [0, 'must be more than 0 (got 0)'],
+    [-5.5, 'must be more than 0 (got -5.5)'],
+    [1.005, 'must have at most 2 decimals (got 1.005)'],
+    [0.001, 'must have at most 2 decimals (got 0.001)'],
+    [1e300, 'must not be above 45035996273704.96 (got 1e+300)'],
+    // JSON.parse makes it of 1e999.
+    [Number.POSITIVE_INFINITY, 'must not be above 45035996273704.96 (got Infinity)'],
+    [45_035_996_273_704.97, 'must not be above 45035996273704.96 (got 45035996273704.97)'],
+  ];
+  for (const [amount, message] of said) {
+    it(`says of the amount ${typeof amount === 'number' ? amount : JSON.stringify(amount)} that it ${message}`, () => {
+      expect(amountFault(amount)).to.equal(message);
     });
+  }
+
+  it('shows only the beginning of a long string, and no half of a character', () => {
+    expect(amountFault('9'.repeat(60_000))).to.equal(
+      `must be a number, not the string "${'9'.repeat(40)}"… (60000 characters)`,
+    );
+    expect(amountFault(`${'9'.repeat(39)}\u{1F4B6}`.repeat(2))).to.equal(
+      `must be a number, not the string "${'9'.repeat(39)}"… (82 characters)`,
+    );
+  });
+
+  it('says what is wrong with an id', () => {
+    const fault = (payload: object) => {
+      const parsed = parsePayment({ ...payload, amount: 1 });
+      return 'faults' in parsed ? parsed.faults : [];
+    };
+    expect(fault({})).to.deep.equal([{ param: 'correlationId', message: 'is missing' }]);
+    expect(fault({ correlationId: 7 })).to.deep.equal([{ param: 'correlationId', message: 'must be a UUID, not 7' }]);
+    expect(fault({ correlationId: 'x' })).to.deep.equal([
+      { param: 'correlationId', message: 'must be a UUID, not the string "x"' },
+    ]);
   });
 });

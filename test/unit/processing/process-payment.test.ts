@@ -214,7 +214,7 @@ describe('processPayment', () => {
         const end = await run({ payload: { correlationId: 'x', amount: 0 }, ...state });
         expectDeadLetter(
           end,
-          'invalid_payment: correlationId must be a UUID; amount must be a positive number of at most 2 decimals, up to 45035996273704.96',
+          'invalid_payment: correlationId must be a UUID, not the string "x"; amount must be more than 0 (got 0)',
         );
         expect(events).to.deep.equal([]);
       });
