@@ -1,7 +1,9 @@
 import type { Knex } from 'knex';
+import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
-import { query } from './db.ts';
+import { poolSizeOf, query, sqlStateOf } from './db.ts';
 import { segmentsOf } from './summary-segments.ts';
+import { createWaitingLine } from './waiting-line.ts';
 
 /** A payment that a gateway holds, as the ledger records it. */
 export interface PaidPayment extends Payment {
@@ -32,7 +34,11 @@ export interface PaymentsTable {
   insertPayments(payments: readonly PaidPayment[]): Promise<void>;
   /** Which of these ids are recorded. @throws LedgerUnavailableError */
   findRecorded(correlationIds: readonly string[]): Promise<ReadonlySet<string>>;
-  /** @throws LedgerUnavailableError */
+  /**
+   * Waits for a connection of our own pool, in the order of the calls.
+   * @throws LedgerUnavailableError when PostgreSQL gives no usable response, and BusyError when it is only that too many are
+   *   under way in this process: then the ledger says nothing, neither that it is down nor what it holds.
+   */
   summarise(range: SummaryRange): Promise<Summary>;
   /** Empties the ledger. @throws LedgerUnavailableError */
   purge(): Promise<void>;
@@ -42,6 +48,12 @@ export interface PaymentsTable {
 
 /** For the probes, which are asked every few seconds and answer for the moment. */
 const PING_TIMEOUT_MS = 800;
+
+/**
+ * Summaries that run or wait for a connection at most. One takes a few milliseconds, so the last of so many waits well below a
+ * second, and no longer than a statement's time-out while PostgreSQL hangs.
+ */
+const MAX_SUMMARIES = 64;
 
 /** TRUNCATE waits for all who read or write, and then for the disk: millions of payments are large files. */
 const PURGE_TIMEOUT_MS = 30_000;
@@ -75,6 +87,22 @@ function timestamp(ms: number): string {
 }
 
 export function createPaymentsTable(db: Knex): PaymentsTable {
+  // One connection is left to the probes: a crowd of summaries is no outage.
+  const summaries = createWaitingLine({
+    places: Math.max(1, poolSizeOf(db) - 1),
+    maxUnderWay: MAX_SUMMARIES,
+    failsWaitingToo: isForAll,
+  });
+
+  async function readSummary(bindings: Knex.RawBinding[]) {
+    try {
+      return await query<{ gateway: GatewayName; count: string; cents: string }>(db, SUMMARY_SQL, bindings);
+    } catch (error) {
+      if (!(error instanceof PoolBusyError)) throw error;
+      throw new BusyError(error.message, { cause: error, retryAfterSeconds: 1 });
+    }
+  }
+
   return {
     async insertPayments(payments) {
       await query(
@@ -102,11 +130,12 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
     },
     async summarise(range) {
       const segments = segmentsOf(range);
-      const rows = await query<{ gateway: GatewayName; count: string; cents: string }>(db, SUMMARY_SQL, [
+      const bindings = [
         segments.map(({ widthSeconds }) => widthSeconds),
         segments.map(({ fromMs }) => timestamp(fromMs)),
         segments.map(({ toMs }) => timestamp(toMs)),
-      ]);
+      ];
+      const rows = await summaries.run(() => readSummary(bindings));
       const summary = { ...EMPTY_SUMMARY };
       for (const { gateway, count, cents } of rows) {
         summary[gateway] = { totalRequests: Number(count), totalAmountCents: Number(cents) };
@@ -120,4 +149,9 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
       await query(db, 'SELECT 1', [], { timeoutMs: PING_TIMEOUT_MS });
     },
   };
+}
+
+/** Whether a summary failed for a reason that the others would meet as well, and not by a deadlock or a lost connection of its own. */
+function isForAll(error: unknown): boolean {
+  return error instanceof LedgerUnavailableError && !/^(40|57P01)/.test(sqlStateOf(error) ?? '');
 }

@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
+import { createTcpProxy } from '../../tools/tcp-proxy.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { NO_DATABASE } from '../support/queue.ts';
-import { testApi } from '../support/relay.ts';
-import { sql } from '../support/services.ts';
+import { eventually, testApi } from '../support/relay.ts';
+import { freshDatabase, holdTable, sql } from '../support/services.ts';
 
 type Row = readonly [gateway: 'default' | 'fallback', cents: number, requestedAt: string];
 
@@ -246,5 +248,84 @@ describe('GET /payments-summary with SUMMARY_RANGE=optional', () => {
     const { getAsItIs } = await apiWith([], { SUMMARY_RANGE: 'optional', ...NO_DATABASE });
     expect(await getAsItIs('from=x')).to.deep.include({ status: 400 });
     expect(await getAsItIs('from=2025-01-02&to=2025-01-01')).to.deep.include({ status: 400 });
+  });
+});
+
+describe('GET /payments-summary, many at once', () => {
+  const ENTIRE = 'from=2025-01-01&to=2026-01-01';
+
+  /** Asks so many times at once; `kinds` says how often each kind of response has come so far. */
+  function asking(url: string, times: number) {
+    const kinds: Record<string, number> = {};
+    const all = Array.from({ length: times }, async () => {
+      const { status, headers, text } = await exchange(`${url}/payments-summary?${ENTIRE}`, { method: 'GET' });
+      const kind = String(headers['x-summary-source'] ?? `${status} ${text} ${headers['retry-after']}`);
+      kinds[kind] = (kinds[kind] ?? 0) + 1;
+    });
+    return { kinds, done: Promise.all(all) };
+  }
+
+  async function ask(url: string, times: number): Promise<Record<string, number>> {
+    const { kinds, done } = asking(url, times);
+    await done;
+    return kinds;
+  }
+
+  /** Resolves when so many statements wait for the table. */
+  const areWaiting = (databaseUrl: string, statements: number) =>
+    eventually(async () => {
+      const [row] = await sql<{ count: string }>(
+        databaseUrl,
+        `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      return Number(row!.count) === statements;
+    });
+
+  /** An API whose way to PostgreSQL can be made slow. */
+  async function apiThroughProxy() {
+    const databaseUrl = new URL(await freshDatabase());
+    const proxy = await createTcpProxy(Number(databaseUrl.port));
+    atTestEnd(() => proxy.close());
+    databaseUrl.port = String(proxy.port);
+    const { url } = await testApi({ DATABASE_URL: databaseUrl.href, DB_POOL_SIZE: '3' });
+    return { url, proxy };
+  }
+
+  it('waits for its own connections, however long that takes, and answers all from the ledger', async () => {
+    const { url, proxy } = await apiThroughProxy();
+    expect(await ask(url, 1)).to.deep.equal({ ledger: 1 });
+    await proxy.set({ kind: 'delay', ms: 100 });
+    expect(await ask(url, 45)).to.deep.equal({ ledger: 45 });
+  });
+
+  it('answers 503 busy with Retry-After above 64, and the 64 from the ledger', async () => {
+    const { url, config } = await testApi();
+    const release = await holdTable(config.database.url);
+    const { kinds, done } = asking(url, 70);
+    const busy = '503 {"error":"busy"} 1';
+    await eventually(() => kinds[busy] === 6);
+    await release();
+    await done;
+    expect(kinds).to.deep.equal({ [busy]: 6, ledger: 64 });
+  });
+
+  it('answers those who wait with the stub, together with the first, when the ledger does not respond', async () => {
+    const { url, config } = await testApi();
+    const release = await holdTable(config.database.url);
+    const startedAt = performance.now();
+    expect(await ask(url, 40)).to.deep.equal({ stub: 40 });
+    expect(performance.now() - startedAt).to.be.below(3_500);
+    await release();
+    expect(await ask(url, 1)).to.deep.equal({ ledger: 1 });
+  });
+
+  it('leaves a connection to the readiness probe', async () => {
+    const { url, config } = await testApi();
+    const release = await holdTable(config.database.url);
+    const asked = ask(url, 20);
+    await areWaiting(config.database.url, 4);
+    await http(url).get('/health/ready').expect(200);
+    await release();
+    expect(await asked).to.deep.equal({ ledger: 20 });
   });
 });

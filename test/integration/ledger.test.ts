@@ -5,15 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
-import pg from 'pg';
-import { LedgerUnavailableError } from '../../src/errors.ts';
+import { BusyError, LedgerUnavailableError, PoolBusyError } from '../../src/errors.ts';
 import { createDb, query } from '../../src/ledger/db.ts';
 import { createPaymentsTable, type PaidPayment, type PaymentsTable } from '../../src/ledger/payments-table.ts';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
 import { freePort } from '../../tools/servers.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { eventually } from '../support/relay.ts';
-import { freshDatabase, sharedPostgres, sql, startTestPostgres } from '../support/services.ts';
+import { freshDatabase, holdTable, sharedPostgres, sql, startTestPostgres } from '../support/services.ts';
 
 const NOON = new Date('2025-07-15T12:00:00.000Z');
 const EVERYTHING = {};
@@ -60,18 +59,6 @@ async function unavailableBecause(promise: Promise<unknown>): Promise<string | u
   const error = await failureOf(promise);
   expect(error, String(error)).to.be.instanceOf(LedgerUnavailableError);
   return (error.cause as { code?: string }).code;
-}
-
-/** Holds the whole table, so that every statement on it waits; resolves with what lets go of it. */
-async function holdTable(url: string): Promise<() => Promise<void>> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  atTestEnd(() => client.end());
-  await client.query('BEGIN');
-  await client.query('LOCK TABLE payments IN ACCESS EXCLUSIVE MODE');
-  return async () => {
-    await client.query('ROLLBACK');
-  };
 }
 
 /**
@@ -323,6 +310,20 @@ describe('payments table, when PostgreSQL is unavailable', () => {
     expect(Math.max(...backends)).to.equal(2);
     await release();
     await insertOnceAvailable(table, paid());
+  });
+
+  it('throws BusyError from a summary, not LedgerUnavailableError, when others hold all connections of its own pool', async () => {
+    const { table, db } = await ledger();
+    const holders = [await db.transaction(), await db.transaction()];
+    const [summary, lookUp] = await Promise.all([
+      failureOf(table.summarise(EVERYTHING)),
+      failureOf(table.findRecorded([randomUUID()])),
+    ]);
+    expect(summary).to.be.instanceOf(BusyError);
+    // The worker's statements try again, whatever the reason.
+    expect(lookUp).to.be.instanceOf(PoolBusyError).and.instanceOf(LedgerUnavailableError);
+    for (const holder of holders) await holder.rollback();
+    await table.summarise(EVERYTHING);
   });
 
   it('works on when its idle connections were terminated', async () => {

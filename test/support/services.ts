@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { type ManagedServer, startPostgres, startRedis } from '../../tools/servers.ts';
 import { migrate } from '../../tools/stack.ts';
+import { atTestEnd } from './cleanup.ts';
 
 /**
  * Redis and PostgreSQL that all tests share, started when the first test asks for them. Every test has its own key
@@ -56,6 +57,18 @@ export async function sql<Row extends pg.QueryResultRow>(
   } finally {
     await client.end();
   }
+}
+
+/** Locks a table of the ledger, so that every statement on it waits; resolves with what lets go of it. */
+export async function holdTable(url: string, table = 'payments'): Promise<() => Promise<void>> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  atTestEnd(() => client.end());
+  await client.query('BEGIN');
+  await client.query(`LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`);
+  return async () => {
+    await client.query('ROLLBACK');
+  };
 }
 
 export async function stopSharedServices(): Promise<void> {
