@@ -133,31 +133,27 @@ async function unlessUnavailable<T>(db: Knex, work: () => Promise<T>): Promise<T
  * transaction back and is thrown as it is.
  * @throws as {@link query} does. After a COMMIT that failed it may have been carried out.
  */
-export function inTransaction<T>(
+export async function inTransaction<T>(
   db: Knex,
   { statementTimeoutMs, lockTimeoutMs }: SessionLimits,
   work: (query: <Row>(sql: string) => Promise<Row[]>) => Promise<T>,
 ): Promise<T> {
-  return unlessUnavailable(db, async () => {
-    const connection = (await db.client.acquireConnection()) as PgConnection;
-    // PostgreSQL ends a statement before we do, as SERVICE_LIMITS say.
-    const timeoutMs = statementTimeoutMs + STATEMENT_TIMEOUT_MS - SERVICE_LIMITS.statementTimeoutMs;
-    const inIt = <Row>(sql: string) => unlessUnavailable(db, () => run<Row>(db, sql, [], { timeoutMs }, connection));
-    try {
-      await inIt(
-        `BEGIN; SET LOCAL statement_timeout = ${statementTimeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs}`,
-      );
-      const result = await work(inIt);
-      await inIt('COMMIT');
-      return result;
-    } catch (error) {
-      // What cannot be rolled back holds its locks as long as the connection lives.
-      await run(db, 'ROLLBACK', [], {}, connection).catch(() => connection.end().catch(() => undefined));
-      throw error;
-    } finally {
-      await db.client.releaseConnection(connection);
-    }
-  });
+  const connection = await unlessUnavailable(db, async () => (await db.client.acquireConnection()) as PgConnection);
+  // PostgreSQL ends a statement before we do, as SERVICE_LIMITS say.
+  const timeoutMs = statementTimeoutMs + STATEMENT_TIMEOUT_MS - SERVICE_LIMITS.statementTimeoutMs;
+  const inIt = <Row>(sql: string) => unlessUnavailable(db, () => run<Row>(db, sql, [], { timeoutMs }, connection));
+  try {
+    await inIt(`BEGIN; SET LOCAL statement_timeout = ${statementTimeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs}`);
+    const result = await work(inIt);
+    await inIt('COMMIT');
+    return result;
+  } catch (error) {
+    // What cannot be rolled back holds its locks as long as the connection lives.
+    await run(db, 'ROLLBACK', [], {}, connection).catch(() => connection.end().catch(() => undefined));
+    throw error;
+  } finally {
+    await db.client.releaseConnection(connection);
+  }
 }
 
 /**

@@ -1,7 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
-import { poolSizeOf, query, sqlStateOf } from './db.ts';
+import { inTransaction, poolSizeOf, query, sqlStateOf } from './db.ts';
 import { segmentsOf } from './summary-segments.ts';
 import { createWaitingLine } from './waiting-line.ts';
 
@@ -40,8 +41,12 @@ export interface PaymentsTable {
    *   under way in this process: then the ledger says nothing, neither that it is down nor what it holds.
    */
   summarise(range: SummaryRange): Promise<Summary>;
-  /** Empties the ledger. @throws LedgerUnavailableError */
-  purge(): Promise<void>;
+  /**
+   * Empties the ledger, after `beforeCommit`: when that fails the ledger stays as it is, and its error is thrown. Summaries and
+   * recordings wait meanwhile, for 1.5 s at most.
+   * @throws LedgerUnavailableError when the ledger could not be emptied within 30 s; only after a COMMIT that failed may it be empty.
+   */
+  purge(beforeCommit?: () => Promise<void>): Promise<void>;
   /** Asks for an answer, whatever it is. @throws LedgerUnavailableError */
   ping(): Promise<void>;
 }
@@ -55,8 +60,22 @@ const PING_TIMEOUT_MS = 800;
  */
 const MAX_SUMMARIES = 64;
 
-/** TRUNCATE waits for all who read or write, and then for the disk: millions of payments are large files. */
-const PURGE_TIMEOUT_MS = 30_000;
+/**
+ * A purge waits for all who read or write. Its lock time-out is above PostgreSQL's deadlock_timeout (1 s), after which PostgreSQL
+ * ends an autovacuum that is in the way, and below that of the statements that queue up behind it (1.5 s). Its statement
+ * time-out is for the disk: millions of payments are large files.
+ */
+const PURGE_LIMITS = { lockTimeoutMs: 1_200, statementTimeoutMs: 30_000 };
+
+/** How long a purge tries again, and the pause in which those who queued up behind it have their turn. */
+const PURGE_PATIENCE_MS = 30_000;
+const PURGE_PAUSE_MS = 300;
+
+/**
+ * The one order in which locks on the ledger's tables are taken: payments first. An INSERT follows it by its trigger, a summary by
+ * the order of its parts. A purge in another order and a summary can wait for each other.
+ */
+const LOCK_LEDGER = 'LOCK TABLE payments, payment_totals IN ACCESS EXCLUSIVE MODE';
 
 const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
 
@@ -65,16 +84,16 @@ export const EMPTY_SUMMARY: Summary = { default: NO_TOTALS, fallback: NO_TOTALS 
 
 /**
  * One statement, so that it sees payments and totals at one moment. The laterals keep the planner at one range of an index
- * for each segment.
+ * for each segment. The payments come before their totals, see LOCK_LEDGER.
  */
 const SUMMARY_SQL = `
   SELECT gateway, sum(payments) AS count, sum(cents) AS cents
   FROM unnest(?::integer[], ?::timestamptz[], ?::timestamptz[]) AS segment (width, from_at, to_at), LATERAL (
-    SELECT gateway, payments, amount_cents AS cents FROM payment_totals
-    WHERE width_seconds = segment.width AND start >= segment.from_at AND start < segment.to_at
-    UNION ALL
-    SELECT gateway, 1, amount_cents FROM payments
+    SELECT gateway, 1 AS payments, amount_cents AS cents FROM payments
     WHERE segment.width = 0 AND requested_at >= segment.from_at AND requested_at < segment.to_at
+    UNION ALL
+    SELECT gateway, payments, amount_cents FROM payment_totals
+    WHERE width_seconds = segment.width AND start >= segment.from_at AND start < segment.to_at
   ) AS part
   GROUP BY gateway HAVING sum(payments) > 0`;
 
@@ -142,8 +161,20 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
       }
       return summary;
     },
-    async purge() {
-      await query(db, 'TRUNCATE payments', [], { timeoutMs: PURGE_TIMEOUT_MS });
+    async purge(beforeCommit = async () => {}) {
+      const startedAt = performance.now();
+      for (;;) {
+        try {
+          return await inTransaction(db, PURGE_LIMITS, async (run) => {
+            await run(LOCK_LEDGER);
+            await run('TRUNCATE payments');
+            await beforeCommit();
+          });
+        } catch (error) {
+          if (!isLockConflict(error) || performance.now() - startedAt > PURGE_PATIENCE_MS) throw error;
+        }
+        await sleep(PURGE_PAUSE_MS);
+      }
     },
     async ping() {
       await query(db, 'SELECT 1', [], { timeoutMs: PING_TIMEOUT_MS });
@@ -154,4 +185,12 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
 /** Whether a summary failed for a reason that the others would meet as well, and not by a deadlock or a lost connection of its own. */
 function isForAll(error: unknown): boolean {
   return error instanceof LedgerUnavailableError && !/^(40|57P01)/.test(sqlStateOf(error) ?? '');
+}
+
+/** Whether others were in the way, in PostgreSQL (deadlock, lock time-out) or in our own pool. Nothing was done then. */
+function isLockConflict(error: unknown): boolean {
+  return (
+    error instanceof PoolBusyError ||
+    (error instanceof LedgerUnavailableError && /^(40|55P03)/.test(sqlStateOf(error) ?? ''))
+  );
 }

@@ -1,8 +1,13 @@
+import { randomUUID } from 'node:crypto';
+import { setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'chai';
+import { createDb } from '../../src/ledger/db.ts';
+import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
+import { atTestEnd } from '../support/cleanup.ts';
 import { http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, connectedApi, lookInto, NO_DATABASE, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv, testApi } from '../support/relay.ts';
-import { freshDatabase, sql } from '../support/services.ts';
+import { freshDatabase, holdTable, sql } from '../support/services.ts';
 
 const apiWithLedger = async (env: TestEnv = {}) =>
   connectedApi({ ALLOW_PURGE: 'true', DATABASE_URL: await freshDatabase(), ...env });
@@ -121,4 +126,96 @@ describe('POST /purge-payments', () => {
     });
     expect(body).to.deep.equal({ error: 'ledger_unavailable' });
   });
+
+  it('leaves the queue as it is while PostgreSQL is not there', async () => {
+    const { url, prefix } = await connectedApi({ ALLOW_PURGE: 'true' });
+    const queue = await lookInto(prefix);
+    await http(url).post('/payments').send(aPayment()).expect(204);
+    await http(url).post('/purge-payments').expect(503);
+    expect(await queue.waiting()).to.have.length(1);
+  });
+
+  it('leaves the ledger as it is, and unlocked, when the queue fails in the middle', async () => {
+    const { url, prefix, config } = await apiWithLedger();
+    await fillLedger(config.database.url);
+    await http(url).post('/purge-payments').expect(200);
+    await fillLedger(config.database.url);
+    const inside = await lookInto(prefix);
+    // BullMQ cannot empty it: the list of those that wait is no list.
+    await inside.redis.set(inside.key('wait'), 'broken');
+    const { body } = await http(url).post('/purge-payments').expect(503);
+    expect(body).to.deep.equal({ error: 'queue_unavailable' });
+    expect(await summarise(url)).to.deep.equal({ source: 'ledger', totalRequests: 2 });
+    await inside.redis.del(inside.key('wait'));
+    await http(url).post('/purge-payments').expect(200);
+    expect(await summarise(url)).to.deep.equal({ source: 'ledger', totalRequests: 0 });
+  });
+
+  it('waits for a transaction that reads the ledger, and for longer than a single try', async () => {
+    const { url, config } = await apiWithLedger();
+    await fillLedger(config.database.url);
+    const release = await holdTable(config.database.url);
+    const purged = http(url).post('/purge-payments').expect(200).then();
+    // Two tries have failed once two have been seen waiting, with a pause in between.
+    for (let tries = 0; tries < 2; tries += 1) {
+      await eventually(async () => (await lockWaits(config.database.url)) === 1);
+      await eventually(async () => (await lockWaits(config.database.url)) === 0);
+    }
+    await release();
+    await purged;
+    expect(await summarise(url)).to.deep.equal({ source: 'ledger', totalRequests: 0 });
+  });
+
+  it('is answered 200 twenty times beside summaries and recordings, all of which have their answer from the ledger', async () => {
+    const { url, config } = await apiWithLedger();
+    const db = createDb(config.database);
+    atTestEnd(() => db.destroy());
+    const table = createPaymentsTable(db);
+    let isPurging = true;
+    const answers: unknown[] = [];
+    const summaries = Array.from({ length: 4 }, async () => {
+      while (isPurging) answers.push((await summarise(url)).source);
+    });
+    const recording = (async () => {
+      for (; isPurging; await turn()) {
+        await table.insertPayments([
+          { correlationId: randomUUID(), gateway: 'default', amountCents: 1, requestedAt: new Date() },
+        ]);
+      }
+    })();
+    for (let purges = 0; purges < 20; purges += 1) await http(url).post('/purge-payments').expect(200);
+    isPurging = false;
+    await Promise.all([...summaries, recording]);
+    expect(answers).to.have.length.above(20);
+    expect(new Set(answers)).to.deep.equal(new Set(['ledger']));
+  });
+
+  it('is answered 200 to many who ask at once', async () => {
+    const { url } = await apiWithLedger();
+    await Promise.all(Array.from({ length: 6 }, () => http(url).post('/purge-payments').expect(200)));
+  });
 });
+
+/** Two payments, one at each gateway. */
+const fillLedger = (databaseUrl: string) =>
+  sql(
+    databaseUrl,
+    `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)
+     VALUES (gen_random_uuid(), 'default', 100, now()), (gen_random_uuid(), 'fallback', 100, now())`,
+  );
+
+async function summarise(url: string) {
+  const { body, headers } = await http(url).get('/payments-summary?from=2020-01-01&to=2100-01-01').expect(200);
+  return {
+    source: headers['x-summary-source'],
+    totalRequests: body.default.totalRequests + body.fallback.totalRequests,
+  };
+}
+
+async function lockWaits(databaseUrl: string): Promise<number> {
+  const [row] = await sql<{ count: string }>(
+    databaseUrl,
+    `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+  );
+  return Number(row!.count);
+}
