@@ -51,6 +51,10 @@ export interface Config {
   readonly worker: { readonly concurrency: number; readonly turnMs: number };
   readonly gateways: { readonly primary: GatewayConfig; readonly fallback: GatewayConfig };
   readonly fallback: FallbackConfig;
+  readonly deadLetters: {
+    /** Invalid payments that are kept as open dead letters. Infinity: all. */
+    readonly maxInvalid: number;
+  };
   readonly http: {
     readonly summaryRange: 'required' | 'optional';
     readonly validatePayments: boolean;
@@ -161,6 +165,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
         default: Number.POSITIVE_INFINITY,
       }),
 
+      DEAD_LETTERS_MAX_INVALID: integer({ min: 0, max: 1_000_000_000, unlimited: 'infinity' })({ default: 100_000 }),
+
       SUMMARY_RANGE: str({ choices: ['required', 'optional'], default: 'required' }),
       PAYMENTS_VALIDATE: bool({ default: false }),
       ALLOW_PURGE: bool({ default: false }),
@@ -227,6 +233,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     },
     gateways: { primary: gateway(settings.GATEWAY_PRIMARY_URL), fallback: gateway(settings.GATEWAY_FALLBACK_URL) },
     fallback: { on: settings.FALLBACK_ON, afterMs: settings.FALLBACK_AFTER_MS },
+    deadLetters: { maxInvalid: settings.DEAD_LETTERS_MAX_INVALID },
     http: {
       summaryRange: settings.SUMMARY_RANGE,
       validatePayments: settings.PAYMENTS_VALIDATE,

@@ -85,6 +85,12 @@ export function correlationIdOf(payload: unknown): string | undefined {
   return isRecord(payload) ? parseCorrelationId(payload['correlationId']) : undefined;
 }
 
+/** The amount a payload names, for people to read; undefined when it names none or one that is not a number or a text. */
+export function amountTextOf(payload: unknown): string | undefined {
+  const amount = isRecord(payload) ? payload['amount'] : undefined;
+  return typeof amount === 'number' || typeof amount === 'string' ? String(amount) : undefined;
+}
+
 /** Judges a payload. Names every fault, not only the first. */
 export function parsePayment(payload: unknown): { payment: Payment } | { faults: readonly ParameterFault[] } {
   if (!isRecord(payload)) return { faults: [{ param: 'body', message: 'must be a JSON object' }] };

@@ -2,11 +2,14 @@ import type { Config } from './config.ts';
 import { createCircuit } from './gateways/circuit.ts';
 import { HttpGateway } from './gateways/http-gateway.ts';
 import { createDb } from './ledger/db.ts';
+import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createPaymentsTable } from './ledger/payments-table.ts';
 import { createRecorder } from './ledger/recorder.ts';
 import { type Service, within } from './lifecycle.ts';
 import type { Logger } from './logger.ts';
+import { buryFailedJobs } from './operations/bury-failed-jobs.ts';
 import { processPayment } from './processing/process-payment.ts';
+import { createFailedJobs } from './queue/failed-jobs.ts';
 import { createWorkerConnection, logConnection, QUEUE_PREFIX, queueKey } from './queue/payment-queue.ts';
 import { createPaymentWorker } from './queue/payment-worker.ts';
 import { startWatchdog } from './queue/watchdog.ts';
@@ -37,7 +40,14 @@ export function startWorker(
   const redis = createWorkerConnection(config.redis);
   logConnection(redis, logger);
   const db = createDb(config.database);
-  const recorder = createRecorder({ table: createPaymentsTable(db), logger, maxPending: concurrency });
+  const deadLetters = createDeadLetters(db, config.deadLetters);
+  const recorder = createRecorder({ table: createPaymentsTable(db), deadLetters, logger, maxPending: concurrency });
+  const failedJobs = createFailedJobs({
+    redis,
+    queue,
+    keep: (jobs) => buryFailedJobs(jobs, { deadLetters, logger }),
+    logger,
+  });
 
   const guarded = (gateway: HttpGateway) => ({
     gateway,
@@ -57,13 +67,24 @@ export function startWorker(
     concurrency,
     turnMs,
     process: (run) => processPayment(run, deps),
+    onDeadLetter: () => failedJobs.tidySoon(),
     logger,
+  });
+  let isTaking = false;
+  let isClosing = false;
+  failedJobs.copyAll().then(() => {
+    if (isClosing) return;
+    isTaking = true;
+    worker.start();
   });
   const watchdog = startWatchdog({
     worker,
-    // An operator may have paused the queue in the dashboard; then nothing is to be fetched.
+    // An operator may have paused the queue in the dashboard; then nothing is to be fetched. Nor is anything while PostgreSQL
+    // is down at the start.
     countWaiting: async () =>
-      (await redis.hexists(queueKey(queue, 'meta'), 'paused')) === 1 ? 0 : redis.llen(queueKey(queue, 'wait')),
+      !isTaking || (await redis.hexists(queueKey(queue, 'meta'), 'paused')) === 1
+        ? 0
+        : redis.llen(queueKey(queue, 'wait')),
     isConnected: () => redis.status === 'ready',
     onStuck,
   });
@@ -71,7 +92,9 @@ export function startWorker(
 
   return {
     async close(deadline) {
+      isClosing = true;
       watchdog.stop();
+      failedJobs.close();
       // Whoever waits for a gateway or for the ledger hands the payment back; whoever has paid goes on to record it.
       for (const { circuit } of [primary, fallback]) circuit.shutDown();
       recorder.stopLookUps();

@@ -97,20 +97,25 @@ export interface QueryOptions {
 export function query<Row>(
   db: Knex,
   sql: string,
-  bindings: readonly Knex.RawBinding[] = [],
+  bindings: readonly Binding[] = [],
   options: QueryOptions = {},
 ): Promise<Row[]> {
   return unlessUnavailable(db, () => run(db, sql, bindings, options));
 }
 
+/** A value, or an array of them: knex' own type forgets that an array may hold nulls. */
+export type Binding = Knex.RawBinding | readonly (string | number | null)[];
+
 async function run<Row>(
   db: Knex,
   sql: string,
-  bindings: readonly Knex.RawBinding[],
+  bindings: readonly Binding[],
   { timeoutMs = STATEMENT_TIMEOUT_MS, name }: QueryOptions,
   connection?: PgConnection,
 ): Promise<Row[]> {
-  const statement = db.raw<{ rows: Row[] }>(sql, [...bindings]).options(name === undefined ? {} : { name });
+  const statement = db
+    .raw<{ rows: Row[] }>(sql, [...bindings] as Knex.RawBinding[])
+    .options(name === undefined ? {} : { name });
   if (connection) statement.connection(connection);
   const { rows } = await statement.timeout(timeoutMs);
   return rows;

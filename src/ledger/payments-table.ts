@@ -26,15 +26,13 @@ export interface GatewayTotals {
 
 export type Summary = Readonly<Record<GatewayName, GatewayTotals>>;
 
-/** The ledger: the only SQL of the service. */
+/** The payments that are paid. */
 export interface PaymentsTable {
   /**
    * Records payments in one statement. One that is there already stays as it is, so repeating is harmless.
    * @throws LedgerUnavailableError after which they may have been recorded.
    */
   insertPayments(payments: readonly PaidPayment[]): Promise<void>;
-  /** Which of these ids are recorded. @throws LedgerUnavailableError */
-  findRecorded(correlationIds: readonly string[]): Promise<ReadonlySet<string>>;
   /**
    * Waits for a connection of our own pool, in the order of the calls.
    * @throws LedgerUnavailableError when PostgreSQL gives no usable response, and BusyError when it is only that too many are
@@ -42,9 +40,9 @@ export interface PaymentsTable {
    */
   summarise(range: SummaryRange): Promise<Summary>;
   /**
-   * Empties the ledger, after `beforeCommit`: when that fails the ledger stays as it is, and its error is thrown. Summaries and
-   * recordings wait meanwhile, for 1.5 s at most.
-   * @throws LedgerUnavailableError when the ledger could not be emptied within 30 s; only after a COMMIT that failed may it be empty.
+   * Empties the ledger and the dead letters, after `beforeCommit`: when that fails they stay as they are, and its error is
+   * thrown. Summaries and recordings wait meanwhile, for 1.5 s at most.
+   * @throws LedgerUnavailableError when it could not be done within 30 s; only after a COMMIT that failed may they be empty.
    */
   purge(beforeCommit?: () => Promise<void>): Promise<void>;
   /** Asks for an answer, whatever it is. @throws LedgerUnavailableError */
@@ -75,7 +73,7 @@ const PURGE_PAUSE_MS = 300;
  * The one order in which locks on the ledger's tables are taken: payments first. An INSERT follows it by its trigger, a summary by
  * the order of its parts. A purge in another order and a summary can wait for each other.
  */
-const LOCK_LEDGER = 'LOCK TABLE payments, payment_totals IN ACCESS EXCLUSIVE MODE';
+const LOCK_LEDGER = 'LOCK TABLE payments, payment_totals, dead_letters IN ACCESS EXCLUSIVE MODE';
 
 const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
 
@@ -138,15 +136,6 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
         { name: 'insert_payments' },
       );
     },
-    async findRecorded(correlationIds) {
-      const rows = await query<{ correlation_id: string }>(
-        db,
-        'SELECT correlation_id FROM payments WHERE correlation_id = ANY(?::uuid[])',
-        [[...correlationIds]],
-        { name: 'find_recorded' },
-      );
-      return new Set(rows.map(({ correlation_id }) => correlation_id));
-    },
     async summarise(range) {
       const segments = segmentsOf(range);
       const bindings = [
@@ -167,7 +156,7 @@ export function createPaymentsTable(db: Knex): PaymentsTable {
         try {
           return await inTransaction(db, PURGE_LIMITS, async (run) => {
             await run(LOCK_LEDGER);
-            await run('TRUNCATE payments');
+            await run('TRUNCATE payments, dead_letters');
             await beforeCommit();
           });
         } catch (error) {

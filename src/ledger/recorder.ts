@@ -2,6 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Batcher, createBatcher } from '../batcher.ts';
 import { LedgerUnavailableError } from '../errors.ts';
 import { describeError, type Logger } from '../logger.ts';
+import { createOutageLog } from '../process/outage-log.ts';
+import { type BuryResult, type DeadLetter, type DeadLetters, type LookUp, MAX_BURIED } from './dead-letters.ts';
 import type { PaidPayment, PaymentsTable } from './payments-table.ts';
 
 /** The worker's way to the ledger. Many payments share one statement; while PostgreSQL is away, everyone waits. */
@@ -12,10 +14,17 @@ export interface Recorder {
    */
   record(payment: PaidPayment): Promise<void>;
   /**
-   * Whether the payment is recorded. Waits while PostgreSQL is away: what cannot be recorded must not be paid.
+   * Whether the payment is recorded, and to which gateway a dead letter of its id ties it; that dead letter is queued again
+   * from then on. Waits while PostgreSQL is away: what cannot be recorded must not be paid.
    * @throws LedgerUnavailableError once `stopLookUps()` was called.
    */
-  isRecorded(correlationId: string): Promise<boolean>;
+  lookUp(correlationId: string): Promise<LookUp>;
+  /**
+   * Resolves once the dead letter's row is committed, however long PostgreSQL is away, or once an invalid payment beyond
+   * DEAD_LETTERS_MAX_INVALID is counted instead.
+   * @throws LedgerUnavailableError only after `giveUp()`; the row may have been committed.
+   */
+  bury(deadLetter: DeadLetter): Promise<void>;
   /** Ends the waiting of look-ups, for a statement under way as well. Payments already made keep trying to be recorded. */
   stopLookUps(): void;
   /** Ends the waiting of payments as well: the process is about to end. Who comes later has one try. */
@@ -36,17 +45,23 @@ const RETRY_MS = 250;
 const LOOK_UP_WAIT_MS = 4;
 const INSERT_WAIT_MS = 10;
 
+/** How many reasons of payments that are not kept are told apart, and after which pause a reason's count ends. */
+const MAX_REASONS = 20;
+const REASON_ENDS_AFTER_MS = 120_000;
+
 /** Rows of one INSERT, ids of one SELECT. Statements of this size take a few milliseconds. */
 const MAX_BATCH = 500;
 
 export function createRecorder({
   table,
+  deadLetters,
   logger,
   maxPending,
   lookUpWaitMs = LOOK_UP_WAIT_MS,
   insertWaitMs = INSERT_WAIT_MS,
 }: {
-  table: Pick<PaymentsTable, 'insertPayments' | 'findRecorded'>;
+  table: Pick<PaymentsTable, 'insertPayments'>;
+  deadLetters: Pick<DeadLetters, 'bury' | 'lookUp'>;
   logger: Logger;
   /**
    * Payments the worker may hold at once. So nothing is ever refused for want of room; and when so many wait here, nobody
@@ -66,28 +81,46 @@ export function createRecorder({
     failsWaitingToo: true,
     flush: (payments) => insert(payments),
   });
-  const lookUps = createBatcher<string, boolean>({
+  const burials = createBatcher<DeadLetter, BuryResult>({
+    maxItems: MAX_BURIED,
+    maxPending,
+    failsWaitingToo: true,
+    flush: (letters) => whenAvailable(() => deadLetters.bury(letters), noMoreInserts.signal),
+  });
+  const lookUps = createBatcher<string, LookUp>({
     maxItems: MAX_BATCH,
     maxPending,
     maxWaitMs: lookUpWaitMs,
     failsWaitingToo: true,
     async flush(ids) {
-      const recorded = await whenAvailable(() => table.findRecorded(ids), noMoreLookUps.signal);
-      return ids.map((id) => recorded.has(id));
+      const found = await whenAvailable(() => deadLetters.lookUp(ids), noMoreLookUps.signal);
+      return ids.map((id) => found.get(id)!);
     },
   });
 
   /**
-   * A batch waits for those who could join it. Every payment of the worker comes to both batches, and a place that is free
+   * A batch waits for those who could join it. Every payment of the worker comes to the batches, and a place that is free
    * may bring one at any moment. But when the worker's places are all waiting here, nobody is left who could come.
    */
   function join<Item, Result>(batch: Batcher<Item, Result>, item: Item): Promise<Result> {
     const result = batch.add(item);
-    if (inserts.size + lookUps.size >= maxPending) {
-      inserts.hurry();
-      lookUps.hurry();
+    if (inserts.size + lookUps.size + burials.size >= maxPending) {
+      for (const each of [inserts, lookUps, burials]) each.hurry();
     }
     return result;
+  }
+
+  const notKept = createOutageLog(logger, {
+    message: 'invalid payments are not kept as dead letters: DEAD_LETTERS_MAX_INVALID of them are open',
+    endMessage: 'no more invalid payments with this reason',
+    endsAfterMs: REASON_ENDS_AFTER_MS,
+  });
+  /** Reasons may quote what was posted, so their number has no bound of its own. */
+  const reasons = new Set<string>();
+
+  function count({ reason, jobId }: DeadLetter): void {
+    if (reasons.size < MAX_REASONS) reasons.add(reason);
+    notKept.failed({ code: reasons.has(reason) ? reason : 'another reason', detail: reason }, { jobId });
   }
 
   async function insert(payments: readonly PaidPayment[]): Promise<readonly (undefined | Error)[]> {
@@ -125,11 +158,14 @@ export function createRecorder({
     async record(payment) {
       await join(inserts, payment);
     },
-    isRecorded: (correlationId) => join(lookUps, correlationId),
+    lookUp: (correlationId) => join(lookUps, correlationId),
+    async bury(deadLetter) {
+      if ((await join(burials, deadLetter)) === 'beyond_bound') count(deadLetter);
+    },
     stopLookUps: () => noMoreLookUps.abort(),
     giveUp: () => noMoreInserts.abort(),
     async close() {
-      await Promise.all([inserts.close(), lookUps.close()]);
+      await Promise.all([inserts.close(), burials.close(), lookUps.close()]);
     },
   };
 }

@@ -1,9 +1,17 @@
 import type { FallbackConfig } from '../config.ts';
 import type { Circuit, CircuitEntry } from '../gateways/circuit.ts';
 import type { AttemptOutcome, Gateway } from '../gateways/gateway.ts';
+import type { DeadLetterCode, LookUp } from '../ledger/dead-letters.ts';
 import type { Recorder } from '../ledger/recorder.ts';
 import type { Logger } from '../logger.ts';
-import { type Payment, parsePayment } from '../payment.ts';
+import {
+  amountTextOf,
+  correlationIdOf,
+  type GatewayName,
+  type Payment,
+  parseCorrelationId,
+  parsePayment,
+} from '../payment.ts';
 import { mayFallBackAfter, patienceMs } from './route.ts';
 
 /**
@@ -27,10 +35,18 @@ import { mayFallBackAfter, patienceMs } from './route.ts';
  * - between the decision for the fallback and the mark: the mark is written only while this run owns the job's lock, so
  *   a run that was stopped and overtaken here cannot send to the fallback what its successor pays at the primary.
  * - between record and completion: the next run finds the payment in the ledger.
+ * - between a dead letter's row and the end of its job: the next run looks the row up, stays at the row's gateway, and
+ *   pays or opens the same row again.
  * The job of an id posted again after it was paid is fresh, wherever it was paid: the ledger is asked before the first send.
  */
 export interface PaymentRun {
+  readonly jobId: string;
   readonly payload: unknown;
+  /** The payload as it was posted; undefined when the job has lost it. */
+  payloadText(): Promise<string | undefined>;
+  /** Runs started, this one included. */
+  readonly attempts: number;
+  readonly acceptedAt: Date;
   /** Since the payment was accepted, by the clocks of API and worker. */
   readonly ageMs: number;
   /** Every earlier run is known to have ended without a payment and without an unknown attempt. */
@@ -43,7 +59,7 @@ export interface PaymentRun {
   markForFallback(marked: boolean): Promise<boolean>;
 }
 
-/** The payment can never be made; it becomes a dead letter. The message is the reason shown. */
+/** The payment can never be made; its row among the dead letters is committed. The message is the reason shown. */
 export class DeadLetterError extends Error {
   override readonly name = 'DeadLetterError';
 }
@@ -71,7 +87,7 @@ export interface GuardedGateway {
 export interface ProcessingDeps {
   readonly primary: GuardedGateway;
   readonly fallback: GuardedGateway;
-  readonly recorder: Pick<Recorder, 'isRecorded' | 'record'>;
+  readonly recorder: Pick<Recorder, 'lookUp' | 'record' | 'bury'>;
   readonly policy: FallbackConfig;
   readonly logger: Logger;
 }
@@ -84,25 +100,71 @@ export interface ProcessingDeps {
 export async function processPayment(run: PaymentRun, deps: ProcessingDeps): Promise<void> {
   const parsed = parsePayment(run.payload);
   if ('faults' in parsed) {
-    throw new DeadLetterError(
-      `invalid_payment: ${parsed.faults.map(({ param, message }) => `${param} ${message}`).join('; ')}`,
-    );
+    const reason = parsed.faults.map(({ param, message }) => `${param} ${message}`).join('; ');
+    throw await unpayable(reason, run, deps);
   }
   const { payment } = parsed;
-  if (await isRecorded(payment, deps)) return;
-  if (run.isMarkedForFallback) return payAtFallback(payment, deps);
-  return payAtPrimary(payment, run, deps);
+  const { isRecorded, tiedTo } = await lookUp(payment, deps);
+  if (isRecorded) return;
+  if (run.isMarkedForFallback) return payAtFallback(payment, run, deps);
+  if (tiedTo === 'fallback') {
+    // An older worker does not look dead letters up; it knows the mark.
+    if (!(await run.markForFallback(true))) throw overtaken();
+    return payAtFallback(payment, run, deps);
+  }
+  return payAtPrimary(payment, tiedTo === undefined ? run : { ...run, earlierRunsAreClean: false }, deps);
 }
 
-async function isRecorded(payment: Payment, { recorder }: ProcessingDeps): Promise<boolean> {
+async function lookUp(payment: Payment, { recorder }: ProcessingDeps): Promise<LookUp> {
   try {
-    return await recorder.isRecorded(payment.correlationId);
+    return await recorder.lookUp(payment.correlationId);
   } catch (error) {
     throw new RequeueError(`the ledger could not be asked: ${(error as Error).message}`, {
       isClean: true,
       backOff: false,
     });
   }
+}
+
+/** Buries a payment whose payload can never be sent. */
+async function unpayable(reason: string, run: PaymentRun, deps: ProcessingDeps): Promise<Error> {
+  if ((await run.payloadText()) === undefined) {
+    // What was known of earlier attempts went with the payload, so there may have been one.
+    const gateway = run.isMarkedForFallback ? 'fallback' : 'default';
+    return bury({ code: 'payload_missing', reason: 'the job has lost its payload', gateway }, run, deps);
+  }
+  // An earlier dead letter of this id may have left an attempt behind.
+  const gateway = run.isMarkedForFallback ? 'fallback' : run.earlierRunsAreClean ? undefined : 'default';
+  return bury({ code: 'invalid_payment', reason, gateway }, run, deps);
+}
+
+function rejected({ name }: Gateway, cause: string, run: PaymentRun, deps: ProcessingDeps): Promise<Error> {
+  return bury({ code: 'rejected', reason: `the ${name} gateway refused it: ${cause}`, gateway: name }, run, deps);
+}
+
+/** Commits the payment's row among the dead letters. Resolves with the error that ends its run. */
+async function bury(
+  letter: { readonly code: DeadLetterCode; readonly reason: string; readonly gateway: GatewayName | undefined },
+  run: PaymentRun,
+  { recorder }: ProcessingDeps,
+): Promise<Error> {
+  try {
+    await recorder.bury({
+      ...letter,
+      jobId: run.jobId,
+      correlationId: correlationIdOf(run.payload) ?? parseCorrelationId(run.jobId),
+      amountText: amountTextOf(run.payload),
+      payload: await run.payloadText(),
+      attempts: run.attempts,
+      acceptedAt: run.acceptedAt,
+    });
+  } catch (error) {
+    return new RequeueError(`the dead letter could not be kept: ${(error as Error).message}`, {
+      isClean: letter.gateway === undefined,
+      backOff: false,
+    });
+  }
+  return new DeadLetterError(letter.code === 'rejected' ? letter.reason : `${letter.code}: ${letter.reason}`);
 }
 
 /** While neither gateway is to be used, how often a payment looks whether the fallback is. In memory: it costs nothing. */
@@ -134,7 +196,7 @@ async function payAtPrimary(payment: Payment, run: PaymentRun, deps: ProcessingD
       case 'already_paid':
         return settle(payment, primary.gateway, attempt, deps);
       case 'invalid':
-        throw new DeadLetterError(`the ${primary.gateway.name} gateway refused it: ${attempt.cause}`);
+        throw await rejected(primary.gateway, attempt.cause, run, deps);
       case 'unknown':
         isClean = false;
         break;
@@ -151,9 +213,7 @@ async function payAtPrimary(payment: Payment, run: PaymentRun, deps: ProcessingD
 }
 
 async function changeToFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
-  if (!(await run.markForFallback(true))) {
-    throw new RequeueError('another worker has taken the payment over', { isClean: false, backOff: true });
-  }
+  if (!(await run.markForFallback(true))) throw overtaken();
   const { fallback } = deps;
   const entry = await fallback.circuit.enter(0);
   const attempt = entry === 'passed' || entry === 'probe' ? await attemptAt(fallback, payment, entry) : undefined;
@@ -162,7 +222,7 @@ async function changeToFallback(payment: Payment, run: PaymentRun, deps: Process
     case 'already_paid':
       return settle(payment, fallback.gateway, attempt, deps);
     case 'invalid':
-      throw new DeadLetterError(`the ${fallback.gateway.name} gateway refused it: ${attempt.cause}`);
+      throw await rejected(fallback.gateway, attempt.cause, run, deps);
     case 'unknown':
       throw notPaid(fallback.gateway, attempt, { isClean: false });
     case 'not_sent':
@@ -176,7 +236,7 @@ async function changeToFallback(payment: Payment, run: PaymentRun, deps: Process
 }
 
 /** For a payment that was marked in an earlier run, which may have been paid by it. */
-async function payAtFallback(payment: Payment, deps: ProcessingDeps): Promise<void> {
+async function payAtFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
   const { fallback } = deps;
   for (;;) {
     const entry = await fallback.circuit.enter(Number.POSITIVE_INFINITY);
@@ -188,13 +248,17 @@ async function payAtFallback(payment: Payment, deps: ProcessingDeps): Promise<vo
       case 'already_paid':
         return settle(payment, fallback.gateway, attempt, deps);
       case 'invalid':
-        throw new DeadLetterError(`the ${fallback.gateway.name} gateway refused it: ${attempt.cause}`);
+        throw await rejected(fallback.gateway, attempt.cause, run, deps);
       case 'unknown':
       case 'not_sent':
       case 'refused':
         if (entry === 'passed') throw notPaid(fallback.gateway, attempt, { isClean: false });
     }
   }
+}
+
+function overtaken(): RequeueError {
+  return new RequeueError('another worker has taken the payment over', { isClean: false, backOff: true });
 }
 
 function shuttingDown(isClean: boolean): RequeueError {

@@ -4,6 +4,7 @@ import { within } from '../lifecycle.ts';
 import { describeError, type Logger } from '../logger.ts';
 import { createPacer } from '../pacer.ts';
 import { DeadLetterError, type PaymentRun, RequeueError } from '../processing/process-payment.ts';
+import { markBuried } from './failed-jobs.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
 
 /** Takes payments from the queue and sees to what becomes of their jobs. */
@@ -12,6 +13,8 @@ export interface PaymentWorker {
   readonly held: number;
   /** Jobs that have left this worker again since it started. */
   readonly finished: number;
+  /** Takes jobs from now on. */
+  start(): void;
   /** Takes no more jobs, and resolves when those held have ended and Redis knows it, or at the deadline. */
   close(deadline: number): Promise<void>;
 }
@@ -24,7 +27,10 @@ export interface PaymentWorker {
 const LOCK_DURATION_MS = 5_000;
 const STALLED_INTERVAL_MS = 2_000;
 
-/** Dead letters kept, newest first; each is logged as well. About 1 KB apiece: they must not fill Redis. */
+/**
+ * Failed jobs that BullMQ keeps, newest first. Far more than failed-jobs.ts leaves: BullMQ would delete without asking, and
+ * with a smaller number it would delete what an older worker has left.
+ */
 const DEAD_LETTERS_KEPT = 10_000;
 
 /** The circuit, not the backoff, protects a gateway that is down; this is for single failures, and to be over soon. */
@@ -71,6 +77,7 @@ export function createPaymentWorker({
   concurrency,
   turnMs,
   process,
+  onDeadLetter,
   logger,
 }: {
   redis: Redis | Cluster;
@@ -79,6 +86,8 @@ export function createPaymentWorker({
   /** The shortest turn of the event loop while the worker holds no payments; the more it holds, the shorter. */
   turnMs: number;
   process: (run: PaymentRun) => Promise<void>;
+  /** A payment's job has failed for good. */
+  onDeadLetter: () => void;
   logger: Logger;
 }): PaymentWorker {
   redis.defineCommand('markPayment', { numberOfKeys: 2, lua: MARK_SCRIPT });
@@ -92,8 +101,13 @@ export function createPaymentWorker({
   function paymentRun(job: Job, token: string): PaymentRun {
     const jobKey = queueKey(queue, job.id!);
     return {
+      jobId: job.id!,
       payload: job.data,
-      ageMs: Math.max(0, Date.now() - job.timestamp),
+      payloadText: () => payloadText(job),
+      attempts: job.attemptsStarted,
+      // A job that was evicted has lost its time, too.
+      acceptedAt: new Date(job.timestamp || 0),
+      ageMs: Math.max(0, Date.now() - (job.timestamp || Date.now())),
       // BullMQ counts every start of a job, and every end by an ordinary error. A run that ends with an unknown attempt is
       // requeued in the way that is not counted, and a run that died is not counted either. So the numbers match exactly
       // while every earlier run has ended, and ended clean.
@@ -104,6 +118,11 @@ export function createPaymentWorker({
         return (await redis.markPayment(jobKey, `${jobKey}:lock`, token, mark)) === 1;
       },
     };
+  }
+
+  /** BullMQ hands on what it has parsed. The text is as it was posted. */
+  async function payloadText(job: Job): Promise<string | undefined> {
+    return (await redis.hget(queueKey(queue, job.id!), 'data')) ?? undefined;
   }
 
   async function processJob(job: Job, token: string | undefined): Promise<void> {
@@ -125,6 +144,7 @@ export function createPaymentWorker({
   async function end(job: Job, token: string, error: unknown): Promise<never> {
     if (error instanceof DeadLetterError) {
       logger.warn('payment became a dead letter', { jobId: job.id, reason: error.message });
+      await markBuried(redis, queueKey(queue, job.id!), token, await payloadText(job));
       throw withoutStack(new UnrecoverableError(error.message));
     }
     if (error instanceof RequeueError && error.isClean) throw withoutStack(error);
@@ -145,6 +165,7 @@ export function createPaymentWorker({
   }
 
   const worker = new Worker(queue.name, processJob, {
+    autorun: false,
     connection: redis,
     prefix: queue.prefix,
     concurrency,
@@ -169,6 +190,9 @@ export function createPaymentWorker({
       logger.warn('could not look for payments with a backoff from a wrong clock', { cause: describeError(error) });
     }
   }, STALLED_INTERVAL_MS);
+  worker.on('failed', (_job, error) => {
+    if (error instanceof UnrecoverableError) onDeadLetter();
+  });
   worker.on('error', (error) => logger.warn('worker met an error', { cause: describeError(error) }));
 
   return {
@@ -177,6 +201,10 @@ export function createPaymentWorker({
     },
     get finished() {
       return finished;
+    },
+    start() {
+      // Never rejects but for a fault in BullMQ itself.
+      worker.run().catch((error: unknown) => worker.emit('error', error as Error));
     },
     async close(deadline) {
       clearInterval(recall);

@@ -38,6 +38,7 @@ describe('loadConfig', () => {
         fallback: { url: 'http://localhost:8002', ...gateway },
       },
       fallback: { on: 'pool_timeout', afterMs: Number.POSITIVE_INFINITY },
+      deadLetters: { maxInvalid: 100_000 },
       http: { summaryRange: 'required', validatePayments: false, allowPurge: false, dashboard: undefined },
     });
   });
@@ -99,6 +100,13 @@ describe('loadConfig', () => {
     ['FALLBACK_ON', { FALLBACK_ON: 'not_sent' }, (c) => c.fallback.on, 'not_sent'],
     ['FALLBACK_AFTER_MS', { FALLBACK_AFTER_MS: '0' }, (c) => c.fallback.afterMs, 0],
     ['FALLBACK_AFTER_MS never', { FALLBACK_AFTER_MS: 'never' }, (c) => c.fallback.afterMs, Number.POSITIVE_INFINITY],
+    ['DEAD_LETTERS_MAX_INVALID', { DEAD_LETTERS_MAX_INVALID: '0' }, (c) => c.deadLetters.maxInvalid, 0],
+    [
+      'DEAD_LETTERS_MAX_INVALID infinity',
+      { DEAD_LETTERS_MAX_INVALID: 'infinity' },
+      (c) => c.deadLetters.maxInvalid,
+      Number.POSITIVE_INFINITY,
+    ],
     ['SUMMARY_RANGE', { SUMMARY_RANGE: 'optional' }, (c) => c.http.summaryRange, 'optional'],
     ['PAYMENTS_VALIDATE', { PAYMENTS_VALIDATE: 'true' }, (c) => c.http.validatePayments, true],
     ['ALLOW_PURGE', { ALLOW_PURGE: 'true' }, (c) => c.http.allowPurge, true],
@@ -176,6 +184,10 @@ describe('loadConfig', () => {
     [
       { FALLBACK_AFTER_MS: 'infinity' },
       'FALLBACK_AFTER_MS must be an integer from 0 to 604800000 or "never" (got "infinity")',
+    ],
+    [
+      { DEAD_LETTERS_MAX_INVALID: '-1' },
+      'DEAD_LETTERS_MAX_INVALID must be an integer from 0 to 1000000000 or "infinity" (got "-1")',
     ],
     [{ SUMMARY_RANGE: 'none' }, 'SUMMARY_RANGE must be one of required,optional (got "none")'],
     [{ PAYMENTS_VALIDATE: 'maybe' }, 'PAYMENTS_VALIDATE must be true or false (got "maybe")'],

@@ -2,8 +2,9 @@ import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { expect } from 'chai';
 import { BatcherClosedError } from '../../../src/batcher.ts';
 import { LedgerUnavailableError } from '../../../src/errors.ts';
+import type { BuryResult, DeadLetter } from '../../../src/ledger/dead-letters.ts';
 import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
-import { createRecorder } from '../../../src/ledger/recorder.ts';
+import { createRecorder, type Recorder } from '../../../src/ledger/recorder.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
 
@@ -20,6 +21,21 @@ const paid = (n: number): PaidPayment => ({
   requestedAt: new Date(0),
 });
 
+const deadLetter = (n: number, reason = 'amount must be positive'): DeadLetter => ({
+  jobId: String(n),
+  correlationId: undefined,
+  amountText: undefined,
+  payload: undefined,
+  code: 'invalid_payment',
+  reason,
+  gateway: undefined,
+  attempts: 1,
+  acceptedAt: new Date(0),
+});
+
+const isRecorded = async (recorder: Recorder, correlationId: string) =>
+  (await recorder.lookUp(correlationId)).isRecorded;
+
 const UNAVAILABLE = new LedgerUnavailableError('PostgreSQL did not answer');
 
 /** A recorder over a ledger in memory that can be away, or refuse rows, as the test likes. */
@@ -35,7 +51,15 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000 } = {}) 
   /** The amounts of each INSERT and the number of ids of each SELECT, tried or carried out. */
   const inserts: number[][] = [];
   const selects: number[] = [];
-  const ledger = { isAway: false, hangs: false, refuses: (_payment: PaidPayment) => false };
+  /** The job ids of each burial, tried or carried out. */
+  const burials: string[][] = [];
+  const ledger = {
+    isAway: false,
+    hangs: false,
+    refuses: (_payment: PaidPayment) => false,
+    ties: new Map<string, 'default' | 'fallback'>(),
+    keeps: (_letter: DeadLetter): BuryResult => 'kept',
+  };
   const { logger, entries } = recordingLogger();
   const recorder = createRecorder({
     lookUpWaitMs,
@@ -48,17 +72,26 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000 } = {}) 
         if (payments.some(ledger.refuses)) throw new Error('violates check constraint');
         for (const { correlationId } of payments) rows.add(correlationId);
       },
-      async findRecorded(correlationIds) {
+    },
+    deadLetters: {
+      async lookUp(correlationIds) {
         selects.push(correlationIds.length);
         if (ledger.hangs) await new Promise(() => undefined);
         if (ledger.isAway) throw UNAVAILABLE;
-        return new Set(correlationIds.filter((correlationId) => rows.has(correlationId)));
+        return new Map(
+          correlationIds.map((each) => [each, { isRecorded: rows.has(each), tiedTo: ledger.ties.get(each) }]),
+        );
+      },
+      async bury(letters) {
+        burials.push(letters.map(({ jobId }) => jobId));
+        if (ledger.isAway) throw UNAVAILABLE;
+        return letters.map(ledger.keeps);
       },
     },
     logger,
     maxPending,
   });
-  return { clock, recorder, ledger, rows, inserts, selects, entries };
+  return { clock, recorder, ledger, rows, inserts, selects, burials, entries };
 }
 
 /** How each promise stands now, after promises have settled. */
@@ -90,10 +123,77 @@ describe('recorder', () => {
   it('looks many ids up in one statement and answers each', async () => {
     const { clock, recorder, rows, selects } = setUp();
     rows.add(id(2));
-    const states = watch([1, 2, 3].map((n) => recorder.isRecorded(id(n))));
+    const states = watch([1, 2, 3].map((n) => isRecorded(recorder, id(n))));
     await clock.tickAsync(0);
     expect(states).to.deep.equal([false, true, false]);
     expect(selects).to.deep.equal([3]);
+  });
+
+  it('tells to which gateway a dead letter ties an id', async () => {
+    const { clock, recorder, ledger } = setUp();
+    ledger.ties.set(id(2), 'fallback');
+    const states = watch([1, 2].map((n) => recorder.lookUp(id(n))));
+    await clock.tickAsync(0);
+    expect(states).to.deep.equal([
+      { isRecorded: false, tiedTo: undefined },
+      { isRecorded: false, tiedTo: 'fallback' },
+    ]);
+  });
+
+  describe('bury', () => {
+    it('puts dead letters that come together into one statement, at most 100', async () => {
+      const { clock, recorder, burials } = setUp();
+      const states = watch(Array.from({ length: 101 }, (_, n) => recorder.bury(deadLetter(n))));
+      await clock.tickAsync(0);
+      expect(states).to.not.include('pending');
+      expect(burials.map((burial) => burial.length)).to.deep.equal([100, 1]);
+    });
+
+    it('waits while PostgreSQL is away, also after look-ups have stopped', async () => {
+      const { clock, recorder, ledger } = setUp();
+      ledger.isAway = true;
+      const states = watch([recorder.bury(deadLetter(1))]);
+      await clock.tickAsync(60_000);
+      recorder.stopLookUps();
+      await clock.tickAsync(60_000);
+      expect(states).to.deep.equal(['pending']);
+      ledger.isAway = false;
+      await clock.tickAsync(RETRY_MS);
+      expect(states).to.deep.equal(['done']);
+    });
+
+    it('rejects at once after giveUp', async () => {
+      const { clock, recorder, ledger } = setUp();
+      ledger.isAway = true;
+      const states = watch([recorder.bury(deadLetter(1))]);
+      await clock.tickAsync(0);
+      recorder.giveUp();
+      await clock.tickAsync(0);
+      expect(states[0]).to.be.instanceOf(LedgerUnavailableError);
+    });
+
+    it('counts by reason what is not kept, and logs it once a minute', async () => {
+      const { clock, recorder, ledger, entries } = setUp();
+      ledger.keeps = ({ reason }) => (reason === 'kept' ? 'kept' : 'beyond_bound');
+      for (let n = 0; n < 90; n += 1) {
+        watch(['a', 'b', 'kept'].map((reason) => recorder.bury(deadLetter(n, reason))));
+        await clock.tickAsync(1_000);
+      }
+      expect(entries.map(({ level, code, count }) => [level, code, count])).to.deep.equal([
+        ['warn', 'a', 1],
+        ['warn', 'b', 1],
+        ['warn', 'a', 61],
+        ['warn', 'b', 61],
+      ]);
+    });
+
+    it('tells no more than 20 reasons apart', async () => {
+      const { clock, recorder, ledger, entries } = setUp();
+      ledger.keeps = () => 'beyond_bound';
+      watch(Array.from({ length: 500 }, (_, n) => recorder.bury(deadLetter(n, `not ${n}`))));
+      await clock.tickAsync(0);
+      expect(new Set(entries.map(({ code }) => code))).to.have.property('size', 21);
+    });
   });
 
   it('puts at most 500 into one statement', async () => {
@@ -101,7 +201,7 @@ describe('recorder', () => {
     const numbers = Array.from({ length: 501 }, (_, n) => n);
     const states = watch([
       ...numbers.map((n) => recorder.record(paid(n))),
-      ...numbers.map((n) => recorder.isRecorded(id(n))),
+      ...numbers.map((n) => isRecorded(recorder, id(n))),
     ]);
     await clock.tickAsync(0);
     expect(states).to.not.include('pending');
@@ -111,7 +211,7 @@ describe('recorder', () => {
 
   it('says nothing on a day without a fault', async () => {
     const { clock, recorder, entries } = setUp();
-    watch([recorder.record(paid(1)), recorder.isRecorded(id(2))]);
+    watch([recorder.record(paid(1)), isRecorded(recorder, id(2))]);
     await clock.tickAsync(60_000);
     expect(entries).to.deep.equal([]);
   });
@@ -122,7 +222,7 @@ describe('recorder', () => {
     watch([recorder.record(paid(1))]);
     await clock.tickAsync(0);
     ledger.isAway = false;
-    const states = watch([recorder.isRecorded(id(2))]);
+    const states = watch([isRecorded(recorder, id(2))]);
     await clock.tickAsync(0);
     expect(states).to.deep.equal([false]);
   });
@@ -132,15 +232,15 @@ describe('recorder', () => {
 
     it('flushes at once when every payment of the worker waits to be looked up', async () => {
       const { clock, recorder, selects } = setUp(waits);
-      const states = watch([1, 2, 3, 4].map((n) => recorder.isRecorded(id(n))));
+      const states = watch([1, 2, 3, 4].map((n) => recorder.lookUp(id(n))));
       await clock.tickAsync(0);
       expect(selects).to.deep.equal([4]);
-      expect(states).to.deep.equal([false, false, false, false]);
+      expect(states).to.deep.equal([1, 2, 3, 4].map(() => ({ isRecorded: false, tiedTo: undefined })));
     });
 
     it('does not wait for payments that wait in the other batch', async () => {
       const { clock, recorder, selects, inserts } = setUp(waits);
-      watch([recorder.isRecorded(id(1))]);
+      watch([recorder.lookUp(id(1))]);
       watch([2, 3].map((n) => recorder.record(paid(n))));
       await clock.tickAsync(0);
       expect([selects, inserts]).to.deep.equal([[], []]);
@@ -155,14 +255,14 @@ describe('recorder', () => {
       watch([1, 2].map((n) => recorder.record(paid(n))));
       await clock.tickAsync(10);
       expect(inserts).to.deep.equal([[1, 2]]);
-      watch([3, 4].map((n) => recorder.isRecorded(id(n))));
+      watch([3, 4].map((n) => recorder.lookUp(id(n))));
       await clock.tickAsync(0);
       expect(selects).to.deep.equal([2]);
     });
 
     it('waits for a payment that may still come, but not for longer than it was told', async () => {
       const { clock, recorder, selects, inserts } = setUp(waits);
-      watch([1, 2, 3].map((n) => recorder.isRecorded(id(n))));
+      watch([1, 2, 3].map((n) => recorder.lookUp(id(n))));
       await clock.tickAsync(3);
       expect(selects).to.deep.equal([]);
       await clock.tickAsync(1);
@@ -198,7 +298,7 @@ describe('recorder', () => {
       const { clock, recorder, ledger, rows, selects } = setUp();
       ledger.isAway = true;
       rows.add(id(1));
-      const states = watch([recorder.isRecorded(id(1))]);
+      const states = watch([isRecorded(recorder, id(1))]);
       await clock.tickAsync(60_000);
       expect(states).to.deep.equal(['pending']);
       expect(selects.length).to.be.within(60_000 / RETRY_MS, 60_000 / RETRY_MS + 1);
@@ -291,23 +391,24 @@ describe('recorder', () => {
   it('rejects a look-up that PostgreSQL refuses and does not repeat it', async () => {
     const refused = new Error('permission denied');
     const { logger } = recordingLogger();
-    const findRecorded = sinon.stub().rejects(refused);
+    const lookUp = sinon.stub().rejects(refused);
     const recorder = createRecorder({
       lookUpWaitMs: 0,
       insertWaitMs: 0,
-      table: { insertPayments: sinon.stub(), findRecorded },
+      table: { insertPayments: sinon.stub() },
+      deadLetters: { lookUp, bury: sinon.stub() },
       logger,
       maxPending: 1,
     });
-    expect(await recorder.isRecorded(id(1)).catch((error: unknown) => error)).to.equal(refused);
-    expect(findRecorded.callCount).to.equal(1);
+    expect(await isRecorded(recorder, id(1)).catch((error: unknown) => error)).to.equal(refused);
+    expect(lookUp.callCount).to.equal(1);
   });
 
   describe('stopLookUps', () => {
     it('rejects waiting look-ups at once and keeps payments trying', async () => {
       const { clock, recorder, ledger, rows } = setUp();
       ledger.isAway = true;
-      const states = watch([recorder.isRecorded(id(1)), recorder.record(paid(2))]);
+      const states = watch([isRecorded(recorder, id(1)), recorder.record(paid(2))]);
       await clock.tickAsync(RETRY_MS / 2);
       recorder.stopLookUps();
       await clock.tickAsync(1);
@@ -324,7 +425,7 @@ describe('recorder', () => {
       const { clock, recorder, ledger, selects } = setUp();
       ledger.isAway = true;
       recorder.stopLookUps();
-      const states = watch([recorder.isRecorded(id(1))]);
+      const states = watch([isRecorded(recorder, id(1))]);
       await clock.tickAsync(0);
       expect(states).to.deep.equal([UNAVAILABLE]);
       expect(selects).to.have.lengthOf(1);
@@ -350,7 +451,7 @@ describe('recorder', () => {
       const { clock, recorder, ledger, inserts } = setUp();
       ledger.hangs = true;
       const payments = watch([recorder.record(paid(1))]);
-      const lookUps = watch([recorder.isRecorded(id(1))]);
+      const lookUps = watch([isRecorded(recorder, id(1))]);
       await clock.tickAsync(0);
       const behind = watch([recorder.record(paid(2))]);
       recorder.stopLookUps();
@@ -379,7 +480,7 @@ describe('recorder', () => {
       const { recorder } = setUp();
       await recorder.close();
       const refused = await Promise.all(
-        [recorder.record(paid(1)), recorder.isRecorded(id(1))].map((work: Promise<unknown>) =>
+        [recorder.record(paid(1)), isRecorded(recorder, id(1))].map((work: Promise<unknown>) =>
           work.catch((error: unknown) => error),
         ),
       );
@@ -389,7 +490,7 @@ describe('recorder', () => {
     it('resolves when all that was accepted is settled', async () => {
       const { clock, recorder, ledger, rows } = setUp();
       ledger.isAway = true;
-      const states = watch([recorder.record(paid(1)), recorder.isRecorded(id(1)), recorder.close()]);
+      const states = watch([recorder.record(paid(1)), isRecorded(recorder, id(1)), recorder.close()]);
       await clock.tickAsync(60_000);
       expect(states).to.deep.equal(['pending', 'pending', 'pending']);
       ledger.isAway = false;

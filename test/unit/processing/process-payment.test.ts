@@ -4,6 +4,7 @@ import type { FallbackConfig } from '../../../src/config.ts';
 import { LedgerUnavailableError } from '../../../src/errors.ts';
 import { type Circuit, type CircuitFailure, createCircuit } from '../../../src/gateways/circuit.ts';
 import type { AttemptOutcome, Gateway, HeldPayment } from '../../../src/gateways/gateway.ts';
+import type { DeadLetter } from '../../../src/ledger/dead-letters.ts';
 import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
 import type { GatewayName, Payment } from '../../../src/payment.ts';
 import {
@@ -18,6 +19,10 @@ import { recordingLogger } from '../../support/logger.ts';
 
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
 const SENT_AT = new Date('2025-07-15T12:00:00.123Z');
+
+const ACCEPTED_AT = new Date('2025-07-15T11:59:59.000Z');
+/** As it was posted, which is not as it would be written again. */
+const PAYLOAD_TEXT = `{"correlationId": "${ID}", "amount": 19.90}`;
 
 const PAID: AttemptOutcome = { kind: 'paid', requestedAt: SENT_AT };
 const ALREADY_PAID: AttemptOutcome = { kind: 'already_paid' };
@@ -45,16 +50,29 @@ interface Scene {
   held?: HeldPayment | undefined;
   policy?: FallbackConfig;
   isRecorded?: () => Promise<boolean>;
+  /** The gateway to which a dead letter ties the id. */
+  tiedTo?: GatewayName;
   record?: () => Promise<void>;
+  bury?: () => Promise<void>;
 }
 
 /** Gateways by script and a ledger, under a clock of the test's own. `events` tells what happened in which order. */
-function stage({ primary = [], fallback = [], held, policy = ON_POOL_TIMEOUT, isRecorded, record }: Scene = {}) {
+function stage({
+  primary = [],
+  fallback = [],
+  held,
+  policy = ON_POOL_TIMEOUT,
+  isRecorded,
+  tiedTo,
+  record,
+  bury,
+}: Scene = {}) {
   const clock = sinon.useFakeTimers();
   atTestEnd(() => clock.restore());
   const events: string[] = [];
   const sent: Payment[] = [];
   const recorded: PaidPayment[] = [];
+  const buried: DeadLetter[] = [];
   const { logger, entries } = recordingLogger();
 
   const guarded = (name: GatewayName, script: AttemptOutcome[]) => {
@@ -80,9 +98,14 @@ function stage({ primary = [], fallback = [], held, policy = ON_POOL_TIMEOUT, is
     primary: guarded('default', primary),
     fallback: guarded('fallback', fallback),
     recorder: {
-      async isRecorded() {
+      async lookUp() {
         events.push('look up');
-        return isRecorded ? isRecorded() : false;
+        return { isRecorded: isRecorded ? await isRecorded() : false, tiedTo };
+      },
+      async bury(letter) {
+        events.push('bury');
+        buried.push(letter);
+        await bury?.();
       },
       async record(payment) {
         events.push('record');
@@ -104,7 +127,11 @@ function stage({ primary = [], fallback = [], held, policy = ON_POOL_TIMEOUT, is
   function run({ markAnswers = [], onMark, ...fields }: RunOptions = {}): Promise<unknown> {
     return processPayment(
       {
+        jobId: ID,
         payload: { correlationId: ID, amount: 19.9 },
+        payloadText: async () => PAYLOAD_TEXT,
+        attempts: 1,
+        acceptedAt: ACCEPTED_AT,
         ageMs: 0,
         earlierRunsAreClean: true,
         isMarkedForFallback: false,
@@ -129,6 +156,7 @@ function stage({ primary = [], fallback = [], held, policy = ON_POOL_TIMEOUT, is
     events,
     sent,
     recorded,
+    buried,
     entries,
     run,
     primary: deps.primary.circuit,
@@ -209,27 +237,84 @@ describe('processPayment', () => {
 
   describe('given a payload that can never be paid', () => {
     for (const [title, state] of Object.entries(STATES)) {
-      it(`makes a dead letter that names every fault and asks nobody, ${title}`, async () => {
+      it(`makes a dead letter that names every fault and asks no gateway, ${title}`, async () => {
         const { run, events } = stage();
         const end = await run({ payload: { correlationId: 'x', amount: 0 }, ...state });
         expectDeadLetter(
           end,
           'invalid_payment: correlationId must be a UUID, not the string "x"; amount must be more than 0 (got 0)',
         );
-        expect(events).to.deep.equal([]);
+        expect(events).to.deep.equal(['bury']);
       });
     }
 
+    it('buries it with all that is known, its payload as it was posted', async () => {
+      const { run, buried } = stage();
+      await run({ payload: { correlationId: ID.toUpperCase(), amount: '19.90' }, attempts: 3 });
+      expect(buried).to.deep.equal([
+        {
+          jobId: ID,
+          correlationId: ID,
+          amountText: '19.90',
+          payload: PAYLOAD_TEXT,
+          code: 'invalid_payment',
+          reason: 'amount must be a positive number of at most 2 decimals, up to 45035996273704.96',
+          gateway: undefined,
+          attempts: 3,
+          acceptedAt: ACCEPTED_AT,
+        },
+      ]);
+    });
+
+    it('ties its id where an earlier attempt of the id may be paid', async () => {
+      const { run, buried } = stage();
+      for (const state of [UNRESOLVED, MARKED, MARKED_AND_UNRESOLVED]) await run({ payload: {}, ...state });
+      expect(buried.map(({ gateway }) => gateway)).to.deep.equal(['default', 'fallback', 'fallback']);
+    });
+
+    it('ties the id of a job that has lost its payload, and with it what was known of its attempts', async () => {
+      const { run, buried } = stage();
+      expectDeadLetter(
+        await run({ payload: {}, payloadText: async () => undefined }),
+        'payload_missing: the job has lost its payload',
+      );
+      expect(buried[0]).to.include({
+        code: 'payload_missing',
+        correlationId: ID,
+        payload: undefined,
+        gateway: 'default',
+      });
+    });
+
+    it('does not end before its row is committed', async () => {
+      const committed = Promise.withResolvers<void>();
+      const { start, clock } = stage({ bury: () => committed.promise });
+      const running = start({ payload: {} });
+      await clock.tickAsync(600_000);
+      expect(running.end).to.equal(undefined);
+      committed.resolve();
+      await clock.tickAsync(0);
+      expect(running.end).to.be.instanceOf(DeadLetterError);
+    });
+
+    it('hands the payment back when its row could not be committed', async () => {
+      const bury = () => Promise.reject(new LedgerUnavailableError('no answer'));
+      expectRequeue(await stage({ bury }).run({ payload: {} }), { isClean: true, backOff: false });
+      expectRequeue(await stage({ bury, primary: [INVALID] }).run(), { isClean: false, backOff: false });
+    });
+
     it('makes a dead letter when the primary refuses it for good', async () => {
-      const { run, events } = stage({ primary: [INVALID] });
+      const { run, events, buried } = stage({ primary: [INVALID] });
       expectDeadLetter(await run(), 'the default gateway refused it: HTTP 400');
-      expect(events).to.deep.equal(['look up', 'send to default']);
+      expect(events).to.deep.equal(['look up', 'send to default', 'bury']);
+      expect(buried[0]).to.include({ code: 'rejected', gateway: 'default', correlationId: ID });
     });
 
     it('makes a dead letter when the fallback refuses it for good', async () => {
-      const { run, events } = stage({ primary: [POOL_TIMEOUT], fallback: [INVALID] });
+      const { run, events, buried } = stage({ primary: [POOL_TIMEOUT], fallback: [INVALID] });
       expectDeadLetter(await run(), 'the fallback gateway refused it: HTTP 400');
-      expect(events).to.deep.equal(['look up', 'send to default', 'mark', 'send to fallback']);
+      expect(events).to.deep.equal(['look up', 'send to default', 'mark', 'send to fallback', 'bury']);
+      expect(buried[0]).to.include({ code: 'rejected', gateway: 'fallback' });
     });
 
     it('makes a dead letter when the fallback refuses a marked one for good', async () => {
@@ -260,6 +345,34 @@ describe('processPayment', () => {
         expect(events).to.deep.equal(['look up']);
       });
     }
+  });
+
+  describe('given an id that a dead letter ties to a gateway', () => {
+    it('keeps it at the primary, whatever the policy', async () => {
+      for (const policy of EAGER) {
+        const { run, events } = stage({ tiedTo: 'default', primary: [UNREACHABLE], policy });
+        expectRequeue(await run({ ageMs: 600_000 }), { isClean: true, backOff: true });
+        expect(events).to.deep.equal(['look up', 'send to default']);
+      }
+    });
+
+    it('sends it to the fallback alone, and marks it first, for workers that do not look it up', async () => {
+      const { run, events } = stage({ tiedTo: 'fallback', fallback: [PAID] });
+      expect(await run()).to.equal('completed');
+      expect(events).to.deep.equal(['look up', 'mark', 'send to fallback', 'record']);
+    });
+
+    it('sends nothing when the job was lost before the mark', async () => {
+      const { run, events } = stage({ tiedTo: 'fallback' });
+      expectRequeue(await run({ markAnswers: [false] }), { isClean: false, backOff: true });
+      expect(events).to.deep.equal(['look up', 'mark']);
+    });
+
+    it('stays there after an attempt that certainly did not pay', async () => {
+      const { run, events } = stage({ tiedTo: 'fallback', fallback: [REFUSED] });
+      expectRequeue(await run(), { isClean: false, backOff: true });
+      expect(events).to.deep.equal(['look up', 'mark', 'send to fallback']);
+    });
   });
 
   describe('when the gateway has known the payment before', () => {

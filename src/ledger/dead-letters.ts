@@ -1,0 +1,297 @@
+import type { Knex } from 'knex';
+import { LedgerUnavailableError } from '../errors.ts';
+import type { GatewayName } from '../payment.ts';
+import { query } from './db.ts';
+
+/**
+ * Dead letters: payments that the service will not make, kept until an operator decides. The service never deletes a row.
+ *
+ * | state        | means                                                    | the next state                            |
+ * |--------------|----------------------------------------------------------|-------------------------------------------|
+ * | open         | no run of the payment is expected                        | queued_again: a run looks its id up       |
+ * | queued_again | a later post or a retry of this id is in the queue       | paid; open: it died again                 |
+ * | paid         | a gateway has been paid since (set by a trigger)         | final                                     |
+ * | discarded    | an operator does not want it paid                        | final                                     |
+ * | recorded     | an operator recorded it by hand                          | final                                     |
+ *
+ * The row is committed before the job ends, under the key (job_id, accepted_at). So a crash between the two repeats the
+ * run, which finds and opens the same row again: the payment is always in the queue, in an open row, or paid.
+ *
+ * An open or queued-again row with a gateway ties its id to that gateway, because an attempt there may have been paid.
+ */
+export type DeadLetterCode = 'invalid_payment' | 'rejected' | 'payload_missing';
+
+export interface DeadLetter {
+  readonly jobId: string;
+  readonly correlationId: string | undefined;
+  readonly amountText: string | undefined;
+  /** JSON text as it was posted. */
+  readonly payload: string | undefined;
+  readonly code: DeadLetterCode;
+  /** For people; without the code. */
+  readonly reason: string;
+  /** The gateway that rejected the payment, or where an attempt may be paid. It ties the id. */
+  readonly gateway: GatewayName | undefined;
+  /** Runs that were started. */
+  readonly attempts: number;
+  readonly acceptedAt: Date;
+}
+
+/** A dead letter that died before now: one of an older worker, found in Redis. */
+export type EarlierDeadLetter = DeadLetter & { readonly diedAt?: Date | undefined };
+
+/** `beyond_bound`: an invalid payment that was not kept, because DEAD_LETTERS_MAX_INVALID of them are open. */
+export type BuryResult = 'kept' | 'beyond_bound';
+
+/** What the ledger knows of an id before its first send. */
+export interface LookUp {
+  readonly isRecorded: boolean;
+  /** The only gateway that may get this id. */
+  readonly tiedTo: GatewayName | undefined;
+}
+
+/** A dead letter as an operator may act on it. */
+export interface StoredDeadLetter {
+  readonly payload: string | undefined;
+  /** The payload is not all that was posted. */
+  readonly isCut: boolean;
+  readonly acceptedAt: Date;
+}
+
+export type DeadLetterKey = Pick<DeadLetter, 'jobId' | 'acceptedAt'>;
+
+export interface DeadLetters {
+  /**
+   * Keeps dead letters; those kept before become open again, unless they are closed. Resolves, in order, once the rows are
+   * committed. At most {@link MAX_BURIED} at once. A row that PostgreSQL refuses is kept without its payload.
+   * @throws LedgerUnavailableError after which they may have been kept.
+   */
+  bury(deadLetters: readonly EarlierDeadLetter[]): Promise<readonly BuryResult[]>;
+  /**
+   * Looks ids up in the ledger and here. Rows of an id that is not paid become `queued_again`: the caller is its next run.
+   * @throws LedgerUnavailableError
+   */
+  lookUp(correlationIds: readonly string[]): Promise<ReadonlyMap<string, LookUp>>;
+  /** Which of these have a row that stands for them as they are now, dead. @throws LedgerUnavailableError */
+  areBuried(keys: readonly DeadLetterKey[]): Promise<readonly boolean[]>;
+  /** The newest row of this job id. @throws LedgerUnavailableError */
+  find(jobId: string): Promise<StoredDeadLetter | undefined>;
+}
+
+/** Rows of one statement: with payloads of 64 KiB, the largest there are, 6.4 MB. */
+export const MAX_BURIED = 100;
+
+/** How much of an invalid payment's payload is kept, in bytes. Enough to see what was wrong with it. */
+const MAX_INVALID_PAYLOAD_BYTES = 2 * 1024;
+
+/** A reason or amount may quote what a client sent. In characters. */
+const MAX_TEXT = 1_000;
+
+/** How old the count of open invalid payments may be. Counting 100,000 takes milliseconds; a flood has many batches. */
+const COUNT_AGE_MS = 1_000;
+
+const BURY_SQL = `
+  INSERT INTO dead_letters AS kept (job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
+    gateway, unresolved_at, attempts, accepted_at, died_at, state, state_by)
+  SELECT job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
+    gateway, unresolved_at, attempts, accepted_at, coalesce(died_at, clock_timestamp()),
+    CASE WHEN EXISTS (SELECT FROM payments WHERE payments.correlation_id = buried.correlation_id)
+      THEN 'paid' ELSE 'open' END, 'worker'
+  FROM unnest(?::text[], ?::uuid[], ?::text[], ?::text[], ?::integer[], ?::text[], ?::text[],
+    ?::text[], ?::text[], ?::integer[], ?::timestamptz[], ?::timestamptz[])
+    AS buried (job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
+      gateway, unresolved_at, attempts, accepted_at, died_at)
+  ORDER BY job_id, accepted_at
+  ON CONFLICT (job_id, accepted_at) DO UPDATE SET
+    correlation_id = coalesce(excluded.correlation_id, kept.correlation_id),
+    amount_text = coalesce(kept.amount_text, excluded.amount_text),
+    payload = coalesce(kept.payload, excluded.payload),
+    payload_bytes = coalesce(kept.payload_bytes, excluded.payload_bytes),
+    reason_code = excluded.reason_code,
+    reason = excluded.reason,
+    gateway = coalesce(excluded.gateway, kept.gateway),
+    unresolved_at = coalesce(excluded.unresolved_at, kept.unresolved_at),
+    attempts = excluded.attempts,
+    died_at = excluded.died_at,
+    state = excluded.state,
+    state_at = clock_timestamp(),
+    state_by = excluded.state_by
+  WHERE kept.state NOT IN ('paid', 'recorded', 'discarded')`;
+
+/** The lateral keeps the planner at one look into an index for each id, whatever it believes of the table's size. */
+const LOOK_UP_SQL = `
+  SELECT correlation_id, true AS is_recorded, NULL AS id, NULL AS gateway, NULL AS state
+  FROM payments WHERE correlation_id = ANY(?::uuid[])
+  UNION ALL
+  SELECT letter.correlation_id, false, letter.id, letter.gateway, letter.state
+  FROM unnest(?::uuid[]) AS asked (id), LATERAL (
+    SELECT correlation_id, id, gateway, state FROM dead_letters
+    WHERE correlation_id = asked.id AND state IN ('open', 'queued_again') OFFSET 0
+  ) AS letter`;
+
+/** Also closes rows whose payment and row were committed so close together that neither statement saw the other's. */
+const QUEUED_AGAIN_SQL = `
+  UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
+    state = CASE WHEN EXISTS (SELECT FROM payments WHERE payments.correlation_id = dead_letters.correlation_id)
+      THEN 'paid' ELSE 'queued_again' END
+  WHERE id IN (
+    SELECT id FROM dead_letters WHERE id = ANY(?::bigint[]) AND state IN ('open', 'queued_again') ORDER BY id FOR UPDATE
+  )`;
+
+/** @param maxInvalid DEAD_LETTERS_MAX_INVALID. Workers that bury at once may together pass it by what they bury in a second. */
+export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number }): DeadLetters {
+  let room = { invalid: 0, countedAtMs: Number.NEGATIVE_INFINITY };
+
+  /** How many more invalid payments may be kept. */
+  async function roomForInvalid(): Promise<number> {
+    if (performance.now() - room.countedAtMs > COUNT_AGE_MS) {
+      const [row] = await query<{ count: string }>(
+        db,
+        `SELECT count(*) FROM dead_letters WHERE state = 'open' AND reason_code = 'invalid_payment'`,
+        [],
+        { name: 'count_invalid' },
+      );
+      room = { invalid: Math.max(0, maxInvalid - Number(row!.count)), countedAtMs: performance.now() };
+    }
+    return room.invalid;
+  }
+
+  async function insert(letters: readonly (EarlierDeadLetter & Measured)[]): Promise<void> {
+    if (letters.length === 0) return;
+    try {
+      const rows = letters.map(toRow);
+      await query(
+        db,
+        BURY_SQL,
+        [
+          rows.map(({ jobId }) => jobId),
+          rows.map(({ correlationId }) => correlationId ?? null),
+          rows.map(({ amountText }) => amountText ?? null),
+          rows.map(({ payload }) => payload ?? null),
+          rows.map(({ payloadBytes }) => payloadBytes ?? null),
+          rows.map(({ code }) => code),
+          rows.map(({ reason }) => reason),
+          rows.map(({ gateway }) => gateway ?? null),
+          rows.map(({ code, gateway }) => (code === 'rejected' ? null : (gateway ?? null))),
+          rows.map(({ attempts }) => attempts),
+          rows.map(({ acceptedAt }) => acceptedAt.toISOString()),
+          rows.map(({ diedAt }) => diedAt?.toISOString() ?? null),
+        ],
+        { name: 'bury' },
+      );
+    } catch (error) {
+      if (error instanceof LedgerUnavailableError) throw error;
+      // PostgreSQL refused the statement: the row at fault must not hold up the others.
+      if (letters.length > 1) {
+        for (const letter of letters) await insert([letter]);
+        return;
+      }
+      const [letter] = letters;
+      if (letter!.payload === undefined) throw error;
+      const { payload, ...rest } = letter!;
+      await insert([{ ...rest, payload: undefined, payloadBytes: Buffer.byteLength(payload!) }]);
+    }
+  }
+
+  return {
+    async bury(deadLetters) {
+      // A worker may have taken a job a second time after losing its lock; one statement takes a key once.
+      const byKey = new Map(deadLetters.map((letter) => [keyOf(letter), letter]));
+      const invalid = [...byKey.values()].filter(({ code }) => code === 'invalid_payment');
+      const beyondBound = new Set(
+        (invalid.length > 0 ? invalid.slice(await roomForInvalid()) : []).map((letter) => keyOf(letter)),
+      );
+      await insert([...byKey].filter(([key]) => !beyondBound.has(key)).map(([, letter]) => letter));
+      room.invalid -= invalid.length - beyondBound.size;
+      return deadLetters.map((letter) => (beyondBound.has(keyOf(letter)) ? 'beyond_bound' : 'kept'));
+    },
+
+    async lookUp(correlationIds) {
+      const ids = [...correlationIds];
+      interface Row {
+        correlation_id: string;
+        is_recorded: boolean;
+        id: string | null;
+        gateway: GatewayName | null;
+        state: 'open' | 'queued_again' | null;
+      }
+      const rows = await query<Row>(db, LOOK_UP_SQL, [ids, ids], { name: 'look_up' });
+      const recorded = new Set(
+        rows.filter(({ is_recorded }) => is_recorded).map(({ correlation_id }) => correlation_id),
+      );
+      const letters = rows.filter(({ is_recorded }) => !is_recorded);
+      const changed = letters.filter(({ correlation_id, state }) => state === 'open' || recorded.has(correlation_id));
+      if (changed.length > 0)
+        await query(db, QUEUED_AGAIN_SQL, [changed.map(({ id }) => id)], { name: 'queued_again' });
+      // In the order of the rows: the latest tie counts.
+      const ties = new Map(
+        letters
+          .filter(({ gateway }) => gateway !== null)
+          .sort((a, b) => (BigInt(a.id!) < BigInt(b.id!) ? -1 : 1))
+          .map(({ correlation_id, gateway }) => [correlation_id, gateway!]),
+      );
+      return new Map(ids.map((id) => [id, { isRecorded: recorded.has(id), tiedTo: ties.get(id) }]));
+    },
+
+    async areBuried(keys) {
+      if (keys.length === 0) return [];
+      const rows = await query<{ ordinality: string }>(
+        db,
+        `SELECT ordinality FROM unnest(?::text[], ?::timestamptz[]) WITH ORDINALITY AS asked (job_id, accepted_at)
+         JOIN dead_letters USING (job_id, accepted_at) WHERE state <> 'queued_again'`,
+        [keys.map(({ jobId }) => jobId), keys.map(({ acceptedAt }) => acceptedAt.toISOString())],
+      );
+      const found = new Set(rows.map(({ ordinality }) => Number(ordinality) - 1));
+      return keys.map((_key, index) => found.has(index));
+    },
+
+    async find(jobId) {
+      const [row] = await query<{ payload: string | null; payload_bytes: number | null; accepted_at: Date }>(
+        db,
+        'SELECT payload, payload_bytes, accepted_at FROM dead_letters WHERE job_id = ? ORDER BY accepted_at DESC LIMIT 1',
+        [jobId],
+      );
+      if (row === undefined) return undefined;
+      const payload = row.payload ?? undefined;
+      return {
+        payload,
+        isCut: Buffer.byteLength(payload ?? '') < (row.payload_bytes ?? 0),
+        acceptedAt: row.accepted_at,
+      };
+    },
+  };
+}
+
+function keyOf({ jobId, acceptedAt }: DeadLetterKey): string {
+  return `${acceptedAt.getTime()} ${jobId}`;
+}
+
+/** What a row says of its payload, beside it. */
+interface Measured {
+  readonly payloadBytes?: number | undefined;
+}
+
+function toRow(letter: EarlierDeadLetter & Measured): EarlierDeadLetter & Measured {
+  const { payload, code, amountText, reason } = letter;
+  return {
+    ...letter,
+    amountText: amountText === undefined ? undefined : plain(amountText),
+    reason: plain(reason),
+    payload:
+      code === 'invalid_payment' && payload !== undefined ? firstBytes(payload, MAX_INVALID_PAYLOAD_BYTES) : payload,
+    payloadBytes: letter.payloadBytes ?? (payload === undefined ? undefined : Buffer.byteLength(payload)),
+  };
+}
+
+/** A zero byte is the one character that no text in PostgreSQL has. */
+function plain(text: string): string {
+  return text.slice(0, MAX_TEXT).replaceAll('\0', '\uFFFD');
+}
+
+/** The text's beginning, in whole characters, that fits into so many bytes of UTF-8. */
+export function firstBytes(text: string, bytes: number): string {
+  const encoded = Buffer.from(text);
+  if (encoded.length <= bytes) return text;
+  // A streaming decoder keeps an unfinished character back.
+  return new TextDecoder().decode(encoded.subarray(0, bytes), { stream: true });
+}

@@ -1,0 +1,283 @@
+import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
+import { describeError, type Logger } from '../logger.ts';
+import { createOutageLog } from '../process/outage-log.ts';
+import { type PaymentQueueName, queueKey } from './payment-queue.ts';
+
+/**
+ * The dead letters that Redis still has: BullMQ's failed jobs. The ledger keeps the dead letters; Redis shows the newest
+ * in the dashboard, with short payloads, so that a flood of junk cannot fill it.
+ *
+ * The field `buried` of a job says that the ledger has been told of its death: it is the number of runs started (`ats`)
+ * when its row was committed. A job without it, or with another number, was buried by an older worker or by none, and
+ * gets its row before anything of it is changed here.
+ */
+export interface FailedJobs {
+  /**
+   * Has every failed job kept that is not yet, and removes all but the newest. Tries again until it is done.
+   * Resolves early, with nothing lost, after `close()`.
+   */
+  copyAll(): Promise<void>;
+  /** The same once, at most once a second, for the jobs that have failed since. */
+  tidySoon(): void;
+  /** Starts nothing more. */
+  close(): void;
+}
+
+/** A failed job as it is in Redis. */
+export interface FailedJob {
+  readonly id: string;
+  /** The payload's JSON text; undefined when the job has lost it. */
+  readonly data: string | undefined;
+  readonly reason: string;
+  /** The epoch when the job has lost it. */
+  readonly acceptedAt: Date;
+  readonly diedAt: Date | undefined;
+  /** Runs started. */
+  readonly attempts: number;
+  /** Every run is known to have ended without an attempt that may be paid. */
+  readonly isClean: boolean;
+  readonly isMarkedForFallback: boolean;
+  /** This death was reported to the ledger. */
+  readonly isBuried: boolean;
+}
+
+/** Failed jobs that stay in Redis, newest first. */
+const KEPT = 100;
+
+/** Jobs of one page: with payloads of 64 KiB, the largest there are, 6.4 MB. */
+const PAGE = 100;
+
+const TIDY_EVERY_MS = 1_000;
+
+/** The pause of `copyAll` after a failure, doubled from the first to the last. */
+const RETRY_MS = { first: 250, max: 5_000 };
+
+/** How much of a payload a failed job keeps, in bytes. */
+const KEPT_PAYLOAD_BYTES = 2 * 1024;
+
+/** More brackets than this, and a payload may be nested too deep for the dashboards of older versions. */
+const MAX_BRACKETS = 100;
+
+/** A correlationId or amount longer than this is none. In characters. */
+const MAX_SCALAR = 100;
+
+/**
+ * KEYS failed. ARGV key prefix, jobs kept, page. Returns a page of the oldest jobs beyond those kept; when there are none,
+ * those among the kept that are not buried. Of each: id, 1 if beyond, and its fields.
+ */
+const LIST_SCRIPT = `
+local page = tonumber(ARGV[3])
+local beyond = math.min(redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[2]), page)
+local ids = redis.call('ZRANGE', KEYS[1], 0, (beyond > 0 and beyond or page) - 1)
+local found = {}
+for _, id in ipairs(ids) do
+  local runs = redis.call('HMGET', ARGV[1] .. id, 'buried', 'ats')
+  if beyond > 0 or not runs[1] or runs[1] ~= runs[2] then
+    found[#found + 1] = { id, beyond > 0 and 1 or 0, redis.call('HMGET', ARGV[1] .. id,
+      'data', 'failedReason', 'timestamp', 'finishedOn', 'ats', 'atm', 'progress', 'buried') }
+  end
+end
+return found
+`;
+
+/**
+ * Finishes with jobs whose row is committed, those that have not been touched since they were listed.
+ * KEYS failed. ARGV key prefix, then of each: id, ats ('' for none), 'remove' or the data to keep ('' leaves them).
+ */
+const TIDY_SCRIPT = `
+for i = 2, #ARGV, 3 do
+  local id, runs, data = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local jobKey = ARGV[1] .. id
+  if redis.call('ZSCORE', KEYS[1], id) and (redis.call('HGET', jobKey, 'ats') or '') == runs then
+    if data == 'remove' or redis.call('EXISTS', jobKey) == 0 then
+      redis.call('ZREM', KEYS[1], id)
+      redis.call('DEL', jobKey, jobKey .. ':logs')
+    else
+      redis.call('HSET', jobKey, 'ats', runs, 'buried', runs)
+      if data ~= '' then redis.call('HSET', jobKey, 'data', data) end
+    end
+  end
+end
+return 1
+`;
+
+/** KEYS job, lock. ARGV token, the data to keep ('' leaves them). Does nothing for a run that has lost its job. */
+const BURIED_SCRIPT = `
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'buried', redis.call('HGET', KEYS[1], 'ats') or '')
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'data', ARGV[2]) end
+return 1
+`;
+
+type ListedJob = [id: string, isBeyond: 0 | 1, fields: (string | null)[]];
+
+declare module 'ioredis' {
+  interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
+    listFailedPayments(failedKey: string, ...args: (string | number)[]): Result<ListedJob[], Context>;
+    tidyFailedPayments(failedKey: string, ...args: string[]): Result<number, Context>;
+    markBuried(jobKey: string, lockKey: string, token: string, data: string): Result<number, Context>;
+  }
+}
+
+/**
+ * Marks a job as buried by the run that holds it, and cuts its payload. After its row is committed, before it fails.
+ * @returns false when the run no longer owns the job; then nothing was written.
+ */
+export async function markBuried(
+  redis: Redis | Cluster,
+  jobKey: string,
+  token: string,
+  payload: string | undefined,
+): Promise<boolean> {
+  redis.defineCommand('markBuried', { numberOfKeys: 2, lua: BURIED_SCRIPT });
+  return (await redis.markBuried(jobKey, `${jobKey}:lock`, token, shortData(payload) ?? '')) === 1;
+}
+
+/**
+ * What a failed job keeps in place of a payload that is long or nested: its beginning as text, and what a worker would
+ * read of it. So a worker to whom an older dashboard gives the job again judges it as it would have judged the payload.
+ * Undefined when the payload can stay as it is.
+ */
+export function shortData(payload: string | undefined): string | undefined {
+  if (payload === undefined) return undefined;
+  const bytes = Buffer.byteLength(payload);
+  const brackets = payload.match(/[[{]/g)?.length ?? 0;
+  if (bytes <= KEPT_PAYLOAD_BYTES && brackets <= MAX_BRACKETS) return undefined;
+  const { correlationId, amount } = scalarsOf(payload);
+  const beginning = Buffer.from(payload).subarray(0, KEPT_PAYLOAD_BYTES);
+  return JSON.stringify({
+    correlationId,
+    amount,
+    // A streaming decoder keeps an unfinished character back.
+    payload: new TextDecoder().decode(beginning, { stream: true }),
+    payloadBytes: bytes,
+  });
+}
+
+function scalarsOf(payload: string): { correlationId?: unknown; amount?: unknown } {
+  let value: unknown;
+  try {
+    value = JSON.parse(payload);
+  } catch {
+    // Whoever wrote the job, it was not our API. The text is all there is.
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return {};
+  const isShort = ([name, field]: [string, unknown]) =>
+    (name === 'correlationId' || name === 'amount') &&
+    (typeof field === 'number' || (typeof field === 'string' && field.length <= MAX_SCALAR));
+  return Object.fromEntries(Object.entries(value).filter(isShort));
+}
+
+/**
+ * @param keep Resolves once each of these, unless it is kept already, has its row committed. After a rejection it is asked
+ * again.
+ */
+export function createFailedJobs({
+  redis,
+  queue,
+  keep,
+  logger,
+}: {
+  redis: Redis | Cluster;
+  queue: PaymentQueueName;
+  keep: (jobs: readonly FailedJob[]) => Promise<void>;
+  logger: Logger;
+}): FailedJobs {
+  redis.defineCommand('listFailedPayments', { numberOfKeys: 1, lua: LIST_SCRIPT });
+  redis.defineCommand('tidyFailedPayments', { numberOfKeys: 1, lua: TIDY_SCRIPT });
+  const failedKey = queueKey(queue, 'failed');
+  const prefix = queueKey(queue, '');
+  const closing = new AbortController();
+  const outage = createOutageLog(logger, {
+    message: 'dead letters in redis could not be kept',
+    endMessage: 'dead letters in redis are kept again',
+  });
+  let isAsked = false;
+  let isTidying = false;
+
+  /** Page by page, until nothing is left to do. */
+  async function tidy(): Promise<void> {
+    while (!closing.signal.aborted) {
+      const listed = await redis.listFailedPayments(failedKey, prefix, KEPT, PAGE);
+      if (listed.length === 0) break;
+      await keep(listed.map(toFailedJob));
+      const changes = listed.flatMap(([id, isBeyond, fields]) => [
+        id,
+        fields[4] ?? '',
+        isBeyond === 1 ? 'remove' : (shortData(fields[0] ?? undefined) ?? ''),
+      ]);
+      await redis.tidyFailedPayments(failedKey, prefix, ...changes);
+    }
+  }
+
+  /** Never rejects. */
+  async function tidyWhileAsked(): Promise<void> {
+    isTidying = true;
+    while (isAsked && !closing.signal.aborted) {
+      await pause(TIDY_EVERY_MS);
+      isAsked = false;
+      try {
+        await tidy();
+        outage.ended();
+      } catch (error) {
+        if (closing.signal.aborted) break;
+        failed(error);
+        isAsked = true;
+      }
+    }
+    isTidying = false;
+  }
+
+  function failed(error: unknown): void {
+    const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'failed';
+    outage.failed({ code, detail: describeError(error) });
+  }
+
+  const pause = (ms: number) =>
+    new Promise<void>((resolve) => {
+      const timer = setTimeout(done, ms);
+      function done() {
+        clearTimeout(timer);
+        closing.signal.removeEventListener('abort', done);
+        resolve();
+      }
+      closing.signal.addEventListener('abort', done, { once: true });
+    });
+
+  return {
+    async copyAll() {
+      for (let waitMs = RETRY_MS.first; !closing.signal.aborted; waitMs = Math.min(2 * waitMs, RETRY_MS.max)) {
+        try {
+          await tidy();
+          outage.ended();
+          return;
+        } catch (error) {
+          if (closing.signal.aborted) return;
+          failed(error);
+          await pause(waitMs);
+        }
+      }
+    },
+    tidySoon() {
+      isAsked = true;
+      if (!isTidying) tidyWhileAsked();
+    },
+    close: () => closing.abort(),
+  };
+}
+
+function toFailedJob([id, , fields]: ListedJob): FailedJob {
+  const [data, reason, timestamp, finishedOn, ats, atm, progress, buried] = fields;
+  return {
+    id,
+    data: data ?? undefined,
+    reason: reason ?? 'the job has lost its reason',
+    acceptedAt: new Date(Number(timestamp ?? 0)),
+    diedAt: finishedOn ? new Date(Number(finishedOn)) : undefined,
+    attempts: Number(ats ?? 0),
+    // A job's last run, its death, is counted like every end.
+    isClean: Number(ats ?? 0) === Number(atm ?? 0),
+    isMarkedForFallback: progress?.includes('"fallback"') ?? false,
+    isBuried: buried !== null && buried === ats,
+  };
+}

@@ -1,0 +1,359 @@
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { LedgerUnavailableError } from '../../src/errors.ts';
+import { createDb } from '../../src/ledger/db.ts';
+import { createDeadLetters, type DeadLetter } from '../../src/ledger/dead-letters.ts';
+import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
+import { atTestEnd } from '../support/cleanup.ts';
+import { freshDatabase, sql } from '../support/services.ts';
+
+interface DeadLetterRow {
+  id: string;
+  job_id: string;
+  correlation_id: string | null;
+  amount_text: string | null;
+  payload: string | null;
+  payload_bytes: number | null;
+  reason_code: string;
+  reason: string;
+  gateway: string | null;
+  unresolved_at: string | null;
+  attempts: number;
+  accepted_at: Date;
+  died_at: Date;
+  state: string;
+  state_at: Date;
+  state_by: string;
+}
+
+const NOON = new Date('2025-07-15T12:00:00.000Z');
+
+function aDeadLetter(fields: Partial<DeadLetter> = {}): DeadLetter {
+  const correlationId = 'correlationId' in fields ? fields.correlationId : randomUUID();
+  return {
+    jobId: correlationId ?? '17',
+    correlationId,
+    amountText: '19.9',
+    payload: `{"correlationId": "${correlationId}", "amount": 19.90}`,
+    code: 'rejected',
+    reason: 'HTTP 400',
+    gateway: 'default',
+    attempts: 1,
+    acceptedAt: NOON,
+    ...fields,
+  };
+}
+
+describe('dead letters table', () => {
+  let url: string;
+  before(async () => {
+    url = await freshDatabase();
+  });
+  beforeEach(() => sql(url, 'TRUNCATE payments, dead_letters'));
+
+  function table({ maxInvalid = 100_000 } = {}) {
+    const db = createDb({ url, poolSize: 2, ssl: false });
+    atTestEnd(() => db.destroy());
+    return { deadLetters: createDeadLetters(db, { maxInvalid }), payments: createPaymentsTable(db) };
+  }
+  const rows = () => sql<DeadLetterRow>(url, 'SELECT * FROM dead_letters ORDER BY id');
+  const states = async () => (await rows()).map(({ state }) => state);
+  const setState = (state: string) => sql(url, 'UPDATE dead_letters SET state = $1', [state]);
+  const paid = (correlationId: string | undefined) => ({
+    correlationId: correlationId!,
+    gateway: 'default' as const,
+    amountCents: 1990,
+    requestedAt: NOON,
+  });
+
+  it('keeps all that is known of a payment, its payload as it was posted', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter();
+    expect(await deadLetters.bury([letter])).to.deep.equal(['kept']);
+    const [row] = await rows();
+    expect(row).to.deep.include({
+      job_id: letter.jobId,
+      correlation_id: letter.correlationId,
+      amount_text: '19.9',
+      payload: letter.payload,
+      payload_bytes: letter.payload!.length,
+      reason_code: 'rejected',
+      reason: 'HTTP 400',
+      gateway: 'default',
+      unresolved_at: null,
+      attempts: 1,
+      accepted_at: NOON,
+      state: 'open',
+      state_by: 'worker',
+    });
+    expect(Date.now() - row!.died_at.getTime()).to.be.lessThan(60_000);
+  });
+
+  it('says where an attempt is unresolved, which a rejected payment has none of', async () => {
+    const { deadLetters } = table();
+    await deadLetters.bury([aDeadLetter({ code: 'payload_missing', payload: undefined, gateway: 'fallback' })]);
+    expect((await rows())[0]).to.include({ gateway: 'fallback', unresolved_at: 'fallback', payload: null });
+  });
+
+  it('keeps many in one statement, those without an id of their own beside one another', async () => {
+    const { deadLetters } = table();
+    const letters = Array.from({ length: 100 }, (_, n) =>
+      aDeadLetter({ correlationId: undefined, jobId: String(n), code: 'invalid_payment', gateway: undefined }),
+    );
+    expect(await deadLetters.bury(letters)).to.deep.equal(letters.map(() => 'kept'));
+    expect((await rows()).map(({ job_id }) => job_id)).to.have.members(letters.map(({ jobId }) => jobId));
+  });
+
+  it('opens the same row again when it dies again, with the new reason and the old payload', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter();
+    await deadLetters.bury([letter]);
+    await setState('queued_again');
+    const [before] = await rows();
+    await deadLetters.bury([{ ...letter, reason: 'HTTP 400 again', attempts: 2, payload: '{}', gateway: undefined }]);
+    const [after, ...more] = await rows();
+    expect(more).to.deep.equal([]);
+    expect(after).to.include({ state: 'open', reason: 'HTTP 400 again', attempts: 2, payload: letter.payload });
+    expect(after!.gateway, 'a tie, once known').to.equal('default');
+    expect(after!.died_at.getTime()).to.be.greaterThan(before!.died_at.getTime());
+  });
+
+  it('takes one payment twice in a batch', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter();
+    expect(await deadLetters.bury([letter, letter])).to.deep.equal(['kept', 'kept']);
+    expect(await rows()).to.have.length(1);
+  });
+
+  it('leaves a closed row closed', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter();
+    await deadLetters.bury([letter]);
+    for (const state of ['paid', 'recorded', 'discarded']) {
+      await setState(state);
+      expect(await deadLetters.bury([letter])).to.deep.equal(['kept']);
+      expect(await states()).to.deep.equal([state]);
+    }
+  });
+
+  it('has one row for each time an id was accepted', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter();
+    await deadLetters.bury([letter, { ...letter, acceptedAt: new Date(NOON.getTime() + 1) }]);
+    expect(await states()).to.deep.equal(['open', 'open']);
+  });
+
+  it('closes all rows of an id in the statement that records its payment, and no others', async () => {
+    const { deadLetters, payments } = table();
+    const letter = aDeadLetter();
+    const other = aDeadLetter();
+    await deadLetters.bury([letter, { ...letter, acceptedAt: new Date(0) }, other]);
+    await deadLetters.lookUp([letter.correlationId!]);
+    await payments.insertPayments([paid(letter.correlationId), paid(randomUUID())]);
+    expect(
+      (await rows()).map(({ correlation_id, state }) => [correlation_id === letter.correlationId, state]),
+    ).to.have.deep.members([
+      [true, 'paid'],
+      [true, 'paid'],
+      [false, 'open'],
+    ]);
+  });
+
+  it('closes rows for an INSERT of a worker that knows nothing of them', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter();
+    await deadLetters.bury([letter]);
+    await sql(
+      url,
+      `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)
+       SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::timestamptz[])
+       ON CONFLICT (correlation_id) DO NOTHING`,
+      [[letter.correlationId], ['default'], [1990], [NOON]],
+    );
+    expect(await states()).to.deep.equal(['paid']);
+  });
+
+  it('leaves what an operator has decided when the id is paid all the same', async () => {
+    const { deadLetters, payments } = table();
+    const letter = aDeadLetter();
+    await deadLetters.bury([letter]);
+    await setState('discarded');
+    await payments.insertPayments([paid(letter.correlationId)]);
+    expect(await states()).to.deep.equal(['discarded']);
+  });
+
+  it('keeps a payment whose id is paid already as paid', async () => {
+    const { deadLetters, payments } = table();
+    const letter = aDeadLetter();
+    await payments.insertPayments([paid(letter.correlationId)]);
+    await deadLetters.bury([letter]);
+    expect(await states()).to.deep.equal(['paid']);
+  });
+
+  describe('look-up', () => {
+    it('tells which ids are recorded, and ties none of the others', async () => {
+      const { deadLetters, payments } = table();
+      const [known, unknown] = [randomUUID(), randomUUID()];
+      await payments.insertPayments([paid(known)]);
+      expect(await deadLetters.lookUp([unknown, known])).to.deep.equal(
+        new Map([
+          [unknown, { isRecorded: false, tiedTo: undefined }],
+          [known, { isRecorded: true, tiedTo: undefined }],
+        ]),
+      );
+      expect(await deadLetters.lookUp([])).to.deep.equal(new Map());
+    });
+
+    it('ties an id to the gateway of its row, also when it is asked a second time', async () => {
+      const { deadLetters } = table();
+      const letter = aDeadLetter({ gateway: 'fallback' });
+      const id = letter.correlationId!;
+      await deadLetters.bury([letter]);
+      await deadLetters.bury([aDeadLetter()]);
+      for (let run = 0; run < 2; run += 1) {
+        expect((await deadLetters.lookUp([id])).get(id)).to.deep.equal({ isRecorded: false, tiedTo: 'fallback' });
+        expect(await states()).to.deep.equal(['queued_again', 'open']);
+      }
+    });
+
+    it('does not tie an id by a row without a gateway, nor by a closed one', async () => {
+      const { deadLetters } = table();
+      const invalid = aDeadLetter({ code: 'invalid_payment', gateway: undefined });
+      const id = invalid.correlationId!;
+      await deadLetters.bury([invalid]);
+      expect((await deadLetters.lookUp([id])).get(id)?.tiedTo).to.equal(undefined);
+      expect(await states()).to.deep.equal(['queued_again']);
+      await sql(url, `UPDATE dead_letters SET gateway = 'fallback'`);
+      for (const state of ['paid', 'recorded', 'discarded']) {
+        await setState(state);
+        expect((await deadLetters.lookUp([id])).get(id)?.tiedTo).to.equal(undefined);
+        expect(await states()).to.deep.equal([state]);
+      }
+    });
+
+    it('closes the open row of an id that is recorded', async () => {
+      const { deadLetters, payments } = table();
+      const letter = aDeadLetter();
+      await payments.insertPayments([paid(letter.correlationId)]);
+      await deadLetters.bury([letter]);
+      await setState('open');
+      await deadLetters.lookUp([letter.correlationId!]);
+      expect(await states()).to.deep.equal(['paid']);
+    });
+  });
+
+  describe('payload', () => {
+    const bury = async (payload: string, fields: Partial<DeadLetter> = {}) => {
+      const { deadLetters } = table();
+      await deadLetters.bury([
+        aDeadLetter({ jobId: '0', code: 'invalid_payment', payload, ...fields }),
+        aDeadLetter({ jobId: '1' }),
+      ]);
+      const [row, other] = await rows();
+      expect(other?.payload, 'of the other row').to.be.a('string');
+      return { row: row!, stored: (await deadLetters.find(row!.job_id))! };
+    };
+
+    it('is the first 2 KiB of an invalid payment, marked as cut', async () => {
+      const payload = JSON.stringify('x'.repeat(60_000));
+      const { row, stored } = await bury(payload);
+      expect(row).to.include({ payload: payload.slice(0, 2048), payload_bytes: 60_002 });
+      expect(stored).to.deep.equal({ payload: row.payload, isCut: true, acceptedAt: NOON });
+    });
+
+    it('is all of it up to 2 KiB, and of any other dead letter', async () => {
+      expect((await bury(JSON.stringify('x'.repeat(2046)))).stored.isCut).to.equal(false);
+      await sql(url, 'TRUNCATE dead_letters');
+      const { stored } = await bury(JSON.stringify('x'.repeat(60_000)), { code: 'rejected' });
+      expect(stored).to.include({ isCut: false });
+      expect(stored.payload).to.have.length(60_002);
+    });
+
+    it('is cut between characters, of two bytes or four', async () => {
+      for (const character of ['\u00e9', '\u{1f4b8}']) {
+        await sql(url, 'TRUNCATE dead_letters');
+        const { row } = await bury(JSON.stringify(character.repeat(1500)));
+        expect(row.payload).to.match(new RegExp(`^"${character}+$`, 'u'));
+        expect(Buffer.byteLength(row.payload!)).to.be.within(2045, 2048);
+      }
+    });
+
+    it('keeps escapes that no jsonb takes, and lone surrogates as replacement characters', async () => {
+      expect((await bury('"\\u0000 \\ud800"')).row.payload).to.equal('"\\u0000 \\ud800"');
+      await sql(url, 'TRUNCATE dead_letters');
+      expect((await bury('"\ud800"')).row.payload).to.equal('"\ufffd"');
+    });
+
+    it('keeps 32,000 brackets', async () => {
+      const payload = '['.repeat(32_000) + ']'.repeat(32_000);
+      expect((await bury(payload, { code: 'rejected' })).row.payload === payload).to.equal(true);
+    });
+
+    it('is left out when PostgreSQL refuses it, which holds up no other row', async () => {
+      const { row, stored } = await bury('"\0"', { reason: 'has \0', amountText: '\0' });
+      expect(row).to.include({ payload: null, payload_bytes: 3, reason: 'has \ufffd', amount_text: '\ufffd' });
+      expect(stored).to.deep.equal({ payload: undefined, isCut: true, acceptedAt: NOON });
+    });
+  });
+
+  it('finds nothing of an unknown job, and the newest row of a known one', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter();
+    const newer = { ...letter, acceptedAt: new Date(NOON.getTime() + 5) };
+    await deadLetters.bury([newer, letter]);
+    expect(await deadLetters.find(letter.jobId)).to.deep.include({ acceptedAt: newer.acceptedAt });
+    expect(await deadLetters.find('18')).to.equal(undefined);
+  });
+
+  it('tells which dead jobs have their row', async () => {
+    const { deadLetters } = table();
+    const [first, second] = [aDeadLetter(), aDeadLetter()];
+    await deadLetters.bury([first]);
+    const elsewhen = { ...first, acceptedAt: new Date(0) };
+    expect(await deadLetters.areBuried([second, first, elsewhen])).to.deep.equal([false, true, false]);
+    await setState('queued_again');
+    expect(
+      await deadLetters.areBuried([first]),
+      'a row of which the ledger believes that it is in the queue',
+    ).to.deep.equal([false]);
+  });
+
+  describe('DEAD_LETTERS_MAX_INVALID', () => {
+    const invalid = () => aDeadLetter({ code: 'invalid_payment', gateway: undefined });
+
+    it('bounds the open invalid payments, and no others', async () => {
+      const { deadLetters } = table({ maxInvalid: 2 });
+      const results = await deadLetters.bury([invalid(), aDeadLetter(), invalid(), invalid(), aDeadLetter()]);
+      expect(results).to.deep.equal(['kept', 'kept', 'kept', 'beyond_bound', 'kept']);
+      expect(await deadLetters.bury([invalid(), aDeadLetter()])).to.deep.equal(['beyond_bound', 'kept']);
+      expect(await rows()).to.have.length(5);
+    });
+
+    it('has room again for each that an operator closes', async () => {
+      await table({ maxInvalid: 1 }).deadLetters.bury([invalid()]);
+      await setState('discarded');
+      expect(await table({ maxInvalid: 1 }).deadLetters.bury([invalid()])).to.deep.equal(['kept']);
+      expect(await table({ maxInvalid: 1 }).deadLetters.bury([invalid()])).to.deep.equal(['beyond_bound']);
+    });
+
+    it('keeps none when it is 0', async () => {
+      expect(await table({ maxInvalid: 0 }).deadLetters.bury([invalid()])).to.deep.equal(['beyond_bound']);
+    });
+  });
+
+  it('says that the ledger is unavailable while the table is not there yet', async () => {
+    const { deadLetters } = table();
+    await sql(url, 'ALTER TABLE dead_letters RENAME TO elsewhere');
+    try {
+      for (const statement of [() => deadLetters.bury([aDeadLetter()]), () => deadLetters.lookUp([randomUUID()])]) {
+        const error = await statement().then(
+          () => undefined,
+          (thrown: unknown) => thrown,
+        );
+        expect(error).to.be.instanceOf(LedgerUnavailableError);
+      }
+    } finally {
+      await sql(url, 'ALTER TABLE elsewhere RENAME TO dead_letters');
+    }
+  });
+});
