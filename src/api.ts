@@ -4,6 +4,7 @@ import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
 import { listen } from './http/listen.ts';
 import { createDb } from './ledger/db.ts';
+import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createPaymentsTable } from './ledger/payments-table.ts';
 import { type Service, within } from './lifecycle.ts';
 import type { Logger } from './logger.ts';
@@ -33,6 +34,7 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
     enqueuer,
     queueAdmin,
     ledger: createPaymentsTable(db),
+    deadLetters: createDeadLetters(db, config.deadLetters),
     config: config.http,
     logger,
     isAccepting: () => isAccepting,

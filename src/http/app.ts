@@ -1,6 +1,7 @@
 import express, { type Express, type RequestHandler } from 'express';
 import type { Config } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
+import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { PaymentsTable } from '../ledger/payments-table.ts';
 import type { Logger } from '../logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
@@ -14,8 +15,9 @@ import { getSummary } from './summary.ts';
 
 /** What the routes stand on. */
 export interface AppDeps {
-  readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'count'>;
+  readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count'>;
   readonly ledger: Pick<PaymentsTable, 'summarise' | 'purge' | 'ping'>;
+  readonly deadLetters: Pick<DeadLetters, 'find'>;
   readonly queueAdmin: QueueAdmin;
   readonly config: Config['http'];
   readonly logger: Logger;
@@ -45,7 +47,7 @@ export function createApp(deps: AppDeps): Express {
   route('get', '/health/live', live());
   route('get', '/health/ready', ready(deps));
   if (config.allowPurge) route('post', '/purge-payments', purge(deps));
-  if (config.dashboard) app.use('/admin/queues', dashboard(config.dashboard, deps.queueAdmin));
+  if (config.dashboard) app.use('/admin/queues', dashboard(config.dashboard, deps));
 
   app.use((request) => {
     throw new NotFoundError(`no such path: ${request.path}`);

@@ -1,5 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { NextFunction, Request, RequestHandler, Response } from 'express';
+import { type RetryDeps, type RetryResult, retryFailedJob } from '../operations/retry-dead-letter.ts';
+import { amountTextOf, correlationIdOf } from '../payment.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 
 /** Changes an operator may make. Removing or editing a payment is not among them: it would be lost, or paid as another. */
@@ -8,14 +10,27 @@ const ALLOWED_CHANGES =
 
 const BASE_PATH = '/admin/queues';
 
+/** The dashboard's requests to retry; BullMQ's own retry would queue what Redis has kept of the payload. */
+const RETRY_ALL = '/api/queues/payments/retry/failed';
+const RETRY_ONE = /^\/api\/queues\/payments\/([^/]+)\/retry$/;
+
+type AdminDeps = RetryDeps & { readonly queueAdmin: QueueAdmin };
+
+/** Dead letters of one "retry all" that are looked up side by side. */
+const RETRIES_AT_ONCE = 20;
+
+/** A payload nested deeper is not shown: writing it as JSON would exhaust the stack, and with it the whole list fails. */
+const MAX_DEPTH = 100;
+
 /**
  * bull-board behind basic auth. It is loaded by the first request that gets past the password.
  * @throws QueueUnavailableError out of its handlers while Redis is away.
  */
 export function dashboard(
   credentials: { readonly user: string; readonly password: string },
-  queueAdmin: QueueAdmin,
+  deps: AdminDeps,
 ): RequestHandler {
+  const { queueAdmin } = deps;
   const expected = `Basic ${Buffer.from(`${credentials.user}:${credentials.password}`).toString('base64')}`;
   let board: Promise<RequestHandler> | undefined;
 
@@ -28,6 +43,7 @@ export function dashboard(
     if (!isAllowed(request, response)) return;
     // bull-board would answer in its own way, with the inside of the fault.
     if (request.path.startsWith('/api/')) await queueAdmin.ping();
+    if (request.method === 'PUT' && (await retry(request, response, deps))) return;
     board ??= loadBoard(queueAdmin);
     board.catch(() => {
       board = undefined;
@@ -49,6 +65,60 @@ function isAllowed(request: Request, response: Response): boolean {
   return false;
 }
 
+/** Answers a request to retry. False when it is none of ours: then bull-board says why it cannot be done. */
+async function retry({ path }: Request, response: Response, deps: AdminDeps): Promise<boolean> {
+  if (path === RETRY_ALL) {
+    response.json(await retryAll(deps));
+    return true;
+  }
+  const id = decoded(RETRY_ONE.exec(path)?.[1]);
+  if (id === undefined) return false;
+  const result = await retryFailedJob(id, deps);
+  if (result === 'not_dead') return false;
+  if (result === 'queued') response.status(204).end();
+  else response.status(409).json({ error: { key: 'ERRORS.INTERNAL_SERVER_ERROR' }, message: NOT_RETRIED[result] });
+  return true;
+}
+
+function decoded(part: string | undefined): string | undefined {
+  try {
+    return part === undefined ? undefined : decodeURIComponent(part);
+  } catch {
+    return undefined;
+  }
+}
+
+const NOT_RETRIED: Readonly<Record<Exclude<RetryResult, 'queued' | 'not_dead'>, string>> = {
+  in_queue: 'This payment is in the queue already.',
+  cut: 'The payload of this payment was not kept whole. It has to be posted again.',
+};
+
+async function retryAll(deps: AdminDeps): Promise<{ retried: number; skipped: number }> {
+  const ids = (await deps.queueAdmin.failedIds()).values();
+  let retried = 0;
+  let skipped = 0;
+  await Promise.all(
+    Array.from({ length: RETRIES_AT_ONCE }, async () => {
+      for (const id of ids) {
+        if ((await retryFailedJob(id, deps)) === 'queued') retried += 1;
+        else skipped += 1;
+      }
+    }),
+  );
+  return { retried, skipped };
+}
+
+/** A payload as the dashboard can show it. */
+function shown(data: unknown): unknown {
+  if (!isDeeperThan(MAX_DEPTH, data)) return data;
+  return { correlationId: correlationIdOf(data), amount: amountTextOf(data), note: 'nested too deep to be shown' };
+}
+
+function isDeeperThan(levels: number, value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((part) => isDeeperThan(levels - 1, part));
+}
+
 async function loadBoard(queueAdmin: QueueAdmin): Promise<RequestHandler> {
   const [{ createBullBoard }, { BullMQAdapter }, { ExpressAdapter }, queue] = await Promise.all([
     import('@bull-board/api'),
@@ -58,8 +128,12 @@ async function loadBoard(queueAdmin: QueueAdmin): Promise<RequestHandler> {
   ]);
   const serverAdapter = new ExpressAdapter();
   serverAdapter.setBasePath(BASE_PATH);
+  const adapter = new BullMQAdapter(queue, {
+    description: 'Payments. Failed ones are the newest dead letters; the ledger has all of them.',
+  });
+  adapter.setFormatter('data', shown);
   createBullBoard({
-    queues: [new BullMQAdapter(queue, { description: 'Payments. Failed ones are dead letters.' })],
+    queues: [adapter],
     serverAdapter,
     options: { uiConfig: { boardTitle: 'Payrelay' } },
   });

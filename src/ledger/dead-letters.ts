@@ -55,7 +55,6 @@ export interface StoredDeadLetter {
   readonly payload: string | undefined;
   /** The payload is not all that was posted. */
   readonly isCut: boolean;
-  readonly acceptedAt: Date;
 }
 
 export type DeadLetterKey = Pick<DeadLetter, 'jobId' | 'acceptedAt'>;
@@ -74,8 +73,8 @@ export interface DeadLetters {
   lookUp(correlationIds: readonly string[]): Promise<ReadonlyMap<string, LookUp>>;
   /** Which of these have a row that stands for them as they are now, dead. @throws LedgerUnavailableError */
   areBuried(keys: readonly DeadLetterKey[]): Promise<readonly boolean[]>;
-  /** The newest row of this job id. @throws LedgerUnavailableError */
-  find(jobId: string): Promise<StoredDeadLetter | undefined>;
+  /** @throws LedgerUnavailableError */
+  find(key: DeadLetterKey): Promise<StoredDeadLetter | undefined>;
 }
 
 /** Rows of one statement: with payloads of 64 KiB, the largest there are, 6.4 MB. */
@@ -147,6 +146,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
     if (performance.now() - room.countedAtMs > COUNT_AGE_MS) {
       const [row] = await query<{ count: string }>(
         db,
+        db,
         `SELECT count(*) FROM dead_letters WHERE state = 'open' AND reason_code = 'invalid_payment'`,
         [],
         { name: 'count_invalid' },
@@ -161,6 +161,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
     try {
       const rows = letters.map(toRow);
       await query(
+        db,
         db,
         BURY_SQL,
         [
@@ -237,6 +238,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       if (keys.length === 0) return [];
       const rows = await query<{ ordinality: string }>(
         db,
+        db,
         `SELECT ordinality FROM unnest(?::text[], ?::timestamptz[]) WITH ORDINALITY AS asked (job_id, accepted_at)
          JOIN dead_letters USING (job_id, accepted_at) WHERE state <> 'queued_again'`,
         [keys.map(({ jobId }) => jobId), keys.map(({ acceptedAt }) => acceptedAt.toISOString())],
@@ -245,19 +247,15 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       return keys.map((_key, index) => found.has(index));
     },
 
-    async find(jobId) {
-      const [row] = await query<{ payload: string | null; payload_bytes: number | null; accepted_at: Date }>(
+    async find({ jobId, acceptedAt }) {
+      const [row] = await query<{ payload: string | null; payload_bytes: number | null }>(
         db,
-        'SELECT payload, payload_bytes, accepted_at FROM dead_letters WHERE job_id = ? ORDER BY accepted_at DESC LIMIT 1',
-        [jobId],
+        'SELECT payload, payload_bytes FROM dead_letters WHERE job_id = ? AND accepted_at = ?::timestamptz',
+        [jobId, acceptedAt.toISOString()],
       );
       if (row === undefined) return undefined;
       const payload = row.payload ?? undefined;
-      return {
-        payload,
-        isCut: Buffer.byteLength(payload ?? '') < (row.payload_bytes ?? 0),
-        acceptedAt: row.accepted_at,
-      };
+      return { payload, isCut: Buffer.byteLength(payload ?? '') < (row.payload_bytes ?? 0) };
     },
   };
 }

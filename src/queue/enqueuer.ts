@@ -12,6 +12,12 @@ export interface NewJob {
   readonly data: string;
 }
 
+/** A dead letter on its way back. */
+export interface DeadJob extends NewJob {
+  readonly id: string;
+  readonly acceptedAt: Date;
+}
+
 export interface Enqueuer {
   /**
    * Resolves once the job is stored in Redis, or is there already.
@@ -19,6 +25,12 @@ export interface Enqueuer {
    * @throws QueueUnavailableError when Redis gave no usable answer in time: then it may have been stored.
    */
   enqueue(job: NewJob): Promise<void>;
+  /**
+   * Puts a dead letter back into the queue, as old as it is, in the place of its failed job if Redis has that.
+   * Resolves with `duplicate` when its id is in the queue already; then nothing was changed.
+   * @throws QueueFullError, QueueUnavailableError
+   */
+  enqueueAgain(job: DeadJob): Promise<'queued' | 'duplicate'>;
   /** @throws QueueUnavailableError */
   count(): Promise<QueueCounts>;
   /** Refuses new jobs and answers those accepted. The connection stays open. */
@@ -82,6 +94,18 @@ export function createEnqueuer({
         }
         throw error;
       }
+    },
+    async enqueueAgain({ id, data, acceptedAt }) {
+      let code: number | undefined;
+      try {
+        const args = enqueueArguments(queue, maxSize, acceptedAt.getTime());
+        [code] = await redis.enqueuePayments(...keys, ...args, id, data);
+      } catch (cause) {
+        throw unavailable('could not add a dead letter to the queue', cause);
+      }
+      const refused = refusal(code!, maxSize);
+      if (refused !== undefined) throw refused;
+      return toEnqueueResult(code) === 'queued' ? 'queued' : 'duplicate';
     },
     async count() {
       try {

@@ -1,7 +1,7 @@
 import type { Queue } from 'bullmq';
 import type { RedisConfig } from '../config.ts';
 import { QueueUnavailableError } from '../errors.ts';
-import { createProducerConnection, firstConnection, type PaymentQueueName } from './payment-queue.ts';
+import { createProducerConnection, firstConnection, type PaymentQueueName, queueKey } from './payment-queue.ts';
 
 /**
  * The queue for the rare jobs of an operator: looking at it and emptying it. BullMQ is loaded, and a connection opened,
@@ -12,12 +12,26 @@ export interface QueueAdmin {
   queue(): Promise<Queue>;
   /** Resolves when Redis answers. @throws QueueUnavailableError */
   ping(): Promise<void>;
+  /** The ids of failed jobs, the oldest first. @throws QueueUnavailableError */
+  failedIds(): Promise<readonly string[]>;
+  /** Undefined when there is no failed job of this id. @throws QueueUnavailableError */
+  failedJob(id: string): Promise<AdminJob | undefined>;
   /** Empties the queue, whatever state its jobs are in. @throws QueueUnavailableError */
   purge(): Promise<void>;
   close(): Promise<void>;
 }
 
-export function createQueueAdmin(config: RedisConfig, { name, prefix }: PaymentQueueName): QueueAdmin {
+/** What a failed job says of its payment. */
+export interface AdminJob {
+  readonly id: string;
+  /** JSON text, cut if it was long; undefined when the job has lost it. */
+  readonly data: string | undefined;
+  readonly acceptedAt: Date;
+}
+
+export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueName): QueueAdmin {
+  const { name, prefix } = queueName;
+  const failedKey = queueKey(queueName, 'failed');
   let opened: { queue: Promise<Queue>; redis: ReturnType<typeof createProducerConnection> } | undefined;
 
   function open() {
@@ -39,19 +53,32 @@ export function createQueueAdmin(config: RedisConfig, { name, prefix }: PaymentQ
     return { queue, redis };
   }
 
+  /** Runs a command once the connection is there, or cannot be had. */
+  async function ask<T>(command: (redis: ReturnType<typeof createProducerConnection>) => Promise<T>): Promise<T> {
+    try {
+      opened ??= open();
+      await opened.queue;
+      return await command(opened.redis);
+    } catch (cause) {
+      throw new QueueUnavailableError('the queue cannot be looked at', { cause, retryAfterSeconds: 1 });
+    }
+  }
+
   return {
     queue() {
       opened ??= open();
       return opened.queue;
     },
     async ping() {
-      try {
-        await this.queue();
-        await opened?.redis.ping();
-      } catch (cause) {
-        throw new QueueUnavailableError('the queue cannot be looked at', { cause, retryAfterSeconds: 1 });
-      }
+      await ask((redis) => redis.ping());
     },
+    failedIds: () => ask((redis) => redis.zrange(failedKey, 0, -1)),
+    failedJob: (id) =>
+      ask(async (redis) => {
+        if ((await redis.zscore(failedKey, id)) === null) return undefined;
+        const [data, timestamp] = await redis.hmget(queueKey(queueName, id), 'data', 'timestamp');
+        return { id, data: data ?? undefined, acceptedAt: new Date(Number(timestamp ?? 0)) };
+      }),
     async purge() {
       try {
         await (await this.queue()).obliterate({ force: true });

@@ -6,6 +6,7 @@ import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, lookInto, NO_DATABASE, NO_REDIS } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv, testApi } from '../support/relay.ts';
+import { freshDatabase, sql } from '../support/services.ts';
 
 const USER = 'operator';
 const PASSWORD = 'geheim: \u00fc';
@@ -115,26 +116,131 @@ describe('GET /admin/queues', () => {
     await operator.get(`${PATH}/api/queues/others/pause`).expect(404);
   });
 
-  it('retries a dead letter', async () => {
-    const { url, prefix, operator, opened } = await dashboard();
-    const queue = await lookInto(prefix);
-    const id = await deadLetter(url, prefix);
-    await opened();
-    await operator.put(`${PATH}/api/queues/payments/${id}/retry`).expect(204);
-    expect(await queue.waiting()).to.deep.equal([id]);
-    expect(await queue.redis.zcard(queue.key('failed'))).to.equal(0);
-    const worker = await bullWorker(prefix);
-    expect((await worker.getNextJob('token'))!.id).to.equal(id);
+  describe('retry', () => {
+    /** A dashboard with a ledger, whose dead letters are those of the failed jobs. */
+    async function withLedger() {
+      const databaseUrl = await freshDatabase();
+      const { url, prefix, operator, opened } = await dashboard({ DATABASE_URL: databaseUrl });
+      const queue = await lookInto(prefix);
+      await opened();
+      return {
+        queue,
+        operator,
+        prefix,
+        dead: () => deadLetter(url, prefix),
+        /** The row of a dead letter, with this payload in full or cut to so many bytes. */
+        async bury(id: string, payload: string, bytes = Buffer.byteLength(payload)) {
+          const { timestamp } = await queue.job(id);
+          await sql(
+            databaseUrl,
+            `INSERT INTO dead_letters (job_id, correlation_id, payload, payload_bytes, reason_code, reason, attempts,
+               accepted_at, died_at, state_by)
+             VALUES ($1::text, $1::uuid, $2, $3, 'rejected', 'HTTP 400', 1, $4, now(), 'worker')`,
+            [id, payload, bytes, new Date(Number(timestamp))],
+          );
+        },
+        states: async () => (await sql(databaseUrl, 'SELECT state FROM dead_letters')).map(({ state }) => state),
+        retry: (id: string) => operator.put(`${PATH}/api/queues/payments/${id}/retry`),
+      };
+    }
+
+    it('queues a dead letter with its payload from the ledger, as old as it is', async () => {
+      const { queue, prefix, dead, bury, retry, states } = await withLedger();
+      const id = await dead();
+      const { timestamp } = await queue.job(id);
+      const payload = `{"correlationId": "${id}", "amount": 1.50, "note": "${'x'.repeat(5_000)}"}`;
+      await bury(id, payload);
+      await queue.redis.hset(queue.key(id), 'data', `{"correlationId":"${id}","amount":1.5,"payload":"{"}`);
+      await retry(id).expect(204);
+      expect(await queue.waiting()).to.deep.equal([id]);
+      expect(await queue.redis.zcard(queue.key('failed'))).to.equal(0);
+      expect(await queue.job(id)).to.include({ data: payload, timestamp });
+      expect(await states()).to.deep.equal(['open']);
+      const worker = await bullWorker(prefix);
+      expect((await worker.getNextJob('token'))!.id).to.equal(id);
+    });
+
+    it('keeps what is known of earlier attempts', async () => {
+      const { queue, dead, bury, retry } = await withLedger();
+      const id = await dead();
+      await bury(id, '{}');
+      await queue.redis.hset(queue.key(id), { ats: '5', atm: '3', progress: '{"gateway":"fallback"}' });
+      await retry(id).expect(204);
+      expect(await queue.job(id)).to.include({ ats: '5', atm: '3', progress: '{"gateway":"fallback"}' });
+    });
+
+    it('queues one of an older worker that has no row yet, with its payload from Redis', async () => {
+      const { queue, dead, retry } = await withLedger();
+      const id = await dead();
+      const { data } = await queue.job(id);
+      await retry(id).expect(204);
+      expect(await queue.job(id)).to.include({ data });
+    });
+
+    it('is refused with the reason when the payload was cut', async () => {
+      const { queue, dead, bury, retry } = await withLedger();
+      const id = await dead();
+      await bury(id, '{"corr', 60_000);
+      const { body } = await retry(id).expect(409);
+      expect(body.message).to.match(/payload/);
+      expect(await queue.waiting()).to.deep.equal([]);
+      expect(await queue.redis.zcard(queue.key('failed'))).to.equal(1);
+    });
+
+    it('is refused for a payment that is not dead, or not there', async () => {
+      const { queue, prefix, retry } = await withLedger();
+      const job = await (await bullQueue(prefix)).add('payment', aPayment(), { jobId: aPayment().correlationId });
+      await retry(job.id!).expect(400);
+      await retry(encodeURIComponent('%')).expect(404);
+      await retry(aPayment().correlationId).expect(404);
+      expect(await queue.waiting()).to.deep.equal([job.id]);
+    });
+
+    it('is refused while the ledger cannot be asked', async () => {
+      const { url, prefix, operator, opened } = await dashboard();
+      const id = await deadLetter(url, prefix);
+      await opened();
+      const { body } = await operator.put(`${PATH}/api/queues/payments/${id}/retry`).expect(503);
+      expect(body).to.deep.equal({ error: 'ledger_unavailable' });
+      expect(await (await lookInto(prefix)).waiting()).to.deep.equal([]);
+    });
+
+    it('queues all that can be retried and counts the others', async () => {
+      const { queue, operator, dead, bury } = await withLedger();
+      const ids = [await dead(), await dead(), await dead()];
+      await bury(ids[0]!, '{"corr', 60_000);
+      const { body } = await operator.put(`${PATH}/api/queues/payments/retry/failed`).expect(200);
+      expect(body).to.deep.equal({ retried: 2, skipped: 1 });
+      expect(await queue.waiting()).to.have.members(ids.slice(1));
+    });
   });
 
-  it('retries all dead letters', async () => {
-    const { url, prefix, operator, opened } = await dashboard();
-    const queue = await lookInto(prefix);
-    const ids = [await deadLetter(url, prefix), await deadLetter(url, prefix)];
-    await opened();
-    await operator.put(`${PATH}/api/queues/payments/retry/failed`).expect(200);
-    expect(await queue.waiting()).to.have.members(ids);
-  });
+  for (const [status, title] of [
+    ['failed', 'lists dead letters beside one whose payload is nested 5,000 deep'],
+    ['waiting', 'lists waiting payments beside one whose payload is nested 5,000 deep'],
+  ] as const) {
+    it(title, async () => {
+      const { url, prefix, operator, opened } = await dashboard();
+      const nested = aPayment();
+      const deep = JSON.stringify(nested).replace('}', `,"note":${'['.repeat(5_000)}${']'.repeat(5_000)}}`);
+      await http(url).post('/payments').set('content-type', 'application/json').send(deep).expect(204);
+      if (status === 'failed') {
+        const worker = await bullWorker(prefix);
+        const job = await worker.getNextJob('token');
+        await job!.moveToFailed(new UnrecoverableError('amount'), 'token', false);
+        await deadLetter(url, prefix);
+      } else {
+        await http(url).post('/payments').send(aPayment()).expect(204);
+      }
+      await opened();
+      const { body } = await operator
+        .get(`${PATH}/api/queues?activeQueue=payments&status=${status}&page=1&jobsPerPage=10`)
+        .expect(200);
+      expect(body.queues[0].jobs).to.have.length(2);
+      const { body: shown } = await operator.get(`${PATH}/api/queues/payments/${nested.correlationId}`).expect(200);
+      expect(shown.job.data).to.include({ correlationId: nested.correlationId });
+    });
+  }
 
   it('promotes a delayed payment', async () => {
     const { prefix, operator, opened } = await dashboard();
@@ -196,7 +302,7 @@ describe('GET /admin/queues', () => {
   });
 
   it('answers 403 to a change that another site has made the browser send', async () => {
-    const { url, prefix, operator, opened } = await dashboard();
+    const { url, prefix, operator, opened } = await dashboard({ DATABASE_URL: await freshDatabase() });
     const id = await deadLetter(url, prefix);
     await opened();
     const retry = () => operator.put(`${PATH}/api/queues/payments/${id}/retry`);

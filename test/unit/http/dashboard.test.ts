@@ -11,9 +11,22 @@ const RIGHT = basic(USER, PASSWORD);
 
 /** The dashboard over a queue that nobody may touch: what gets past the guard would load bull-board and ask for it. */
 function guarded() {
-  const queueAdmin = { queue: sinon.stub(), ping: sinon.stub(), purge: sinon.stub(), close: sinon.stub() };
+  const queueAdmin = {
+    queue: sinon.stub(),
+    ping: sinon.stub(),
+    failedIds: sinon.stub(),
+    failedJob: sinon.stub(),
+    purge: sinon.stub(),
+    close: sinon.stub(),
+  };
   const app = express();
-  app.use('/admin/queues', dashboard({ user: USER, password: PASSWORD }, queueAdmin));
+  app.use(
+    '/admin/queues',
+    dashboard(
+      { user: USER, password: PASSWORD },
+      { queueAdmin, deadLetters: { find: sinon.stub() }, enqueuer: { enqueueAgain: sinon.stub() } },
+    ),
+  );
   return { agent: supertest(app), queueAdmin };
 }
 

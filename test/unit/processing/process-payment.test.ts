@@ -299,8 +299,9 @@ describe('processPayment', () => {
 
     it('hands the payment back when its row could not be committed', async () => {
       const bury = () => Promise.reject(new LedgerUnavailableError('no answer'));
-      expectRequeue(await stage({ bury }).run({ payload: {} }), { isClean: true, backOff: false });
-      expectRequeue(await stage({ bury, primary: [INVALID] }).run(), { isClean: false, backOff: false });
+      const { run } = stage({ bury, primary: [INVALID] });
+      expectRequeue(await run({ payload: {} }), { isClean: true, backOff: false });
+      expectRequeue(await run(), { isClean: false, backOff: false });
     });
 
     it('makes a dead letter when the primary refuses it for good', async () => {
@@ -348,12 +349,10 @@ describe('processPayment', () => {
   });
 
   describe('given an id that a dead letter ties to a gateway', () => {
-    it('keeps it at the primary, whatever the policy', async () => {
-      for (const policy of EAGER) {
-        const { run, events } = stage({ tiedTo: 'default', primary: [UNREACHABLE], policy });
-        expectRequeue(await run({ ageMs: 600_000 }), { isClean: true, backOff: true });
-        expect(events).to.deep.equal(['look up', 'send to default']);
-      }
+    it('keeps it at the primary, also under the policy that sends most to the fallback', async () => {
+      const { run, events } = stage({ tiedTo: 'default', primary: [UNREACHABLE], policy: EAGER.at(-1)! });
+      expectRequeue(await run({ ageMs: 600_000 }), { isClean: true, backOff: true });
+      expect(events).to.deep.equal(['look up', 'send to default']);
     });
 
     it('sends it to the fallback alone, and marks it first, for workers that do not look it up', async () => {
