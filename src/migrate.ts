@@ -1,24 +1,39 @@
-import knex from 'knex';
-import knexfile from '../knexfile.ts';
+import { loadConfig } from './config.ts';
+import { migrateToLatest, rollBack } from './ledger/migrations.ts';
 import { describeError } from './logger.ts';
 
 /**
  * The entry of `npm run db:migrate` (latest) and `npm run db:rollback` (the last batch). The knex command line does the same,
  * but looks for half a dozen TypeScript loaders first, none of which Node 24 needs, and reports each as missing.
  */
-const [direction = 'latest'] = process.argv.slice(2);
-if (direction !== 'latest' && direction !== 'rollback') {
-  console.error('usage: node src/migrate.ts [latest|rollback]');
+const [direction = 'latest', ...flags] = process.argv.slice(2);
+const isUsable = direction === 'latest' ? flags.length === 0 : direction === 'rollback' && flags.every(isYes);
+if (!isUsable) {
+  console.error('usage: node src/migrate.ts [latest | rollback [--yes]]');
   process.exit(2);
 }
 
-const db = knex(knexfile);
 try {
-  const [batch, names] = (await db.migrate[direction]()) as [number, string[]];
-  console.log(names.length === 0 ? 'nothing to do' : `${direction}, batch ${batch}: ${names.join(', ')}`);
+  const { database } = loadConfig();
+  const done =
+    direction === 'latest'
+      ? await migrateToLatest(database)
+      : await rollBack(database, flags.some(isYes) ? 'drop' : 'keep');
+  if ('rowsAtStake' in done) {
+    const rows = Object.entries(done.rowsAtStake).map(([table, count]) => `${count} in ${table}`);
+    console.error(`nothing was rolled back: it may drop the ledger's rows (${rows.join(', ')}).`);
+    console.error('To drop them: npm run db:rollback -- --yes');
+    process.exitCode = 1;
+  } else {
+    console.log(
+      done.names.length === 0 ? 'nothing to do' : `${direction}, batch ${done.batch}: ${done.names.join(', ')}`,
+    );
+  }
 } catch (error) {
   console.error(describeError(error));
   process.exitCode = 1;
-} finally {
-  await db.destroy();
+}
+
+function isYes(flag: string): boolean {
+  return flag === '--yes';
 }

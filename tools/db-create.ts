@@ -1,7 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { loadConfig } from '../src/config.ts';
 
-/** `npm run db:create`: creates the database that the settings name, unless it is there. */
+/** How long the template database may be in use by somebody else. */
+const PATIENCE_MS = 30_000;
+const PAUSE_MS = 200;
+
+/** `npm run db:create`: creates the database that the settings name, unless it is there. Several may do so at once. */
 const { url, ssl } = loadConfig().database;
 const name = decodeURIComponent(new URL(url).pathname.slice(1));
 const maintenance = new URL(url);
@@ -10,12 +15,25 @@ maintenance.pathname = '/postgres';
 const client = new pg.Client({ connectionString: maintenance.href, ssl });
 await client.connect();
 try {
-  await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
-  console.log(`created database ${name}`);
-} catch (error) {
-  // 42P04: it exists (PostgreSQL manual, appendix A).
-  if ((error as { code?: string }).code !== '42P04') throw error;
-  console.log(`database ${name} is there already`);
+  console.log((await create()) ? `created database ${name}` : `database ${name} is there already`);
 } finally {
   await client.end();
+}
+
+/** @returns false when it is there already. */
+async function create(): Promise<boolean> {
+  const startedAt = performance.now();
+  for (;;) {
+    try {
+      await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
+      return true;
+    } catch (error) {
+      const { code } = error as { code?: string };
+      // PostgreSQL manual, appendix A. 42P04: it exists. 23505: another process has created it at the same moment.
+      if (code === '42P04' || code === '23505') return false;
+      // 55006: somebody is connected to the template, for a moment as a rule.
+      if (code !== '55006' || performance.now() - startedAt > PATIENCE_MS) throw error;
+    }
+    await sleep(PAUSE_MS);
+  }
 }

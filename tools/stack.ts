@@ -1,8 +1,7 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import knex from 'knex';
 import { loadConfig } from '../src/config.ts';
-import { knexConfig } from '../src/ledger/db.ts';
+import { migrateToLatest } from '../src/ledger/migrations.ts';
 import {
   freePort,
   type ManagedServer,
@@ -94,13 +93,8 @@ export function startGateway(name: string, port: number, fee: number): Promise<S
 
 /** Brings the schema up to date. @returns the migrations that were run. */
 export async function migrate(databaseUrl: string): Promise<string[]> {
-  const db = knex(knexConfig(loadConfig({ DATABASE_URL: databaseUrl }).database));
-  try {
-    const [, ran] = await db.migrate.latest({ directory: join(projectDir, 'migrations'), loadExtensions: ['.ts'] });
-    return ran as string[];
-  } finally {
-    await db.destroy();
-  }
+  const { names } = await migrateToLatest(loadConfig({ DATABASE_URL: databaseUrl }).database);
+  return names;
 }
 
 export interface StackOptions {

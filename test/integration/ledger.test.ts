@@ -1,13 +1,15 @@
-import { execFile } from 'node:child_process';
+import { type ExecFileException, execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
+import { loadConfig } from '../../src/config.ts';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../../src/errors.ts';
 import { createDb, query } from '../../src/ledger/db.ts';
 import { createDeadLetters } from '../../src/ledger/dead-letters.ts';
+import { migrateToLatest } from '../../src/ledger/migrations.ts';
 import { createPaymentsTable, type PaidPayment, type PaymentsTable } from '../../src/ledger/payments-table.ts';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
 import { freePort } from '../../tools/servers.ts';
@@ -404,26 +406,75 @@ describe('migrations', () => {
       cwd: projectDir,
       env: { PATH: process.env['PATH'], DATABASE_URL: databaseUrl },
     });
-  const migrate = (databaseUrl: string, direction: string) => script(databaseUrl, 'src/migrate.ts', direction);
-
-  it('make a new database, bring it up, take it down and bring it up again', async () => {
+  const migrate = (databaseUrl: string, ...args: string[]) => script(databaseUrl, 'src/migrate.ts', ...args);
+  /** A database that is not there yet. */
+  const newUrl = async () => {
     const url = new URL((await sharedPostgres()).url);
     url.pathname = `/made_${randomUUID().replaceAll('-', '')}`;
-    const tables = () => sql(url.href, `SELECT * FROM pg_tables WHERE tablename = 'payments'`);
+    return url.href;
+  };
+  const tables = (url: string) => sql(url, `SELECT * FROM pg_tables WHERE tablename = 'payments'`);
 
-    await script(url.href, 'tools/db-create.ts');
-    await script(url.href, 'tools/db-create.ts');
-    expect(await tables()).to.deep.equal([]);
-    await migrate(url.href, 'latest');
-    expect(await tables()).to.have.length(1);
-    const { table } = await ledger(url.href);
-    await table.insertPayments([paid()]);
-    await migrate(url.href, 'rollback');
-    expect(await tables()).to.deep.equal([]);
-    await migrate(url.href, 'latest');
-    expect(await rowsOf(url.href)).to.deep.equal([]);
+  it('make a new database, bring it up, take it down and bring it up again', async () => {
+    const url = await newUrl();
+    await script(url, 'tools/db-create.ts');
+    await script(url, 'tools/db-create.ts');
+    expect(await tables(url)).to.deep.equal([]);
+    await migrate(url, 'latest');
+    expect(await tables(url)).to.have.length(1);
+    await migrate(url, 'rollback');
+    expect(await tables(url)).to.deep.equal([]);
+    await migrate(url, 'latest');
+    expect(await rowsOf(url)).to.deep.equal([]);
+    const { table } = await ledger(url);
     await table.insertPayments([paid()]);
   });
+
+  it('are not rolled back over rows without --yes, and their number is said', async () => {
+    const { table, url } = await ledger();
+    await table.insertPayments([paid(), paid(), paid()]);
+    const { code, stderr } = await failureOf(migrate(url, 'rollback')).then((error) => error as ExecFileException);
+    expect(code).to.equal(1);
+    expect(stderr).to.include('3 in payments').and.include('--yes');
+    expect(await rowsOf(url)).to.have.length(3);
+    await migrate(url, 'rollback', '--yes');
+    expect(await tables(url)).to.deep.equal([]);
+  });
+
+  it('are not run at all with arguments they do not know', async () => {
+    const { url } = await ledger();
+    expect(await failureOf(migrate(url, 'rollback', '--force'))).to.include({ code: 2 });
+    expect(await failureOf(migrate(url, 'latest', '--yes'))).to.include({ code: 2 });
+    expect(await tables(url)).to.have.length(1);
+  });
+
+  it('are applied once when six start at once on a new database, twenty times', async () => {
+    const admin = (await sharedPostgres()).url;
+    for (let round = 0; round < 20; round += 1) {
+      const url = await newUrl();
+      await sql(admin, `CREATE DATABASE ${new URL(url).pathname.slice(1)}`);
+      const { database } = loadConfig({ DATABASE_URL: url });
+      const ran = await Promise.all(Array.from({ length: 6 }, () => migrateToLatest(database)));
+      expect(ran.filter(({ names }) => names.length > 0)).to.have.length(1);
+    }
+  }).timeout(60_000);
+
+  it('create the database once when six do so at once, as processes of their own', async () => {
+    const url = await newUrl();
+    const created = await Promise.all(Array.from({ length: 6 }, () => script(url, 'tools/db-create.ts')));
+    expect(created.filter(({ stdout }) => stdout.startsWith('created'))).to.have.length(1);
+    const ran = await Promise.all(Array.from({ length: 6 }, () => migrate(url, 'latest')));
+    expect(ran.filter(({ stdout }) => !stdout.startsWith('nothing'))).to.have.length(1);
+  });
+
+  it('give up after seconds, and change nothing, when others hold a table they change', async () => {
+    const { url } = await ledger();
+    const release = await holdTable(url);
+    await failureOf(migrate(url, 'rollback', '--yes'));
+    await release();
+    expect(await tables(url)).to.have.length(1);
+    await migrate(url, 'rollback', '--yes');
+  }).timeout(20_000);
 
   it('are all applied in what the tests run on', async () => {
     const { stdout } = await migrate(await freshDatabase(), 'latest');
