@@ -196,6 +196,11 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   if ((settings.DASHBOARD_USER === undefined) !== (settings.DASHBOARD_PASSWORD === undefined)) {
     faults.push('DASHBOARD_USER and DASHBOARD_PASSWORD must be set together');
   }
+  if (areUsable('DATABASE_URL', 'DB_SSL') && settings.DATABASE_URL !== undefined) {
+    const isSslSet = present['DB_SSL'] !== undefined;
+    const fault = tlsFault(settings.DATABASE_URL, isSslSet ? settings.DB_SSL : undefined);
+    if (fault !== undefined) faults.push(fault);
+  }
   if (faults.length > 0) throw new ConfigError(faults);
 
   const gateway = (url: string): GatewayConfig => ({
@@ -249,6 +254,54 @@ function describe(error: Error): string {
   if (choices) return `must be one of ${choices[2]} (got "${choices[1]}")`;
   const boolean = /Invalid bool input: "(.*)"/.exec(error.message);
   return boolean ? `must be true or false (got "${boolean[1]}")` : error.message;
+}
+
+/** How pg understands the sslmode of a URL, which it prefers to the option that DB_SSL sets. */
+const SSL_MODES: Readonly<Record<string, DatabaseTls>> = {
+  disable: 'off',
+  'no-verify': 'unchecked',
+  prefer: 'checked',
+  require: 'checked',
+  'verify-ca': 'checked',
+  'verify-full': 'checked',
+};
+
+/** The same for `ssl`, which counts where there is no sslmode. */
+const SSL_SWITCHES: Readonly<Record<string, DatabaseTls>> = {
+  '0': 'off',
+  '1': 'checked',
+  true: 'checked',
+  'no-verify': 'unchecked',
+};
+
+type DatabaseTls = 'off' | 'unchecked' | 'checked';
+
+/**
+ * What is wrong with the TLS settings of a database URL; undefined when nothing is. What pg does not know it takes for "TLS", or
+ * for whatever comes next in its rules: a slip of the pen must not decide whether passwords travel in plain text.
+ * @param dbSsl DB_SSL, undefined when it is not set: then the URL alone decides.
+ */
+function tlsFault(url: string, dbSsl: boolean | undefined): string | undefined {
+  const { searchParams } = new URL(url);
+  for (const [name, known] of [
+    ['sslmode', SSL_MODES],
+    ['ssl', SSL_SWITCHES],
+  ] as const) {
+    // Of several pg takes the last.
+    const value = searchParams.getAll(name).at(-1);
+    // pg takes an empty sslmode for none, but an empty ssl for "off".
+    if (value === undefined || (value === '' && name === 'sslmode')) continue;
+    const tls = Object.hasOwn(known, value) ? known[value] : undefined;
+    if (tls === undefined) return `DATABASE_URL must have as ${name} one of ${Object.keys(known).join(', ')}`;
+    if (dbSsl === undefined || (dbSsl ? tls === 'checked' : tls === 'off')) return undefined;
+    const says = !dbSsl ? 'turns TLS on' : tls === 'off' ? 'turns TLS off' : 'does not check the certificate';
+    return `DB_SSL must not contradict DATABASE_URL, whose ${name} ${says}`;
+  }
+  // A certificate in the URL turns TLS on as well.
+  const hasCertificate = ['sslcert', 'sslkey', 'sslrootcert'].some((name) => searchParams.has(name));
+  return hasCertificate && dbSsl === false
+    ? 'DB_SSL must not contradict DATABASE_URL, whose certificates turn TLS on'
+    : undefined;
 }
 
 function credentials(user: string, password: string | undefined): string {

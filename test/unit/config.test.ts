@@ -201,6 +201,56 @@ describe('loadConfig', () => {
     });
   }
 
+  describe('given DB_SSL and a DATABASE_URL that speaks of TLS', () => {
+    const MODES = 'disable, no-verify, prefer, require, verify-ca, verify-full';
+    const off = (name: string) => `DB_SSL must not contradict DATABASE_URL, whose ${name} turns TLS off`;
+    const on = (name: string) => `DB_SSL must not contradict DATABASE_URL, whose ${name} turns TLS on`;
+    const unchecked = 'DB_SSL must not contradict DATABASE_URL, whose sslmode does not check the certificate';
+    /** The query of the URL, what is wrong with it when DB_SSL is true, when it is false, and when it is not set. */
+    const cases: [query: string, whenTrue: string | undefined, whenFalse: string | undefined, unset?: string][] = [
+      ['', undefined, undefined],
+      ['?application_name=x', undefined, undefined],
+      ['?sslmode=', undefined, undefined],
+      ['?sslmode=disable', off('sslmode'), undefined],
+      ['?sslmode=no-verify', unchecked, on('sslmode')],
+      ['?sslmode=prefer', undefined, on('sslmode')],
+      ['?sslmode=require', undefined, on('sslmode')],
+      ['?sslmode=verify-full', undefined, on('sslmode')],
+      ['?sslmode=require&sslmode=disable', off('sslmode'), undefined],
+      ['?ssl=true&sslmode=disable', off('sslmode'), undefined],
+      ['?ssl=0', off('ssl'), undefined],
+      ['?ssl=true', undefined, on('ssl')],
+      ['?sslrootcert=/ca.pem', undefined, 'DB_SSL must not contradict DATABASE_URL, whose certificates turn TLS on'],
+      ...['?sslmode=disabled', '?sslmode=toString'].map((query): [string, string, string, string] => {
+        const fault = `DATABASE_URL must have as sslmode one of ${MODES}`;
+        return [query, fault, fault, fault];
+      }),
+      ...['?ssl=false', '?ssl='].map((query): [string, string, string, string] => {
+        const fault = 'DATABASE_URL must have as ssl one of 0, 1, true, no-verify';
+        return [query, fault, fault, fault];
+      }),
+    ];
+    const tlsFaults = (query: string, env: Record<string, string>) =>
+      faultsOf({ DATABASE_URL: `postgres://u:secret@d/x${query}`, ...env });
+    it('refuses a contradiction, and what pg does not know, and nothing else', () => {
+      for (const [query, whenTrue, whenFalse, unset] of cases) {
+        const found = [
+          tlsFaults(query, { DB_SSL: 'true' }),
+          tlsFaults(query, { DB_SSL: 'false' }),
+          tlsFaults(query, {}),
+        ];
+        const expected = [whenTrue, whenFalse, unset].map((fault) => (fault === undefined ? [] : [fault]));
+        expect(found, query).to.deep.equal(expected);
+      }
+    });
+
+    it('names the other faults as well, and does not repeat the URL', () => {
+      const faults = tlsFaults('?sslmode=disable', { DB_SSL: 'true', PORT: 'x' });
+      expect(faults).to.have.lengthOf(2);
+      expect(faults.join()).to.not.include('secret');
+    });
+  });
+
   it('takes time-outs up to the cap, and above a second with a higher cap', () => {
     const env = { GATEWAY_TIMEOUT_CAP_MS: '5000', GATEWAY_POOL_TIMEOUT_MS: '5000', GATEWAY_RECEIVE_TIMEOUT_MS: '4999' };
     expect(faultsOf(env)).to.deep.equal([]);

@@ -192,11 +192,9 @@ describe('parsePayment', () => {
     [Number.POSITIVE_INFINITY, 'must not be above 45035996273704.96 (got Infinity)'],
     [45_035_996_273_704.97, 'must not be above 45035996273704.96 (got 45035996273704.97)'],
   ];
-  for (const [amount, message] of said) {
-    it(`says of the amount ${typeof amount === 'number' ? amount : JSON.stringify(amount)} that it ${message}`, () => {
-      expect(amountFault(amount)).to.equal(message);
-    });
-  }
+  it('says what is wrong with this very amount', () => {
+    for (const [amount, message] of said) expect(amountFault(amount), message).to.equal(message);
+  });
 
   it('shows only the beginning of a long string, and no half of a character', () => {
     expect(amountFault('9'.repeat(60_000))).to.equal(
