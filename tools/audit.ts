@@ -1,5 +1,7 @@
+import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { GatewayName } from '../src/payment.ts';
+import { QUEUE_PREFIX, queueKey } from '../src/queue/payment-queue.ts';
 import type { LoadReport } from './load.ts';
 import type { Stack } from './stack.ts';
 
@@ -106,6 +108,31 @@ export async function readLedger(databaseUrl: string): Promise<Record<GatewayNam
     }
     return books;
   } finally {
+    await client.end();
+  }
+}
+
+/**
+ * The ids of all payments that ever became dead letters, whatever has become of them since: those in the ledger's database
+ * and, for a worker that does not write there, Redis' failed jobs. A dead letter without a usable id is in it by its job's id.
+ */
+export async function readDeadLetters({
+  databaseUrl,
+  redisUrl,
+}: Pick<Stack, 'databaseUrl' | 'redisUrl'>): Promise<ReadonlySet<string>> {
+  const redis = new Redis(redisUrl);
+  const client = new pg.Client({ connectionString: databaseUrl });
+  try {
+    const failed = await redis.zrange(queueKey({ name: 'payments', prefix: QUEUE_PREFIX }, 'failed'), 0, -1);
+    await client.connect();
+    const { rows: tables } = await client.query<{ name: string | null }>(`SELECT to_regclass('dead_letters') AS name`);
+    if (tables[0]!.name === null) return new Set(failed);
+    const { rows } = await client.query<{ id: string }>(
+      'SELECT coalesce(correlation_id::text, job_id) AS id FROM dead_letters',
+    );
+    return new Set([...failed, ...rows.map(({ id }) => id)]);
+  } finally {
+    redis.disconnect();
     await client.end();
   }
 }

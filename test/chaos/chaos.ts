@@ -1,263 +1,181 @@
-import { randomUUID } from 'node:crypto';
-import { request } from 'node:http';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { Redis } from 'ioredis';
-import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
-import { audit, type Breaches, isBreached, readBooks } from '../../tools/audit.ts';
-import { createLoad, type LoadReport } from '../../tools/load.ts';
 import { freePort } from '../../tools/servers.ts';
 import { type Stack, startStack } from '../../tools/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../tools/tcp-proxy.ts';
-import { createFaults, type Proxies } from './faults.ts';
+import { createIntermediary, type Intermediary } from '../support/intermediary.ts';
+import { createClocks } from './clocks.ts';
+import type { GatewayKey, Proxies } from './faults.ts';
 import { createRandom, type Random } from './random.ts';
+import { torment } from './torment.ts';
+import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
 
 /**
  * `make chaos`: a stack of real processes under constant load and random faults, then calm, then the verdict.
  *
- * CHAOS_SECONDS: how long faults are injected (default 120). CHAOS_SEED: repeats a sequence of faults.
+ * A run's seed decides what it is like: the policy (FALLBACK_ON, FALLBACK_AFTER_MS), whether the pools and the queue are small,
+ * and whether intermediaries respond in the gateways' place. In such a run GATEWAY_EMPTY_500 is `unknown`; in the others an
+ * empty 500 is the gateway's own and the setting is `refused`. The faults are drawn from the seed, too, but meet other
+ * payments each time. The longest pause of an unresolved payment is 30 s, so that the 60 s of the first guarantee are enough.
+ *
+ * The verdict compares sets of ids. `lost`: accepted, valid, and not on record at any gateway (those that were buried
+ * included). `unrecorded`: on record and not, or otherwise, in the ledger. `unpaid rows`: in the ledger and not on record.
+ * `buried valid`: valid payments among the dead letters. `failures`: processes that ended by themselves or not in order.
+ *
+ * CHAOS_SECONDS: how long faults are injected (default 120; 60 with CHAOS_SEEDS). CHAOS_SEED: repeats a run.
+ * CHAOS_SEEDS=1-20: these runs one after the other, and one row for each; 20 in a row have every policy, with and without
+ * intermediaries. The exit code is 1 when any of them has a breach.
  * CHAOS_APPENDFSYNC (always): how Redis keeps what it is told. With `everysec` a killed Redis may lose what it took while
  * its disk was late (README, "Durability"), which the verdict then shows as lost.
  * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once; the verdict must be a breach.
+ * CHAOS_LOG=info: prints all that the services log, from this level on.
  */
-const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 120);
-const SEED = Number(process.env['CHAOS_SEED'] ?? Math.floor(Math.random() * 1e6));
 const BREAK_RULE = process.env['CHAOS_BREAK_RULE'] === '1';
 const APPENDFSYNC = process.env['CHAOS_APPENDFSYNC'] ?? 'always';
-const PAYMENTS_PER_SECOND = 150;
-/** The first guarantee's time (README, "Guarantees"). */
-const DRAIN_MS = 60_000;
+const LOG_LEVEL = process.env['CHAOS_LOG'];
+const SEEDS = parseSeeds(process.env['CHAOS_SEEDS']);
+const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? (SEEDS ? 60 : 120));
 
-const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
-
-/** The rule's three variants: which one a run has is drawn by its seed. */
+/** Variants of the rule. */
 const POLICIES = [
   { FALLBACK_ON: 'pool_timeout' },
   { FALLBACK_ON: 'not_sent' },
   { FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: '1500' },
+  { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '4000' },
+  { FALLBACK_ON: 'never' },
 ] as const;
 
-interface Account {
-  readonly load: LoadReport;
-  readonly invalid: Set<string>;
-  longestRecoveryMs: number;
-  faults: number;
-  readonly startedAtMs: number;
+/** Which of the rule's variants shows its absence soonest. */
+const POLICY_TO_BREAK = POLICIES[2];
+
+/** What a run is like. */
+interface Plan {
+  readonly areIntermediariesLying: boolean;
+  /** Whether a caller meets the intermediary or the network first: behind it, a broken network is a response, too. */
+  readonly isIntermediaryInFront: boolean;
+  readonly env: Readonly<Record<string, string>>;
 }
 
-async function main(): Promise<number> {
-  const random = createRandom(SEED);
-  // Which of the rule's variants shows its absence soonest.
-  const policy = BREAK_RULE ? POLICIES[2] : random.pick(POLICIES);
-  const proxies: Partial<Record<keyof Proxies, TcpProxy>> = {};
-  const preload = ['clock-shift.ts', ...(BREAK_RULE ? ['break-the-rule.ts'] : [])];
+function plan(seed: number, random: Random): Plan {
+  // By the seed itself, and 3 has no factor of 5: a row of seeds has all of them.
+  const areIntermediariesLying = !BREAK_RULE && seed % 3 !== 0;
+  return {
+    areIntermediariesLying,
+    isIntermediaryInFront: areIntermediariesLying && random.next() < 0.5,
+    env: {
+      ...(BREAK_RULE ? POLICY_TO_BREAK : POLICIES[seed % POLICIES.length]!),
+      GATEWAY_EMPTY_500: areIntermediariesLying ? 'unknown' : 'refused',
+      GATEWAY_REJECT_AFTER_MS: '30000',
+      PAYMENT_QUEUE_MAX_CONCURRENCY: '24',
+      // Both small enough to be under pressure whenever the primary is slow.
+      GATEWAY_POOL_SIZE: random.pick(['2', '6', '6']),
+      GATEWAY_POOL_TIMEOUT_MS: '40',
+      // A small one is full two seconds after both gateways went down.
+      PAYMENT_QUEUE_MAX_SIZE: random.pick(['300', '50000', '50000']),
+      DURABILITY: APPENDFSYNC === 'always' ? 'disk' : 'memory',
+    },
+  };
+}
+
+/** One run. @returns its row of the table, and whether every guarantee was kept. */
+async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Record<string, string | number>> }> {
+  const random = createRandom(seed);
+  const { areIntermediariesLying, isIntermediaryInFront, env } = plan(seed, random);
+  const place = areIntermediariesLying ? `intermediaries ${isIntermediaryInFront ? 'in front' : 'behind'}` : '';
+  const setting = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   console.log(
-    `chaos: seed ${SEED}, ${SECONDS} s, ${JSON.stringify(policy)}, appendfsync ${APPENDFSYNC}${BREAK_RULE ? ', the rule is broken' : ''}`,
+    [`chaos: seed ${seed}, ${SECONDS} s`, ...setting, `appendfsync ${APPENDFSYNC}`, place, BREAK_RULE && 'RULE BROKEN']
+      .filter(Boolean)
+      .join(', '),
   );
+
+  await using cleanUp = new AsyncDisposableStack();
+  const clocks = createClocks();
+  cleanUp.defer(clocks.close);
+  const proxies: Partial<Record<keyof Proxies, TcpProxy>> = {};
+  const intermediaries: Partial<Record<GatewayKey, Intermediary>> = {};
+  const throughNetwork = async (server: keyof Proxies, port: number) => {
+    const proxy = await createTcpProxy(port);
+    cleanUp.defer(proxy.close);
+    proxies[server] = proxy;
+    return proxy.port;
+  };
+  const throughIntermediary = async (gateway: GatewayKey, port: number) => {
+    const intermediary = await createIntermediary(`http://127.0.0.1:${port}`);
+    cleanUp.defer(intermediary.close);
+    intermediaries[gateway] = intermediary;
+    return intermediary.port;
+  };
   const logs: string[] = [];
+  const preload = ['clock-shift.ts', ...(BREAK_RULE ? ['break-the-rule.ts'] : [])];
   const stack = await startStack({
     apiPorts: [await freePort(), await freePort()],
     workers: 2,
     redisArgs: ['--appendfsync', APPENDFSYNC],
-    env: {
-      ...policy,
-      PAYMENT_QUEUE_MAX_CONCURRENCY: '24',
-      // Small enough to be under pressure whenever the primary is slow.
-      GATEWAY_POOL_SIZE: '6',
-      GATEWAY_POOL_TIMEOUT_MS: '40',
-      LOG_LEVEL: process.env['CHAOS_LOG'] ?? 'info',
-    },
+    env: { ...env, ...clocks.env, LOG_LEVEL: LOG_LEVEL ?? 'info' },
     nodeArgs: preload.flatMap((file) => ['--import', fileURLToPath(new URL(file, import.meta.url))]),
-    through: async (server, port) => {
-      proxies[server] = await createTcpProxy(port);
-      return proxies[server].port;
+    async through(server, port) {
+      if (server === 'redis' || server === 'postgres') return throughNetwork(server, port);
+      return isIntermediaryInFront
+        ? throughIntermediary(server, await throughNetwork(server, port))
+        : throughNetwork(server, await throughIntermediary(server, port));
     },
-    onLine: (service, line) => {
-      if (process.env['CHAOS_LOG']) console.log(`    ${service} ${line}`);
+    onLine(service, line) {
+      if (LOG_LEVEL) console.log(`    ${service} ${line}`);
       else if (line.includes('"level":"error"') || !line.startsWith('{')) logs.push(`${service} ${line}`);
     },
   });
-  try {
-    const account = await torment(stack, proxies as Proxies, random);
-    const drainedInMs = await drain(stack);
-    const isKept = await verdict(stack, account, drainedInMs);
-    if (!isKept) console.log(logs.slice(-40).join('\n'));
-    return isKept ? 0 : 1;
-  } finally {
-    await stack.stop();
-    for (const proxy of Object.values(proxies)) await proxy.close();
-  }
-}
+  cleanUp.defer(stack.stop);
 
-/** Load and faults until the time is over; resolves when every fault has been taken back and every post has ended. */
-async function torment(stack: Stack, proxies: Proxies, random: Random): Promise<Account> {
-  const load = createLoad({ urls: stack.apis.map(({ url }) => url!), amount: 19.9 });
-  const account: Account = {
-    load: load.report,
-    invalid: new Set(),
-    longestRecoveryMs: 0,
-    faults: 0,
-    startedAtMs: performance.now(),
-  };
-  const faults = createFaults(stack, proxies, random);
-  const startedAt = account.startedAtMs;
-  const isOver = () => performance.now() - startedAt > SECONDS * 1000;
-
-  const active = new Map<string, Promise<void>>();
-  let calmSince = performance.now();
-  let paidBefore = 0;
-  let isRecovered = true;
-  // The time from the end of the last fault to the next payment at a gateway.
-  const watch = setInterval(async () => {
-    const paid = await Promise.all([stack.primary, stack.fallback].map(({ url }) => countPaid(url!))).catch(
-      () => undefined,
-    );
-    if (!paid) return;
-    const total = paid[0]! + paid[1]!;
-    if (active.size === 0 && !isRecovered && total > paidBefore) {
-      account.longestRecoveryMs = Math.max(account.longestRecoveryMs, performance.now() - calmSince);
-      isRecovered = true;
-    }
-    if (active.size > 0 || total > paidBefore) paidBefore = total;
-  }, 100);
-
-  async function injectFaults(): Promise<void> {
-    while (!isOver()) {
-      await sleep(random.between(0.1, 2.5) * 1000);
-      const fault = random.pick(faults);
-      if (active.has(fault.on) || active.size >= 3) continue;
-      account.faults += 1;
-      console.log(`  ${((performance.now() - startedAt) / 1000).toFixed(1).padStart(6)} s  ${fault.name}`);
-      active.set(
-        fault.on,
-        fault.run().finally(() => {
-          active.delete(fault.on);
-          if (active.size === 0) {
-            calmSince = performance.now();
-            isRecovered = false;
-          }
-        }),
-      );
-    }
-    await Promise.all(active.values());
-  }
-
-  async function post(): Promise<void> {
-    const posts: Promise<unknown>[] = [];
-    const recent: string[] = [];
-    while (!isOver()) {
-      const draw = Math.random();
-      if (draw < 0.05 && recent.length > 0) {
-        // Long after, when it may have been paid anywhere.
-        posts.push(load.post(recent[Math.floor(Math.random() * recent.length)]));
-      } else if (draw < 0.08) {
-        const id = randomUUID();
-        posts.push(load.post(id), load.post(id));
-      } else if (draw < 0.1) {
-        posts.push(postAndHangUp(stack.apis[0]!.url!, load.report));
-      } else if (draw < 0.11) {
-        const id = randomUUID();
-        account.invalid.add(id);
-        posts.push(postInvalid(stack.apis[1]!.url!, id));
-      } else {
-        const id = randomUUID();
-        recent.push(id);
-        if (recent.length > 5_000) recent.shift();
-        posts.push(load.post(id));
-      }
-      await sleep(1000 / PAYMENTS_PER_SECOND);
-    }
-    await Promise.all(posts);
-  }
-
-  await Promise.all([injectFaults(), post()]);
-  clearInterval(watch);
-  load.close();
-  return account;
-}
-
-/** Posts and is gone before the answer. */
-function postAndHangUp(url: string, report: LoadReport): Promise<void> {
-  const correlationId = randomUUID();
-  report.unknown.add(correlationId);
-  return new Promise((resolve) => {
-    const outgoing = request(`${url}/payments`, { method: 'POST', headers: { 'content-type': 'application/json' } });
-    outgoing.on('error', () => {});
-    outgoing.on('close', resolve);
-    outgoing.end(JSON.stringify({ correlationId, amount: 5 }), () => outgoing.destroy());
-  });
-}
-
-async function postInvalid(url: string, correlationId: string): Promise<void> {
-  await fetch(`${url}/payments`, {
-    method: 'POST',
-    body: JSON.stringify({ correlationId, amount: -1 }),
-    signal: AbortSignal.timeout(5_000),
-  }).catch(() => undefined);
-}
-
-async function countPaid(url: string): Promise<number> {
-  const response = await fetch(`${url}/admin/payments-summary`, { headers: { 'X-Rinha-Token': '123' } });
-  return ((await response.json()) as { totalRequests: number }).totalRequests;
-}
-
-/** Waits until the queue is empty. @returns how long it took; the guarantee's time when it was not emptied. */
-async function drain(stack: Stack): Promise<number> {
-  const redis = new Redis(stack.redisUrl);
-  const startedAt = performance.now();
-  try {
-    while (performance.now() - startedAt < DRAIN_MS) {
-      const { size, inFlight } = await countPayments(redis, QUEUE);
-      if (size + inFlight === 0) break;
-      await sleep(50);
-    }
-  } finally {
-    redis.disconnect();
-  }
-  return performance.now() - startedAt;
-}
-
-async function verdict(stack: Stack, account: Account, drainedInMs: number): Promise<boolean> {
-  const redis = new Redis(stack.redisUrl);
-  const deadLetters = new Set(await redis.zrange(queueKey(QUEUE, 'failed'), 0, -1));
-  const { load } = account;
-  const books = await readBooks(stack, load, account.invalid);
-  const breaches: Breaches & { readonly buried: readonly string[] } = {
-    ...audit(books),
-    // Faults alone never make a dead letter.
-    buried: [...deadLetters].filter((id) => !account.invalid.has(id)),
-  };
-  const rows: [string, string | number][] = [
-    ['faults injected', account.faults],
-    ['accepted', load.accepted.size],
-    ['unknown to the client', [...load.unknown].filter((id) => !load.accepted.has(id)).length],
-    ['paid at the primary', books.gateways.default.size],
-    ['paid at the fallback', books.gateways.fallback.size],
-    ['dead letters (invalid payloads)', deadLetters.size],
-    ['dead letters by a fault', breaches.buried.length],
-    ['lost', breaches.lost.length],
-    ['paid twice', breaches.paidTwice.length],
-    ['unrecorded', breaches.unrecorded.length + breaches.unpaid.length],
-    ['phantom', breaches.phantom.length],
-    ['longest recovery', `${account.longestRecoveryMs.toFixed(0)} ms`],
-    ['drained in', `${drainedInMs.toFixed(0)} ms`],
-  ];
-  const width = Math.max(...rows.map(([name]) => name.length));
-  console.log(`\n${rows.map(([name, value]) => `  ${name.padEnd(width)}  ${String(value).padStart(9)}`).join('\n')}`);
-  const isKept = !isBreached(breaches) && drainedInMs < DRAIN_MS;
-  console.log(
-    isKept
-      ? `\nVerdict: every guarantee held (seed ${SEED}).`
-      : `\nVerdict: BREACH (seed ${SEED})\n${JSON.stringify(breaches, null, 2)}`,
+  const account = await torment(
+    {
+      stack: stack as Required<Stack>,
+      proxies: proxies as Proxies,
+      intermediaries: intermediaries as Record<GatewayKey, Intermediary>,
+      areIntermediariesLying,
+      clocks,
+      random,
+    },
+    SECONDS,
   );
-  for (const id of breaches.lost) {
-    const acceptedAt = ((load.acceptedAtMs.get(id)! - account.startedAtMs) / 1000).toFixed(2);
+  const verdict = await reachVerdict(stack, account);
+  if (!verdict.isKept) {
     console.log(
-      `${id} was accepted at ${acceptedAt} s; its job: ${JSON.stringify(await redis.hgetall(queueKey(QUEUE, id)))}`,
+      [...logs.slice(-40), ...account.failures, `BREACH (seed ${seed})`, describeBreaches(verdict)].join('\n'),
     );
   }
-  redis.disconnect();
-  return isKept;
+  const policy = [env['FALLBACK_ON'], env['FALLBACK_AFTER_MS']].filter(Boolean).join(' ');
+  return {
+    isKept: verdict.isKept,
+    row: { seed, policy, lies: areIntermediariesLying ? 'yes' : 'no', ...verdict.row },
+  };
+}
+
+/** @throws an Error when it is neither a number nor a range, as `1-20`. */
+function parseSeeds(text: string | undefined): readonly number[] | undefined {
+  if (text === undefined || text === '') return undefined;
+  const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(text) ?? [];
+  const count = Number(last) - Number(first) + 1;
+  if (!(count >= 1)) throw new Error(`CHAOS_SEEDS must be a range as 1-20 (got "${text}")`);
+  return Array.from({ length: count }, (_, index) => Number(first) + index);
+}
+
+async function main(): Promise<number> {
+  const seeds = SEEDS ?? [Number(process.env['CHAOS_SEED'] ?? Math.floor(Math.random() * 1e6))];
+  const rows: Readonly<Record<string, string | number>>[] = [];
+  const breached: number[] = [];
+  for (const seed of seeds) {
+    const { isKept, row } = await run(seed);
+    rows.push(row);
+    if (!isKept) breached.push(seed);
+    // All so far: a long series that is interrupted has shown what it found.
+    console.log(`\n${formatRows(rows)}\n`);
+  }
+  console.log(
+    breached.length === 0
+      ? `Verdict: every guarantee held (${seeds.length === 1 ? `seed ${seeds[0]}` : `${seeds.length} seeds`}).`
+      : `Verdict: BREACH (seed ${breached.join(', ')})`,
+  );
+  return breached.length === 0 ? 0 : 1;
 }
 
 main().then(

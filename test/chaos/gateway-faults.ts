@@ -1,0 +1,58 @@
+import { configure, type Fault, type GatewayKey, lasting, networkFault, type Stage } from './faults.ts';
+
+/** Gateways that fail, are slow or say "later", and the network before them. */
+export function gatewayFaults(stage: Stage): Fault[] {
+  const { stack, intermediaries } = stage;
+
+  const gateway = (on: GatewayKey, name: string, settings: { delay: number; failure: boolean }): Fault => ({
+    name: `${on} ${name}`,
+    on,
+    async run() {
+      await configure(stack[on], settings);
+      await lasting(stage, 1, 5);
+      await configure(stack[on], { delay: 0, failure: false });
+    },
+  });
+  /** A gateway's own 429: true, as the request is not passed on. */
+  const busy = (on: GatewayKey, retryAfter: () => string): Fault => {
+    const intermediary = intermediaries[on];
+    return {
+      name: `${on} answers 429 with Retry-After (6)`,
+      on: `${on}'s intermediary`,
+      async run() {
+        const response = { status: 429, headers: { 'retry-after': retryAfter() }, body: 'Too many requests.' };
+        intermediary.set({ payments: { response, every: stage.random.pick([1, 2]) } });
+        await lasting(stage, 1, 4);
+        intermediary.set({});
+      },
+    };
+  };
+
+  const faults: Fault[] = [];
+  for (const on of ['primary', 'fallback'] as const) {
+    faults.push(
+      gateway(on, 'answers 500 (1)', { delay: 0, failure: true }),
+      gateway(on, 'is slower than the time-out (2)', { delay: 1_500, failure: false }),
+      gateway(on, 'is slow and then fails (2)', { delay: 1_300, failure: true }),
+      gateway(on, 'is a little slow', { delay: 80, failure: false }),
+      busy(on, () => String(stage.random.pick([1, 2, 3]))),
+      busy(on, () => new Date(Date.now() + 2_000).toUTCString()),
+      networkFault(stage, on, 'refuses connections (3)', { kind: 'refuse' }, [0.5, 4]),
+      networkFault(stage, on, 'loses its answers (4)', { kind: 'cut_replies' }, [0.3, 2]),
+      networkFault(stage, on, 'resets instead of answering (4)', { kind: 'reset_replies' }, [0.3, 2]),
+      networkFault(stage, on, 'is a black hole (5)', { kind: 'black_hole' }, [0.5, 3]),
+      networkFault(stage, on, 'is half-open (5)', { kind: 'half_open' }, [0.5, 3]),
+    );
+  }
+  faults.push({
+    // With a small queue it is full (8) soon after.
+    name: 'both gateways answer 500 (7)',
+    on: 'primary',
+    async run() {
+      await Promise.all([stack.primary, stack.fallback].map((each) => configure(each, { delay: 50, failure: true })));
+      await lasting(stage, 2, 6);
+      await Promise.all([stack.primary, stack.fallback].map((each) => configure(each, { delay: 0, failure: false })));
+    },
+  });
+  return faults;
+}

@@ -1,0 +1,94 @@
+import { Redis } from 'ioredis';
+import { type Fault, lasting, networkFault, type Stage } from './faults.ts';
+
+/** Redis that is restarted, killed, hangs, or is there and replies errors. */
+export function redisFaults(stage: Stage): Fault[] {
+  const { proxies, random } = stage;
+  const redis = stage.stack.redis!;
+
+  /** Runs it over a connection of its own, past the proxy. */
+  async function command(run: (client: Redis) => Promise<unknown>): Promise<void> {
+    const client = new Redis(redis.url);
+    try {
+      await run(client);
+    } finally {
+      client.disconnect();
+    }
+  }
+  const onRedis = (name: string, run: () => Promise<void>): Fault => ({ name: `redis ${name}`, on: 'redis', run });
+  const configured = (name: string, setting: string, value: string, usual: string): Fault =>
+    onRedis(name, () =>
+      command(async (client) => {
+        await client.config('SET', setting, value);
+        await lasting(stage, 0.5, 3);
+        await client.config('SET', setting, usual);
+      }),
+    );
+  const withoutRight = (rule: string): Fault =>
+    onRedis(`refuses what needs ${rule} (17)`, () =>
+      command(async (client) => {
+        await client.acl('SETUSER', 'default', `-${rule}`);
+        await lasting(stage, 0.5, 4);
+        await client.acl('SETUSER', 'default', '+@all');
+      }),
+    );
+
+  return [
+    onRedis('is restarted (13)', async () => {
+      await redis.stop();
+      await redis.start();
+    }),
+    onRedis('is killed and away for a while (13, 14)', async () => {
+      await redis.kill();
+      await lasting(stage, 0.5, 7);
+      await redis.start();
+    }),
+    onRedis('is killed during an fsync (16)', async () => {
+      await command((client) => untilFsync(client));
+      await redis.kill();
+      await redis.start();
+    }),
+    onRedis('is killed while it rewrites its file (16)', async () => {
+      await command(async (client) => {
+        // Redis may have begun by itself.
+        if (!(await client.info('persistence')).includes('aof_rewrite_in_progress:1')) await client.bgrewriteaof();
+        await lasting(stage, 0, 0.3);
+      });
+      await redis.kill();
+      await redis.start();
+    }),
+    onRedis('hangs (15)', async () => {
+      redis.signal('SIGSTOP');
+      await lasting(stage, 0.5, 3);
+      redis.signal('SIGCONT');
+    }),
+    onRedis('pauses its writes (15)', async () => {
+      const pauseMs = Math.round(random.between(500, 3_000));
+      await command((client) => client.client('PAUSE', pauseMs, 'WRITE'));
+      await lasting(stage, pauseMs / 1000, pauseMs / 1000);
+    }),
+    configured('is out of memory (17)', 'maxmemory', '1mb', '0'),
+    configured('has too few replicas (17)', 'min-replicas-to-write', '1', '0'),
+    withoutRight('@scripting'),
+    withoutRight('info'),
+    withoutRight('@write'),
+    onRedis('kills all connections (23)', async () => {
+      proxies.redis.resetAll();
+    }),
+    networkFault(stage, 'redis', 'loses its answers (23)', { kind: 'cut_replies' }, [0.2, 1]),
+    networkFault(stage, 'redis', 'is a black hole (15)', { kind: 'black_hole' }, [0.5, 3]),
+  ];
+}
+
+/** How long to look for an fsync in the background: with `appendfsync always` there is none, and the moment is any. */
+const FSYNC_PATIENCE_MS = 2_000;
+
+/**
+ * Resolves while Redis syncs its file in the background: what it replies under `everysec` until that is over is in no file.
+ */
+async function untilFsync(client: Redis): Promise<void> {
+  const deadline = performance.now() + FSYNC_PATIENCE_MS;
+  while (performance.now() < deadline) {
+    if ((await client.info('persistence')).includes('aof_pending_bio_fsync:1')) return;
+  }
+}

@@ -1,0 +1,181 @@
+import { randomUUID } from 'node:crypto';
+import { request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createLoad, type LoadReport } from '../../tools/load.ts';
+import type { ServiceProcess, Stack } from '../../tools/stack.ts';
+import { createFaults } from './draw-fault.ts';
+import type { Stage } from './faults.ts';
+
+const PAYMENTS_PER_SECOND = 150;
+/** Of faults at the same time. */
+const MAX_ACTIVE = 3;
+
+/** What happened while the faults were injected. */
+export interface Account {
+  readonly load: LoadReport;
+  /** Ids posted with an invalid payload. */
+  readonly invalid: ReadonlySet<string>;
+  readonly startedAtMs: number;
+  readonly faults: number;
+  /** From the end of the last fault to the next payment at a gateway, the longest. */
+  readonly longestRecoveryMs: number;
+  /** What went wrong with the programs themselves: one that ended without being told to, or not in order. */
+  readonly failures: readonly string[];
+}
+
+/** Load and faults for so many seconds; resolves when every fault has been taken back and every post has ended. */
+export async function torment(stage: Stage, seconds: number): Promise<Account> {
+  const { stack, random } = stage;
+  const load = createLoad({ urls: stack.apis.map(({ url }) => url!), amount: 19.9 });
+  const invalid = new Set<string>();
+  const failures: string[] = [];
+  const faults = createFaults(stage);
+  const startedAtMs = performance.now();
+  const elapsedMs = () => performance.now() - startedAtMs;
+  const isOver = () => elapsedMs() > seconds * 1000;
+  const say = (line: string) => console.log(`  ${(elapsedMs() / 1000).toFixed(1).padStart(6)} s  ${line}`);
+  const active = new Map<string, Promise<void>>();
+  const recovery = watchRecovery(stack, () => active.size > 0);
+  let faultsInjected = 0;
+
+  function hold(on: string, run: () => Promise<void>): void {
+    active.set(
+      on,
+      run()
+        .catch((error: unknown) => {
+          say(`FAILED: ${error}`);
+          failures.push(String(error));
+        })
+        .finally(() => active.delete(on)),
+    );
+  }
+
+  async function injectFaults(): Promise<void> {
+    while (!isOver()) {
+      await sleep(random.between(0.1, 2.5) * 1000);
+      const fault = faults.draw();
+      if (active.has(fault.on) || active.size >= MAX_ACTIVE) continue;
+      faultsInjected += 1;
+      say(fault.name);
+      hold(fault.on, fault.run);
+    }
+    await Promise.all(active.values());
+  }
+
+  /** As a supervisor would: a program that ended by itself is started again. Each end counts as a failure. */
+  function supervise(service: ServiceProcess): void {
+    const { pid } = service;
+    void service.exited.then((code) => {
+      if (active.has(service.name)) return;
+      if (isClosed || service.pid !== pid) return;
+      say(`FAILED: ${service.name} ended by itself with code ${code}`);
+      failures.push(`${service.name} ended by itself with code ${code}`);
+      hold(service.name, () => service.start());
+    });
+  }
+  let isClosed = false;
+  const supervised = new Map<string, number>();
+  const supervisor = setInterval(() => {
+    for (const service of [...stack.apis, ...stack.workers]) {
+      if (active.has(service.name) || supervised.get(service.name) === service.pid) continue;
+      supervised.set(service.name, service.pid);
+      supervise(service);
+    }
+  }, 50);
+
+  async function post(): Promise<void> {
+    const posts: Promise<unknown>[] = [];
+    const recent: string[] = [];
+    while (!isOver()) {
+      const draw = Math.random();
+      if (draw < 0.05 && recent.length > 0) {
+        // Long after, when it may have been paid anywhere.
+        posts.push(load.post(recent[Math.floor(Math.random() * recent.length)]));
+      } else if (draw < 0.08) {
+        const id = randomUUID();
+        posts.push(load.post(id), load.post(id));
+      } else if (draw < 0.1) {
+        posts.push(postAndHangUp(stack.apis[0]!.url!, load.report));
+      } else if (draw < 0.11) {
+        const id = randomUUID();
+        invalid.add(id);
+        posts.push(postInvalid(stack.apis[1]!.url!, id));
+      } else {
+        const id = randomUUID();
+        recent.push(id);
+        if (recent.length > 5_000) recent.shift();
+        posts.push(load.post(id));
+      }
+      await sleep(1000 / PAYMENTS_PER_SECOND);
+    }
+    await Promise.all(posts);
+  }
+
+  await Promise.all([injectFaults(), post()]);
+  isClosed = true;
+  clearInterval(supervisor);
+  await Promise.all(active.values());
+  load.close();
+  return {
+    load: load.report,
+    invalid,
+    startedAtMs,
+    faults: faultsInjected,
+    longestRecoveryMs: recovery.stop(),
+    failures,
+  };
+}
+
+/** Measures the time from the end of the last fault to the next payment at a gateway. `stop` returns the longest, in ms. */
+function watchRecovery(stack: Stack, isDisturbed: () => boolean): { stop(): number } {
+  let longestMs = 0;
+  let paidBefore = 0;
+  let calmSinceMs = performance.now();
+  let isRecovered = true;
+  const timer = setInterval(async () => {
+    const counts = await Promise.all([stack.primary, stack.fallback].map(({ url }) => countPaid(url!))).catch(
+      () => undefined,
+    );
+    if (!counts) return;
+    const paid = counts[0]! + counts[1]!;
+    if (isDisturbed()) {
+      calmSinceMs = performance.now();
+      isRecovered = false;
+    } else if (!isRecovered && paid > paidBefore) {
+      longestMs = Math.max(longestMs, performance.now() - calmSinceMs);
+      isRecovered = true;
+    }
+    paidBefore = Math.max(paid, paidBefore);
+  }, 100);
+  return {
+    stop() {
+      clearInterval(timer);
+      return longestMs;
+    },
+  };
+}
+
+async function countPaid(url: string): Promise<number> {
+  const response = await fetch(`${url}/admin/payments-summary`, { headers: { 'X-Rinha-Token': '123' } });
+  return ((await response.json()) as { totalRequests: number }).totalRequests;
+}
+
+/** Posts and is gone before the answer. */
+function postAndHangUp(url: string, report: LoadReport): Promise<void> {
+  const correlationId = randomUUID();
+  report.unknown.add(correlationId);
+  return new Promise((resolve) => {
+    const outgoing = request(`${url}/payments`, { method: 'POST', headers: { 'content-type': 'application/json' } });
+    outgoing.on('error', () => {});
+    outgoing.on('close', resolve);
+    outgoing.end(JSON.stringify({ correlationId, amount: 5 }), () => outgoing.destroy());
+  });
+}
+
+async function postInvalid(url: string, correlationId: string): Promise<void> {
+  await fetch(`${url}/payments`, {
+    method: 'POST',
+    body: JSON.stringify({ correlationId, amount: -1 }),
+    signal: AbortSignal.timeout(5_000),
+  }).catch(() => undefined);
+}

@@ -1,0 +1,98 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { audit, type Breaches, isBreached, readBooks, readDeadLetters } from '../../tools/audit.ts';
+import type { Stack } from '../../tools/stack.ts';
+import type { Account } from './torment.ts';
+
+/** The first guarantee's time (README, "Guarantees"). */
+const DRAIN_MS = 60_000;
+
+const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
+
+export interface ChaosBreaches extends Breaches {
+  /** Valid payments among the dead letters: faults alone never make one. */
+  readonly buried: readonly string[];
+}
+
+export interface Verdict {
+  readonly isKept: boolean;
+  /** What the table shows of the run, by column. */
+  readonly row: Readonly<Record<string, string | number>>;
+  readonly breaches: ChaosBreaches;
+  /** The job of each payment that was lost, or still was in the queue at the end: at most {@link SHOWN}. */
+  readonly jobs: readonly string[];
+}
+
+/** Of each kind, in what is printed. */
+const SHOWN = 10;
+
+/** Waits until the queue is empty or the guarantee's time is over, then compares the books. */
+export async function reachVerdict(stack: Stack, account: Account): Promise<Verdict> {
+  const redis = new Redis(stack.redisUrl);
+  try {
+    const drainedInMs = await drain(redis);
+    const { load, invalid, failures } = account;
+    const books = await readBooks(stack, load, invalid);
+    const deadLetters = await readDeadLetters(stack);
+    const breaches = { ...audit(books), buried: [...deadLetters].filter((id) => !invalid.has(id)) };
+    const isDrained = drainedInMs < DRAIN_MS;
+    const row = {
+      faults: account.faults,
+      accepted: load.accepted.size,
+      unknown: [...load.unknown].filter((id) => !load.accepted.has(id)).length,
+      primary: books.gateways.default.size,
+      fallback: books.gateways.fallback.size,
+      'invalid dead': [...deadLetters].filter((id) => invalid.has(id)).length,
+      lost: breaches.lost.length,
+      'paid twice': breaches.paidTwice.length,
+      unrecorded: breaches.unrecorded.length,
+      'unpaid rows': breaches.unpaid.length,
+      'buried valid': breaches.buried.length,
+      phantom: breaches.phantom.length,
+      failures: failures.length,
+      recovery: `${account.longestRecoveryMs.toFixed(0)} ms`,
+      drained: isDrained ? `${(drainedInMs / 1000).toFixed(1)} s` : 'NO',
+    };
+    const jobs: string[] = [];
+    for (const id of breaches.lost.slice(0, SHOWN)) {
+      const acceptedAtS = ((load.acceptedAtMs.get(id)! - account.startedAtMs) / 1000).toFixed(2);
+      const job = await redis.hgetall(queueKey(QUEUE, id));
+      jobs.push(`${id} was accepted at ${acceptedAtS} s; its job: ${JSON.stringify(job)}`);
+    }
+    return { isKept: !isBreached(breaches) && failures.length === 0 && isDrained, row, breaches, jobs };
+  } finally {
+    redis.disconnect();
+  }
+}
+
+/** @returns how long it took in ms; the guarantee's time or more when the queue was not emptied. */
+async function drain(redis: Redis): Promise<number> {
+  const startedAtMs = performance.now();
+  const elapsedMs = () => performance.now() - startedAtMs;
+  while (elapsedMs() < DRAIN_MS) {
+    const { size, inFlight } = await countPayments(redis, QUEUE);
+    if (size + inFlight === 0) break;
+    await sleep(50);
+  }
+  return elapsedMs();
+}
+
+/** Runs as a table, a column for each thing that was counted. */
+export function formatRows(rows: readonly Readonly<Record<string, string | number>>[]): string {
+  const columns = Object.keys(rows[0] ?? {});
+  const widths = columns.map((column) => Math.max(column.length, ...rows.map((row) => String(row[column]).length)));
+  const line = (cells: readonly (string | number)[]) =>
+    cells.map((cell, index) => String(cell).padStart(widths[index]!)).join('  ');
+  return [line(columns), ...rows.map((row) => line(columns.map((column) => row[column]!)))].join('\n');
+}
+
+/** What a breach looks like: its ids, and the jobs of those that were lost. */
+export function describeBreaches({ breaches, jobs }: Verdict): string {
+  const lines = Object.entries(breaches as unknown as Record<string, readonly string[]>)
+    .filter(([, ids]) => ids.length > 0)
+    .map(
+      ([kind, ids]) => `  ${kind} (${ids.length}): ${ids.slice(0, SHOWN).join(', ')}${ids.length > SHOWN ? ', …' : ''}`,
+    );
+  return [...lines, ...jobs.map((job) => `  ${job}`)].join('\n');
+}
