@@ -9,6 +9,8 @@ export interface LoadReport {
   readonly acceptedAtMs: Map<string, number>;
   /** Ids whose answer never came, or was 503 `queue_unavailable`. */
   readonly unknown: Set<string>;
+  /** Ids answered 503 `queue_full`, the one refusal that is certain: not stored by this post. */
+  readonly notAccepted: Set<string>;
   /** Answers by status. */
   readonly statuses: Map<number, number>;
   /** Of every answer, in ms. */
@@ -37,6 +39,7 @@ export function createLoad({ urls, amount, timeoutMs = 5_000 }: LoadOptions): Lo
     accepted: new Set(),
     acceptedAtMs: new Map(),
     unknown: new Set(),
+    notAccepted: new Set(),
     statuses: new Map(),
     latenciesMs: [],
   };
@@ -78,8 +81,7 @@ export function createLoad({ urls, amount, timeoutMs = 5_000 }: LoadOptions): Lo
         if (!report.accepted.has(correlationId)) report.acceptedAtMs.set(correlationId, performance.now());
         report.accepted.add(correlationId);
       } else if (!answer || answer.body.includes('queue_unavailable') || answer.status >= 500) {
-        // A full queue is the one refusal that is certain.
-        if (!answer?.body.includes('queue_full')) report.unknown.add(correlationId);
+        (answer?.body.includes('queue_full') ? report.notAccepted : report.unknown).add(correlationId);
       }
       return answer?.status;
     },

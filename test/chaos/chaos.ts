@@ -27,10 +27,12 @@ import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
  * CHAOS_APPENDFSYNC (always): how Redis keeps what it is told. With `everysec` a killed Redis may lose what it took while
  * its disk was late (README, "Durability"), which the verdict then shows as lost.
  * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once; the verdict must be a breach.
+ * CHAOS_FAULTS='fsync|429': injects only faults whose names match this regular expression.
  * CHAOS_LOG=info: prints all that the services log, from this level on.
  */
 const BREAK_RULE = process.env['CHAOS_BREAK_RULE'] === '1';
 const APPENDFSYNC = process.env['CHAOS_APPENDFSYNC'] ?? 'always';
+const FAULTS = new RegExp(process.env['CHAOS_FAULTS'] ?? '');
 const LOG_LEVEL = process.env['CHAOS_LOG'];
 const SEEDS = parseSeeds(process.env['CHAOS_SEEDS']);
 const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? (SEEDS ? 60 : 120));
@@ -136,6 +138,7 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
       random,
     },
     SECONDS,
+    FAULTS,
   );
   const verdict = await reachVerdict(stack, account);
   if (!verdict.isKept) {
@@ -164,9 +167,14 @@ async function main(): Promise<number> {
   const rows: Readonly<Record<string, string | number>>[] = [];
   const breached: number[] = [];
   for (const seed of seeds) {
-    const { isKept, row } = await run(seed);
-    rows.push(row);
-    if (!isKept) breached.push(seed);
+    try {
+      const { isKept, row } = await run(seed);
+      rows.push(row);
+      if (!isKept) breached.push(seed);
+    } catch (error) {
+      console.error(`seed ${seed} could not be run to its end:`, error);
+      breached.push(seed);
+    }
     // All so far: a long series that is interrupted has shown what it found.
     console.log(`\n${formatRows(rows)}\n`);
   }

@@ -5,11 +5,14 @@ import { postgresFaults } from './postgres-faults.ts';
 import { processFaults } from './process-faults.ts';
 import { redisFaults } from './redis-faults.ts';
 
+/** Draws in vain before a filter counts as one that no fault matches. */
+const MAX_DRAWS = 10_000;
+
 /**
- * Draws a fault: first its kind, so that many faults of one kind do not make the others rare, then one of that kind. The
+ * Draws a fault whose name matches: first its kind, so that many faults of one kind do not make the others rare, then one of that kind. The
  * numbers in the names are those of the README's table.
  */
-export function createFaults(stage: Stage): { draw(): Fault } {
+export function createFaults(stage: Stage, filter: RegExp): { draw(): Fault } {
   const { random } = stage;
   const gateways = gatewayFaults(stage);
   const processes = processFaults(stage);
@@ -26,5 +29,13 @@ export function createFaults(stage: Stage): { draw(): Fault } {
     const { draw } = intermediaryFaults(stage);
     kinds.push(draw, draw);
   }
-  return { draw: () => random.pick(kinds)() };
+  return {
+    draw() {
+      for (let draws = 0; draws < MAX_DRAWS; draws += 1) {
+        const fault = random.pick(kinds)();
+        if (filter.test(fault.name)) return fault;
+      }
+      throw new Error(`no fault of this run matches ${filter}`);
+    },
+  };
 }

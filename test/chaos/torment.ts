@@ -23,13 +23,13 @@ export interface Account {
   readonly failures: readonly string[];
 }
 
-/** Load and faults for so many seconds; resolves when every fault has been taken back and every post has ended. */
-export async function torment(stage: Stage, seconds: number): Promise<Account> {
+/** Load, and faults whose names match, for so many seconds; resolves when every fault has been taken back and every post has ended. */
+export async function torment(stage: Stage, seconds: number, filter: RegExp): Promise<Account> {
   const { stack, random } = stage;
   const load = createLoad({ urls: stack.apis.map(({ url }) => url!), amount: 19.9 });
   const invalid = new Set<string>();
   const failures: string[] = [];
-  const faults = createFaults(stage);
+  const faults = createFaults(stage, filter);
   const startedAtMs = performance.now();
   const elapsedMs = () => performance.now() - startedAtMs;
   const isOver = () => elapsedMs() > seconds * 1000;

@@ -41,6 +41,7 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
       faults: account.faults,
       accepted: load.accepted.size,
       unknown: [...load.unknown].filter((id) => !load.accepted.has(id)).length,
+      'queue full': load.notAccepted.size,
       primary: books.gateways.default.size,
       fallback: books.gateways.fallback.size,
       'invalid dead': [...deadLetters].filter((id) => invalid.has(id)).length,
