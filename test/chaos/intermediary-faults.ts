@@ -26,10 +26,17 @@ const LOOK_UP_FAILURES = [
  */
 const DECLINES_WITHIN_MS = 25_000;
 
+/**
+ * JSON of a 200 that a gateway, too, could have sent. Who gives the very same one before and after the charge cannot be told
+ * from a gateway by its response. So each of them means one thing as long as a run lasts.
+ */
+const PLAUSIBLE: readonly ResponseName[] = ['declined200', 'declinedById200', 'echo200'];
+
 /** Intermediaries that respond in the gateway's place, before and after the charge, each drawn anew. */
 export function intermediaryFaults(stage: Stage): { draw(): Fault } {
   const { random, intermediaries } = stage;
   const firstDeclineAtMs: Partial<Record<GatewayKey, number>> = {};
+  const meanings = new Map(PLAUSIBLE.map((name) => [name, random.pick(['before', 'after'] as const)]));
 
   function drawResponse(on: readonly GatewayKey[], lastsS: number): readonly [ResponseName, OwnResponse] {
     const names = Object.keys(OWN_RESPONSES) as ResponseName[];
@@ -51,7 +58,7 @@ export function intermediaryFaults(stage: Stage): { draw(): Fault } {
   function responds(on: readonly GatewayKey[]): Fault {
     const lastsS = random.between(1, 4);
     const [name, response] = drawResponse(on, lastsS);
-    const when = random.pick(['before', 'during', 'after'] as const);
+    const when = meanings.get(name) ?? random.pick(['before', 'during', 'after'] as const);
     const every = random.pick([1, 1, 2, 3]);
     const lookUps = random.pick([undefined, ...LOOK_UP_FAILURES.slice(0, 6), undefined, undefined]);
     return {

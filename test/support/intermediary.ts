@@ -38,7 +38,8 @@ export type OwnResponse =
 export interface Interception {
   /**
    * `before` (the default): the gateway never gets the request. `during`: the gateway gets the request, but the caller gets
-   * its response at once, so a slow gateway charges later. `after`: the intermediary awaits the gateway's response and drops it.
+   * its response at once, so a slow gateway charges later. `after`: the caller gets this response in place of one that says
+   * that the payment is on record (2xx, 422); any other passes.
    */
   readonly when?: 'before' | 'during' | 'after';
   readonly response: OwnResponse;
@@ -166,13 +167,13 @@ export async function createIntermediary(targetUrl: string): Promise<Intermediar
     const forwarded = interception && when === 'before' ? undefined : forward(incoming, body);
     // `during`: nobody waits for it.
     forwarded?.catch(() => {});
-    if (interception) {
-      if (when === 'after') await forwarded!.catch(() => {});
+    const isPassing = !interception || when === 'after';
+    const upstream = isPassing ? await forwarded!.catch(() => undefined) : undefined;
+    if (interception && (!isPassing || isOnRecord(upstream))) {
       received.isIntercepted = true;
       if (typeof interception.response === 'function') interception.response(received, outgoing);
       else respond(outgoing, interception.response);
     } else {
-      const upstream = await forwarded!.catch(() => undefined);
       respond(outgoing, upstream ? passedOn(upstream) : OWN_RESPONSES.empty502);
     }
     received.status = outgoing.statusCode;
@@ -249,6 +250,10 @@ async function readAll(stream: IncomingMessage): Promise<Buffer> {
 
 function kept(headers: IncomingHttpHeaders): OutgoingHttpHeaders {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !NOT_FORWARDED.includes(name)));
+}
+
+function isOnRecord(upstream: Upstream | undefined): boolean {
+  return upstream !== undefined && ((upstream.status >= 200 && upstream.status < 300) || upstream.status === 422);
 }
 
 function passedOn({ status, headers, body }: Upstream): Canned {
