@@ -32,7 +32,7 @@ test: $(INSTALLED) ## Lint, types, unit, integration and end-to-end tests
 demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict
 	npm run demo
 
-chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED)
+chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED, CHAOS_SEEDS=1-20)
 	npm run chaos
 
 outage: $(INSTALLED) ## Long outages with a long queue: are they calm? (OUTAGE_SECONDS, OUTAGE_QUEUED)

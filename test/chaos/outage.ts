@@ -45,7 +45,8 @@ async function main(): Promise<number> {
   const stack = await startStack({
     apiPorts: [await freePort()],
     workers: 1,
-    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '48' },
+    // Nobody responds in the simulated gateways' place: their empty 500 is their own.
+    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '48', GATEWAY_EMPTY_500: 'refused' },
     say: (line) => console.log(`  ${line}`),
   });
   const both = [stack.primary, stack.fallback];

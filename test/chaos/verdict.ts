@@ -20,7 +20,7 @@ export interface Verdict {
   /** What the table shows of the run, by column. */
   readonly row: Readonly<Record<string, string | number>>;
   readonly breaches: ChaosBreaches;
-  /** The job of each payment that was lost, or still was in the queue at the end: at most {@link SHOWN}. */
+  /** The jobs of payments that were lost, and of those that still were in the queue: at most {@link SHOWN} of each. */
   readonly jobs: readonly string[];
 }
 
@@ -55,11 +55,15 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
       recovery: `${account.longestRecoveryMs.toFixed(0)} ms`,
       drained: isDrained ? `${(drainedInMs / 1000).toFixed(1)} s` : 'NO',
     };
+    const left = isDrained ? [] : await readQueued(redis);
     const jobs: string[] = [];
-    for (const id of breaches.lost.slice(0, SHOWN)) {
-      const acceptedAtS = ((load.acceptedAtMs.get(id)! - account.startedAtMs) / 1000).toFixed(2);
-      const job = await redis.hgetall(queueKey(QUEUE, id));
-      jobs.push(`${id} was accepted at ${acceptedAtS} s; its job: ${JSON.stringify(job)}`);
+    for (const id of new Set([...breaches.lost.slice(0, SHOWN), ...left.slice(0, SHOWN)])) {
+      const acceptedAtMs = load.acceptedAtMs.get(id);
+      const accepted =
+        acceptedAtMs === undefined
+          ? 'has no known answer'
+          : `was accepted at ${((acceptedAtMs - account.startedAtMs) / 1000).toFixed(2)} s`;
+      jobs.push(`${id} ${accepted}; its job: ${JSON.stringify(await redis.hgetall(queueKey(QUEUE, id)))}`);
     }
     return { isKept: !isBreached(breaches) && failures.length === 0 && isDrained, row, breaches, jobs };
   } finally {
@@ -79,6 +83,13 @@ async function drain(redis: Redis): Promise<number> {
   return elapsedMs();
 }
 
+/** The ids of all jobs that wait or are in flight. */
+async function readQueued(redis: Redis): Promise<string[]> {
+  const lists = ['wait', 'active'].map((list) => redis.lrange(queueKey(QUEUE, list), 0, -1));
+  const sets = ['delayed', 'prioritized'].map((set) => redis.zrange(queueKey(QUEUE, set), 0, -1));
+  return (await Promise.all([...lists, ...sets])).flat();
+}
+
 /** Runs as a table, a column for each thing that was counted. */
 export function formatRows(rows: readonly Readonly<Record<string, string | number>>[]): string {
   const columns = Object.keys(rows[0] ?? {});
@@ -88,7 +99,7 @@ export function formatRows(rows: readonly Readonly<Record<string, string | numbe
   return [line(columns), ...rows.map((row) => line(columns.map((column) => row[column]!)))].join('\n');
 }
 
-/** What a breach looks like: its ids, and the jobs of those that were lost. */
+/** What a breach looks like: its ids, and the jobs of payments that were lost or are still waiting. */
 export function describeBreaches({ breaches, jobs }: Verdict): string {
   const lines = Object.entries(breaches as unknown as Record<string, readonly string[]>)
     .filter(([, ids]) => ids.length > 0)
