@@ -23,7 +23,7 @@ import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
  *
  * CHAOS_SECONDS: how long faults are injected (default 120; 60 with CHAOS_SEEDS). CHAOS_SEED: repeats a run.
  * CHAOS_SEEDS=1-20: these runs one after the other, and one row for each; 20 in a row have every policy, with and without
- * intermediaries. The exit code is 1 when any of them has a breach.
+ * intermediaries. The exit code is 1 when any of them has a breach, 2 when one could not be run.
  * CHAOS_APPENDFSYNC (always): how Redis keeps what it is told. With `everysec` a killed Redis may lose what it took while
  * its disk was late (README, "Durability"), which the verdict then shows as lost.
  * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once; the verdict must be a breach.
@@ -102,7 +102,7 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
     return proxy.port;
   };
   const throughIntermediary = async (gateway: GatewayKey, port: number) => {
-    const intermediary = await createIntermediary(`http://127.0.0.1:${port}`);
+    const intermediary = await createIntermediary(`http://127.0.0.1:${port}`, { recordRequests: false });
     cleanUp.defer(intermediary.close);
     intermediaries[gateway] = intermediary;
     return intermediary.port;
@@ -166,6 +166,7 @@ async function main(): Promise<number> {
   const seeds = SEEDS ?? [Number(process.env['CHAOS_SEED'] ?? Math.floor(Math.random() * 1e6))];
   const rows: Readonly<Record<string, string | number>>[] = [];
   const breached: number[] = [];
+  const notRun: number[] = [];
   for (const seed of seeds) {
     try {
       const { isKept, row } = await run(seed);
@@ -173,17 +174,20 @@ async function main(): Promise<number> {
       if (!isKept) breached.push(seed);
     } catch (error) {
       console.error(`seed ${seed} could not be run to its end:`, error);
-      breached.push(seed);
+      notRun.push(seed);
     }
     // All so far: a long series that is interrupted has shown what it found.
     console.log(`\n${formatRows(rows)}\n`);
   }
-  console.log(
-    breached.length === 0
-      ? `Verdict: every guarantee held (${seeds.length === 1 ? `seed ${seeds[0]}` : `${seeds.length} seeds`}).`
-      : `Verdict: BREACH (seed ${breached.join(', ')})`,
-  );
-  return breached.length === 0 ? 0 : 1;
+  if (notRun.length > 0) console.log(`Not run to its end: seed ${notRun.join(', ')}`);
+  if (breached.length > 0) console.log(`Verdict: BREACH (seed ${breached.join(', ')})`);
+  else if (rows.length > 0) {
+    console.log(
+      `Verdict: every guarantee held (${rows.length === 1 ? `seed ${rows[0]!['seed']}` : `${rows.length} seeds`}).`,
+    );
+  }
+  if (breached.length > 0) return 1;
+  return notRun.length > 0 ? 2 : 0;
 }
 
 main().then(

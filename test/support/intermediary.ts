@@ -55,6 +55,11 @@ export interface IntermediaryMode {
   readonly lookUps?: Interception;
 }
 
+export interface IntermediaryOptions {
+  /** Whether `requests` is filled: about 2 KB per request, so long runs turn it off. Default true. */
+  recordRequests?: boolean;
+}
+
 export interface Intermediary extends AsyncDisposable {
   /** Without a trailing slash. */
   readonly url: string;
@@ -131,7 +136,10 @@ const NOT_FORWARDED = ['connection', 'keep-alive', 'transfer-encoding', 'host', 
  * everything passes. When the connection to the gateway fails or breaks, the caller gets an empty 502, as from Go's
  * ReverseProxy. There is no time limit. A request that was forwarded stays forwarded when its caller hangs up.
  */
-export async function createIntermediary(targetUrl: string): Promise<Intermediary> {
+export async function createIntermediary(
+  targetUrl: string,
+  { recordRequests = true }: IntermediaryOptions = {},
+): Promise<Intermediary> {
   const target = new URL(targetUrl);
   const agent = new Agent({ keepAlive: true });
   const requests: Writable<InterceptedRequest>[] = [];
@@ -161,7 +169,7 @@ export async function createIntermediary(targetUrl: string): Promise<Intermediar
       isIntercepted: false,
       status: undefined,
     };
-    requests.push(received);
+    if (recordRequests) requests.push(received);
     const interception = interceptionOf(received);
     const when = interception?.when ?? 'before';
     const forwarded = interception && when === 'before' ? undefined : forward(incoming, body);
