@@ -269,14 +269,18 @@ const SCENARIOS_AT_ONCE = 4;
 /**
  * A test for each scenario. They run side by side, as they mostly wait: for processes to start, for a fault to last, for
  * the lock of a dead worker to expire. Each has a stack of its own, and all of it is gone after the first of the tests.
+ * @param atOnce more than the usual number, for scenarios that start no processes
  */
-export function sideBySide(scenarios: Readonly<Record<string, () => Promise<void>>>): void {
+export function sideBySide(
+  scenarios: Readonly<Record<string, () => Promise<void>>>,
+  { atOnce = SCENARIOS_AT_ONCE }: { atOnce?: number } = {},
+): void {
   const verdicts = new Map<string, unknown>();
   before(async function () {
     this.timeout(6 * PATIENCE_MS);
     const queue = Object.entries(scenarios).values();
     await Promise.all(
-      Array.from({ length: SCENARIOS_AT_ONCE }, async () => {
+      Array.from({ length: atOnce }, async () => {
         for (const [title, run] of queue) {
           await run().catch((error: unknown) => verdicts.set(title, error));
         }

@@ -6,7 +6,7 @@ import { atTestEnd } from './cleanup.ts';
 
 /**
  * A certificate authority that no machine knows, and a server's certificate of it for localhost, valid from 2020 to 2120:
- * tls/ca.pem, tls/server.pem, tls/server-key.pem. The key of the authority was thrown away, so it can vouch for nothing else.
+ * tls/ca.pem, tls/localhost.pem, tls/localhost.key. The key of the authority was thrown away, so it can vouch for nothing else.
  */
 const file = (name: string) => fileURLToPath(new URL(`./tls/${name}`, import.meta.url));
 
@@ -28,8 +28,8 @@ export interface TlsProxy {
  */
 export async function createTlsProxy(targetPort: number, protocol: 'plain' | 'postgres' = 'plain'): Promise<TlsProxy> {
   const secureContext = createSecureContext({
-    key: readFileSync(file('server-key.pem')),
-    cert: readFileSync(file('server.pem')),
+    key: readFileSync(file('localhost.key')),
+    cert: readFileSync(file('localhost.pem')),
   });
   const sockets = new Set<Socket>();
   const counts = { connections: 0, trusted: 0 };
