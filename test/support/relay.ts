@@ -38,13 +38,17 @@ export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promis
   return { url: `http://127.0.0.1:${api.port}`, prefix, config, entries, api };
 }
 
-/** A worker in this process, closed after the test. */
+/**
+ * A worker in this process, closed after the test.
+ * @param change gives it what no setting may be, as a time too short for production
+ */
 export async function testWorker(
   env: TestEnv,
   prefix = freshPrefix(),
+  change: (config: Config) => Config = (config) => config,
 ): Promise<{ entries: readonly LogEntry[]; close(): Promise<void> }> {
   const { logger, entries } = recordingLogger();
-  const worker = startWorker(await testConfig(env), logger, {
+  const worker = startWorker(change(await testConfig(env)), logger, {
     prefix,
     onStuck: (reason) => {
       throw new Error(reason);

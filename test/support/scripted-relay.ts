@@ -36,8 +36,9 @@ export type ScriptedRelay = Awaited<ReturnType<typeof scriptedRelay>>;
  * An API and a worker in this process, between two gateways whose responses the test chooses. The worker starts with
  * `work`, so that a test can queue payments before it. The policy is the most willing one, so that a payment that may go
  * to the fallback does go.
+ * @param options `rejectAfterMs` is GATEWAY_REJECT_AFTER_MS, shorter than the setting may be
  */
-export async function scriptedRelay(env: TestEnv = {}) {
+export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { rejectAfterMs?: number } = {}) {
   const prefix = freshPrefix();
   const [primary, fallback] = await Promise.all([scriptedGateway(), scriptedGateway()]);
   const settings = {
@@ -59,7 +60,10 @@ export async function scriptedRelay(env: TestEnv = {}) {
     fallback,
     ledger,
     job: queue.job,
-    work: () => testWorker({ DATABASE_URL: databaseUrl, ...settings }, prefix),
+    work: () =>
+      testWorker({ DATABASE_URL: databaseUrl, ...settings }, prefix, (config) =>
+        rejectAfterMs === undefined ? config : withSetting(config, 'rejectAfterMs', rejectAfterMs),
+      ),
     /** Posts a new payment. @returns its id once it is accepted */
     async post(amount?: number): Promise<string> {
       const payment = aPayment(amount);
@@ -88,6 +92,10 @@ export async function scriptedRelay(env: TestEnv = {}) {
       eventually(async () => (await queue.redis.keys(`${queue.key('')}????????-*`)).length === 0, RECORDED_WITHIN_MS),
     /** Ids that are listed as unresolved. */
     unresolved: () => queue.redis.zrange(queue.key('unresolved'), 0, -1),
+    /** How many commands Redis has served so far, to anybody. */
+    async redisCommands(): Promise<number> {
+      return Number(/total_commands_processed:(\d+)/.exec(await queue.redis.info('stats'))![1]);
+    },
     /** The promises of DESIGN §2 that a wrong verdict breaks: the ledger is what the gateways have on record, each id once. */
     async expectTrueBooks(): Promise<void> {
       expect(booked(primary, fallback), 'the ledger and the gateways').to.deep.equal(sorted(await ledger()));
@@ -95,6 +103,13 @@ export async function scriptedRelay(env: TestEnv = {}) {
       expect(twice, 'paid twice').to.deep.equal([]);
     },
   };
+}
+
+/** A copy in which every property of this name, at any depth, has this value. */
+function withSetting<T>(part: T, name: string, value: number): T {
+  if (typeof part !== 'object' || part === null || Array.isArray(part)) return part;
+  const entries = Object.entries(part).map(([key, it]) => [key, key === name ? value : withSetting(it, name, value)]);
+  return Object.fromEntries(entries) as T;
 }
 
 function booked(primary: ScriptedGateway, fallback: ScriptedGateway) {

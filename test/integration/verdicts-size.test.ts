@@ -1,0 +1,106 @@
+import { execFileSync } from 'node:child_process';
+import { gzipSync } from 'node:zlib';
+import { expect } from 'chai';
+import { eventually } from '../support/relay.ts';
+import { charged, json, type Reply, respond, scriptedGateway } from '../support/scripted-gateway.ts';
+import { ledgerOf } from '../support/scripted-relay.ts';
+import { sideBySide, startTestStack } from '../support/stack.ts';
+
+const MEGABYTE = 1_000_000;
+const MEMORY_BUDGET = 200 * MEGABYTE;
+
+const BODY_20_MB = Buffer.alloc(20 * MEGABYTE, 'x');
+
+/** Sends until the other end has gone. */
+const endless =
+  (status: number, headers: Readonly<Record<string, string>> = {}): Reply =>
+  ({ response }) => {
+    const chunk = Buffer.alloc(65_536, 'x');
+    response.writeHead(status, headers);
+    const send = () => {
+      while (!response.destroyed && response.write(chunk));
+    };
+    response.on('drain', send);
+    send();
+  };
+
+/** The memory of a process, as the system counts it. */
+function residentBytes(pid: number): number {
+  return Number(execFileSync('ps', ['-o', 'rss=', '-p', String(pid)], { encoding: 'utf8' })) * 1024;
+}
+
+/**
+ * A worker as a process of its own, with sixteen payments that each get this response. @returns its gateway, and the
+ * largest memory that was seen meanwhile
+ */
+async function survive(reply: Reply, { isOver }: { isOver: (recorded: number, sent: number) => boolean }) {
+  const primary = await scriptedGateway();
+  primary.onPayment = () => reply;
+  const stack = await startTestStack({
+    env: { GATEWAY_PRIMARY_URL: primary.url, PAYMENT_QUEUE_MAX_CONCURRENCY: '16', LOG_LEVEL: 'info' },
+  });
+  const [worker] = stack.workers;
+  const pid = worker!.pid;
+  let peak = 0;
+  const sampling = setInterval(() => {
+    peak = Math.max(peak, residentBytes(pid));
+  }, 50);
+  try {
+    const ids = await stack.postMany(16);
+    await eventually(async () => isOver((await ledgerOf(stack.databaseUrl)).size, primary.posts.length), 25_000);
+    return { primary, stack, ids, peak: Math.max(peak, residentBytes(pid)) };
+  } finally {
+    clearInterval(sampling);
+  }
+}
+
+/** Larger than 64 KiB proves nothing, whatever it begins with: the look-up tells, and the payment is recorded. */
+async function expectPaidWithinMemory(reply: Reply): Promise<void> {
+  const { primary, peak, stack } = await survive(charged(reply), { isOver: (recorded) => recorded === 16 });
+  expect(peak).to.be.below(MEMORY_BUDGET);
+  expect(primary.posts, 'sends').to.have.length(16);
+  expect(primary.lookUps, 'look-ups').to.have.length(16);
+  const rows = await ledgerOf(stack.databaseUrl);
+  const times = [...rows].map(([id, { requestedAt }]) => [id, requestedAt]).sort();
+  expect(times).to.deep.equal([...primary.onRecord].map(([id, { requestedAt }]) => [id, requestedAt]).sort());
+}
+
+/** Nothing is recorded, nothing is dead, and the payments are sent again. */
+async function expectUnpaidWithinMemory(reply: Reply): Promise<void> {
+  const { stack, peak, ids } = await survive(reply, { isOver: (_, sent) => sent >= 24 });
+  expect(peak).to.be.below(MEMORY_BUDGET);
+  expect([...(await ledgerOf(stack.databaseUrl)).keys()]).to.deep.equal([]);
+  expect(await stack.redis.zcard(stack.queueKey('failed')), 'dead letters').to.equal(0);
+  const alive = await Promise.all(ids.map((id) => stack.redis.exists(stack.queueKey(id))));
+  expect(
+    alive.filter((exists) => exists === 0),
+    'lost',
+  ).to.deep.equal([]);
+}
+
+describe('a response larger than 64 KiB', () => {
+  sideBySide({
+    'of 20 MB with 200 takes no memory, and the look-up decides': async () => {
+      await expectPaidWithinMemory(respond(200, BODY_20_MB));
+    },
+    'without an end, with 200, takes no memory, and the look-up decides': async () => {
+      await expectPaidWithinMemory(endless(200));
+    },
+    'that is small while it is compressed takes no memory, and the look-up decides': async () => {
+      await expectPaidWithinMemory(respond(200, gzipSync(BODY_20_MB), { 'content-encoding': 'gzip' }));
+    },
+    'of 20 MB of JSON with 400 takes no memory and is no dead letter': async () => {
+      await expectUnpaidWithinMemory(json(400, { message: 'x'.repeat(20 * MEGABYTE) }));
+    },
+    'without an end, with 502, takes no memory': async () => {
+      await expectUnpaidWithinMemory(endless(502, { 'content-type': 'text/html' }));
+    },
+    'as a look-up, without an end, takes no memory and tells nothing': async () => {
+      const reply: Reply = (arrival, gateway) => {
+        gateway.onLookUp = () => endless(200);
+        json(422, { message: 'CorrelationId already exists' })(arrival, gateway);
+      };
+      await expectUnpaidWithinMemory(reply);
+    },
+  });
+});
