@@ -3,7 +3,7 @@ import { gzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { eventually } from '../support/relay.ts';
 import { charged, json, type Reply, respond, scriptedGateway } from '../support/scripted-gateway.ts';
-import { ledgerOf } from '../support/scripted-relay.ts';
+import { ledgerReader } from '../support/scripted-relay.ts';
 import { sideBySide, startTestStack } from '../support/stack.ts';
 
 const MEGABYTE = 1_000_000;
@@ -39,6 +39,7 @@ async function survive(reply: Reply, { isOver }: { isOver: (recorded: number, se
   const stack = await startTestStack({
     env: { GATEWAY_PRIMARY_URL: primary.url, PAYMENT_QUEUE_MAX_CONCURRENCY: '16', LOG_LEVEL: 'info' },
   });
+  const ledger = await ledgerReader(stack.databaseUrl);
   const [worker] = stack.workers;
   const pid = worker!.pid;
   let peak = 0;
@@ -47,8 +48,8 @@ async function survive(reply: Reply, { isOver }: { isOver: (recorded: number, se
   }, 50);
   try {
     const ids = await stack.postMany(16);
-    await eventually(async () => isOver((await ledgerOf(stack.databaseUrl)).size, primary.posts.length), 25_000);
-    return { primary, stack, ids, peak: Math.max(peak, residentBytes(pid)) };
+    await eventually(async () => isOver((await ledger()).size, primary.posts.length), 25_000);
+    return { primary, stack, ids, ledger, peak: Math.max(peak, residentBytes(pid)) };
   } finally {
     clearInterval(sampling);
   }
@@ -56,20 +57,20 @@ async function survive(reply: Reply, { isOver }: { isOver: (recorded: number, se
 
 /** Larger than 64 KiB proves nothing, whatever it begins with: the look-up tells, and the payment is recorded. */
 async function expectPaidWithinMemory(reply: Reply): Promise<void> {
-  const { primary, peak, stack } = await survive(charged(reply), { isOver: (recorded) => recorded === 16 });
+  const { primary, peak, ledger } = await survive(charged(reply), { isOver: (recorded) => recorded === 16 });
   expect(peak).to.be.below(MEMORY_BUDGET);
   expect(primary.posts, 'sends').to.have.length(16);
   expect(primary.lookUps, 'look-ups').to.have.length(16);
-  const rows = await ledgerOf(stack.databaseUrl);
+  const rows = await ledger();
   const times = [...rows].map(([id, { requestedAt }]) => [id, requestedAt]).sort();
   expect(times).to.deep.equal([...primary.onRecord].map(([id, { requestedAt }]) => [id, requestedAt]).sort());
 }
 
 /** Nothing is recorded, nothing is dead, and the payments are sent again. */
 async function expectUnpaidWithinMemory(reply: Reply): Promise<void> {
-  const { stack, peak, ids } = await survive(reply, { isOver: (_, sent) => sent >= 24 });
+  const { stack, peak, ids, ledger } = await survive(reply, { isOver: (_, sent) => sent >= 24 });
   expect(peak).to.be.below(MEMORY_BUDGET);
-  expect([...(await ledgerOf(stack.databaseUrl)).keys()]).to.deep.equal([]);
+  expect([...(await ledger()).keys()]).to.deep.equal([]);
   expect(await stack.redis.zcard(stack.queueKey('failed')), 'dead letters').to.equal(0);
   const alive = await Promise.all(ids.map((id) => stack.redis.exists(stack.queueKey(id))));
   expect(

@@ -1,8 +1,10 @@
 import { expect } from 'chai';
+import pg from 'pg';
+import { atTestEnd } from './cleanup.ts';
 import { lookInto } from './queue.ts';
 import { aPayment, eventually, postPayment, type TestEnv, testApi, testWorker } from './relay.ts';
 import { type Reply, type ScriptedGateway, scriptedGateway } from './scripted-gateway.ts';
-import { freshPrefix, sql } from './services.ts';
+import { freshPrefix } from './services.ts';
 
 /** How long a payment may take whose gateway works again: its own pause, and a machine that is busy with something else. */
 const RECORDED_WITHIN_MS = 20_000;
@@ -16,18 +18,25 @@ export interface LedgerEntry {
   readonly requestedAt: string;
 }
 
-/** The rows of a ledger, by id. */
-export async function ledgerOf(databaseUrl: string): Promise<Map<string, LedgerEntry>> {
-  const rows = await sql<{ correlation_id: string; gateway: string; amount_cents: string; requested_at: Date }>(
-    databaseUrl,
-    'SELECT correlation_id, gateway, amount_cents, requested_at FROM payments',
-  );
-  return new Map(
-    rows.map(({ correlation_id, gateway, amount_cents, requested_at }) => [
-      correlation_id,
-      { gateway, amountCents: Number(amount_cents), requestedAt: requested_at.toISOString() },
-    ]),
-  );
+/** A connection for looks into a ledger, closed after the test. */
+export async function ledgerReader(databaseUrl: string): Promise<() => Promise<Map<string, LedgerEntry>>> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  atTestEnd(() => client.end());
+  return async () => {
+    const { rows } = await client.query<{
+      correlation_id: string;
+      gateway: string;
+      amount_cents: string;
+      requested_at: Date;
+    }>('SELECT correlation_id, gateway, amount_cents, requested_at FROM payments');
+    return new Map(
+      rows.map(({ correlation_id, gateway, amount_cents, requested_at }) => [
+        correlation_id,
+        { gateway, amountCents: Number(amount_cents), requestedAt: requested_at.toISOString() },
+      ]),
+    );
+  };
 }
 
 export type ScriptedRelay = Awaited<ReturnType<typeof scriptedRelay>>;
@@ -53,7 +62,7 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
   const { url, config } = await testApi(settings, prefix);
   const databaseUrl = config.database.url;
   const queue = await lookInto(prefix);
-  const ledger = () => ledgerOf(databaseUrl);
+  const ledger = await ledgerReader(databaseUrl);
 
   return {
     primary,
