@@ -146,7 +146,6 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
     if (performance.now() - room.countedAtMs > COUNT_AGE_MS) {
       const [row] = await query<{ count: string }>(
         db,
-        db,
         `SELECT count(*) FROM dead_letters WHERE state = 'open' AND reason_code = 'invalid_payment'`,
         [],
         { name: 'count_invalid' },
@@ -161,7 +160,6 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
     try {
       const rows = letters.map(toRow);
       await query(
-        db,
         db,
         BURY_SQL,
         [
@@ -237,7 +235,6 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
     async areBuried(keys) {
       if (keys.length === 0) return [];
       const rows = await query<{ ordinality: string }>(
-        db,
         db,
         `SELECT ordinality FROM unnest(?::text[], ?::timestamptz[]) WITH ORDINALITY AS asked (job_id, accepted_at)
          JOIN dead_letters USING (job_id, accepted_at) WHERE state <> 'queued_again'`,
