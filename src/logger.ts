@@ -25,7 +25,9 @@ export function describeError(error: unknown): string {
   // Connecting to a name with several addresses fails with one error for each, under an empty message.
   const inner = error instanceof AggregateError ? error.errors.map(describeError).join(', ') : error.message;
   const own = `${error.name}${code}: ${inner}`;
+  // A Redis Cluster that nobody can use says "failed to refresh slots cache"; what the nodes replied is beside it.
+  const causedBy = error.cause ?? ('lastNodeError' in error ? error.lastNodeError : undefined) ?? undefined;
   // got wraps its errors in others that say the same.
-  const cause = error.cause === undefined ? own : describeError(error.cause);
+  const cause = causedBy === undefined ? own : describeError(causedBy);
   return cause.startsWith(own) ? cause : `${own} <- ${cause}`;
 }

@@ -2,11 +2,20 @@ import type { IncomingMessage } from 'node:http';
 import type { ErrorRequestHandler } from 'express';
 import { InvalidRequestError, LedgerUnavailableError, MethodNotAllowedError, ServiceError } from '../errors.ts';
 import { describeError, type Logger } from '../logger.ts';
-import { createOutageLog } from './outage-log.ts';
+import { createOutageLog } from '../process/outage-log.ts';
+
+/** A refusal is over when none has been needed for so long: nobody tells an error handler of success. */
+const QUIET_MS = 10_000;
 
 /** The one place that turns an error into a status and a body. */
 export function errorHandler(logger: Logger): ErrorRequestHandler {
-  const outage = createOutageLog(logger, 'requests are being refused');
+  const outage = createOutageLog(logger, {
+    message: 'requests are being refused',
+    endMessage: 'requests are no longer refused',
+    endsAfterMs: QUIET_MS,
+  });
+  const refused = (error: Error & { code: string }) =>
+    outage.failed({ code: error.code, detail: describeError(error) });
 
   return (error: unknown, request, response, _next) => {
     // A client that went away has nothing to be answered.
@@ -22,13 +31,13 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
     if (error instanceof ServiceError) {
       if (error.retryAfterSeconds !== undefined) response.setHeader('Retry-After', error.retryAfterSeconds);
       if (error instanceof MethodNotAllowedError) response.setHeader('Allow', error.allow.join(', '));
-      if (error.status >= 500) outage.note(error);
+      if (error.status >= 500) refused(error);
       const faults = error instanceof InvalidRequestError ? { errors: error.faults } : {};
       response.status(error.status).json({ error: error.code, ...faults });
       return;
     }
     if (error instanceof LedgerUnavailableError) {
-      outage.note(error);
+      refused(error);
       response.status(503).setHeader('Retry-After', 1).json({ error: error.code });
       return;
     }

@@ -2,15 +2,19 @@ import type { RequestHandler } from 'express';
 import type { Config } from '../config.ts';
 import { InvalidRequestError, LedgerUnavailableError, type ParameterFault } from '../errors.ts';
 import { EMPTY_SUMMARY, type GatewayTotals, type Summary, type SummaryRange } from '../ledger/payments-table.ts';
+import { describeError } from '../logger.ts';
+import { createOutageLog } from '../process/outage-log.ts';
 import type { AppDeps } from './app.ts';
-import { createOutageLog } from './outage-log.ts';
 
 /**
  * `GET /payments-summary`: what the ledger holds between two instants, both included. While PostgreSQL is away the answer
  * is all zeros, marked by `X-Summary-Source: stub`: the runner of the challenge ends at anything but a 200.
  */
 export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 'config' | 'logger'>): RequestHandler {
-  const outage = createOutageLog(logger, 'summaries are answered without the ledger');
+  const outage = createOutageLog(logger, {
+    message: 'summaries are answered without the ledger',
+    endMessage: 'summaries are answered from the ledger again',
+  });
 
   return async (request, response) => {
     const range = parseRange(request.query, config.summaryRange);
@@ -21,10 +25,12 @@ export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 
 
   async function summarise(range: SummaryRange): Promise<{ summary: Summary; source: 'ledger' | 'stub' }> {
     try {
-      return { summary: await ledger.summarise(range), source: 'ledger' };
+      const summary = await ledger.summarise(range);
+      outage.ended();
+      return { summary, source: 'ledger' };
     } catch (error) {
       if (!(error instanceof LedgerUnavailableError)) throw error;
-      outage.note(error);
+      outage.failed({ code: error.code, detail: describeError(error) });
       return { summary: EMPTY_SUMMARY, source: 'stub' };
     }
   }

@@ -21,6 +21,11 @@ describe('describeError', () => {
       new AggregateError([withCode('::1', 'ECONNREFUSED'), withCode('127.0.0.1', 'ECONNREFUSED')]),
       'AggregateError: Error ECONNREFUSED: ::1, Error ECONNREFUSED: 127.0.0.1',
     ],
+    [
+      'what a node of a Redis Cluster replied',
+      Object.assign(new Error('Failed to refresh slots cache.'), { lastNodeError: new Error('WRONGPASS no') }),
+      'Error: Failed to refresh slots cache. <- Error: WRONGPASS no',
+    ],
     ['what is no error as text', 'just text', 'just text'],
     ['a rejection without a reason', undefined, 'undefined'],
   ];
