@@ -23,6 +23,12 @@ export interface RedisConfig {
   readonly clusterNodes: readonly { readonly host: string; readonly port: number }[];
 }
 
+/**
+ * How much a payment that was answered 204 survives. `memory`: no restart of Redis is sure to keep it. `disk`: one that
+ * lost power does.
+ */
+export type Durability = 'memory' | 'disk';
+
 export interface DatabaseConfig {
   readonly url: string;
   readonly poolSize: number;
@@ -47,7 +53,12 @@ export interface Config {
   readonly shutdownTimeoutMs: number;
   readonly redis: RedisConfig;
   readonly database: DatabaseConfig;
-  readonly queue: { readonly name: string; readonly maxSize: number };
+  readonly queue: {
+    readonly name: string;
+    readonly maxSize: number;
+    /** What a 204 promises, when the operator has said so: a server that contradicts it is not used. */
+    readonly durability: Durability | undefined;
+  };
   readonly worker: { readonly concurrency: number; readonly turnMs: number };
   readonly gateways: { readonly primary: GatewayConfig; readonly fallback: GatewayConfig };
   readonly fallback: FallbackConfig;
@@ -93,14 +104,32 @@ function integer({ min, max, unlimited }: IntegerRule) {
   });
 }
 
+/** @throws EnvError, without the value: it may carry a password. */
+function parseUrl(input: string, protocols: readonly string[]): URL {
+  const url = URL.parse(input);
+  if (url !== null && protocols.includes(url.protocol)) return url;
+  throw new EnvError(`must be a URL starting with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`);
+}
+
 function urlWith(protocols: readonly string[]) {
   return makeValidator<string>((input) => {
-    const url = URL.parse(input);
-    if (url !== null && protocols.includes(url.protocol)) return input;
-    // The value may carry a password: it is not repeated.
-    throw new EnvError(`must be a URL starting with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`);
+    parseUrl(input, protocols);
+    return input;
   });
 }
+
+const redisUrl = makeValidator<string>((input) => {
+  const { pathname } = parseUrl(input, ['redis:', 'rediss:']);
+  // ioredis takes the path for the database, asks for it, and goes on in database 0 when that is refused.
+  if (/^(\/\d*)?$/.test(pathname)) return input;
+  throw new EnvError('must name its database by a number, as in redis://localhost:6379/0');
+});
+
+const durability = makeValidator<Durability>((input) => {
+  if (input === 'memory' || input === 'disk') return input;
+  if (input === 'replica') throw new EnvError('"replica" is not supported yet: use "disk" or "memory"');
+  throw new EnvError(`must be one of memory, disk (got "${input}")`);
+});
 
 const hostPorts = makeValidator((input) =>
   input.split(',').map((node) => {
@@ -134,11 +163,12 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       LOG_LEVEL: str({ choices: LOG_LEVELS, default: undefined }),
       SHUTDOWN_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 10_000 }),
 
-      REDIS_URL: urlWith(['redis:', 'rediss:'])({ default: undefined }),
+      REDIS_URL: redisUrl({ default: undefined }),
       REDIS_HOST: str({ default: 'localhost' }),
       REDIS_PORT: port({ default: 6379 }),
       REDIS_PASSWORD: str({ default: undefined }),
       REDIS_CLUSTER_NODES: hostPorts({ default: [] }),
+      DURABILITY: durability({ default: undefined }),
 
       DATABASE_URL: urlWith(['postgres:', 'postgresql:'])({ default: undefined }),
       DB_HOST: str({ default: 'localhost' }),
@@ -231,7 +261,11 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       poolSize: settings.DB_POOL_SIZE,
       ssl: settings.DB_SSL,
     },
-    queue: { name: 'payments', maxSize: settings.PAYMENT_QUEUE_MAX_SIZE },
+    queue: {
+      name: 'payments',
+      maxSize: settings.PAYMENT_QUEUE_MAX_SIZE,
+      durability: settings.DURABILITY,
+    },
     worker: {
       concurrency: settings.PAYMENT_QUEUE_MAX_CONCURRENCY,
       turnMs: settings.WORKER_TURN_MS,

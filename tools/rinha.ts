@@ -240,7 +240,13 @@ async function startLocal(): Promise<Target> {
   const stack = await startStack({
     apiPorts: [await freePort()],
     workers: 1,
-    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '48', SUMMARY_RANGE: 'optional', ALLOW_PURGE: 'true' },
+    redisArgs: ['--appendfsync', 'everysec'],
+    env: {
+      DURABILITY: 'memory',
+      PAYMENT_QUEUE_MAX_CONCURRENCY: '48',
+      SUMMARY_RANGE: 'optional',
+      ALLOW_PURGE: 'true',
+    },
     say: (line) => console.log(`  ${line}`),
   });
   stopOnSignal(stack.stop);

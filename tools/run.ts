@@ -71,7 +71,7 @@ async function portOr(port: number): Promise<number> {
 
 /** Settings of the services that are set in our own environment. LOG_LEVEL is not: the start is awaited by log lines. */
 function ownSettings(): Record<string, string> {
-  const names = /^(PAYMENT_|PAYMENTS_|GATEWAY_(POOL|RECEIVE|TIMEOUT)|FALLBACK_|SUMMARY_|DB_|SHUTDOWN_)/;
+  const names = /^(DURABILITY$|PAYMENT_|PAYMENTS_|GATEWAY_(POOL|RECEIVE|TIMEOUT)|FALLBACK_|SUMMARY_|DB_|SHUTDOWN_)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => names.test(name))) as Record<string, string>;
 }
 

@@ -188,6 +188,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       LOG_LEVEL: 'info',
       HOST: '127.0.0.1',
       REDIS_URL: await route('redis', redisUrl),
+      // Of a Redis that was named we know nothing; our own is set up for it.
+      ...(redis !== undefined && { DURABILITY: 'disk' }),
       DATABASE_URL: await route('postgres', databaseUrl),
       GATEWAY_PRIMARY_URL: await route('primary', primary.url!),
       GATEWAY_FALLBACK_URL: await route('fallback', fallback.url!),

@@ -113,7 +113,12 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
     apiPorts: [await freePort(), await freePort()],
     workers: 2,
     redisArgs: ['--appendfsync', APPENDFSYNC],
-    env: { ...env, ...clocks.env, LOG_LEVEL: LOG_LEVEL ?? 'info' },
+    env: {
+      DURABILITY: APPENDFSYNC === 'always' ? 'disk' : 'memory',
+      ...env,
+      ...clocks.env,
+      LOG_LEVEL: LOG_LEVEL ?? 'info',
+    },
     nodeArgs: preload.flatMap((file) => ['--import', fileURLToPath(new URL(file, import.meta.url))]),
     async through(server, port) {
       if (server === 'redis' || server === 'postgres') return throughNetwork(server, port);

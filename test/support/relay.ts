@@ -15,6 +15,7 @@ export type TestEnv = Readonly<Record<string, string>>;
 export async function testConfig(env: TestEnv = {}): Promise<Config> {
   return loadConfig({
     HOST: '127.0.0.1',
+    DURABILITY: 'disk',
     REDIS_URL: env['REDIS_URL'] ?? (await sharedRedis()).url,
     DATABASE_URL: env['DATABASE_URL'] ?? (await freshDatabase()),
     ...env,

@@ -31,7 +31,7 @@ describe('loadConfig', () => {
       shutdownTimeoutMs: 10_000,
       redis: { url: 'redis://localhost:6379', clusterNodes: [] },
       database: { url: 'postgres://payrelay:payrelay@localhost:5432/payrelay', poolSize: 5, ssl: false },
-      queue: { name: 'payments', maxSize: 50_000 },
+      queue: { name: 'payments', maxSize: 50_000, durability: undefined },
       worker: { concurrency: 2 * availableParallelism(), turnMs: 0 },
       gateways: {
         primary: { url: 'http://localhost:8001', ...gateway },
@@ -52,6 +52,7 @@ describe('loadConfig', () => {
     ['REDIS_URL', { REDIS_URL: 'rediss://redis:6380/2' }, (c) => c.redis.url, 'rediss://redis:6380/2'],
     ['REDIS_HOST and REDIS_PORT', { REDIS_HOST: 'r', REDIS_PORT: '7' }, (c) => c.redis.url, 'redis://r:7'],
     ['REDIS_PASSWORD', { REDIS_PASSWORD: 'p@ss:/' }, (c) => c.redis.url, 'redis://:p%40ss%3A%2F@localhost:6379'],
+    ['DURABILITY', { DURABILITY: 'memory' }, (c) => c.queue.durability, 'memory'],
     [
       'REDIS_CLUSTER_NODES',
       { REDIS_CLUSTER_NODES: 'a:7000, [::1]:7001' },
@@ -155,6 +156,12 @@ describe('loadConfig', () => {
     [{ SHUTDOWN_TIMEOUT_MS: '-1' }, 'SHUTDOWN_TIMEOUT_MS must be an integer from 1 to 3600000 (got "-1")'],
     [{ REDIS_URL: 'redis' }, redisUrl],
     [{ REDIS_URL: 'http://redis' }, redisUrl],
+    [
+      { REDIS_URL: 'redis://:secret@r/abc' },
+      'REDIS_URL must name its database by a number, as in redis://localhost:6379/0',
+    ],
+    [{ DURABILITY: 'replica' }, 'DURABILITY "replica" is not supported yet: use "disk" or "memory"'],
+    [{ DURABILITY: 'tape' }, 'DURABILITY must be one of memory, disk (got "tape")'],
     [{ REDIS_CLUSTER_NODES: 'a:1,b' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…] (got "a:1,b")'],
     [{ REDIS_CLUSTER_NODES: 'a:70000' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…] (got "a:70000")'],
     [{ DATABASE_URL: 'mysql://d' }, 'DATABASE_URL must be a URL starting with postgres:// or postgresql://'],
