@@ -11,6 +11,7 @@ import type { Logger } from './logger.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
 import { createProducerConnection, firstConnection, logConnection, QUEUE_PREFIX } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
+import { createServerCheck } from './queue/server-check.ts';
 
 /** A running API node. */
 export interface Api extends Service {
@@ -27,7 +28,9 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
   const db = createDb(config.database);
-  const enqueuer = createEnqueuer({ redis, queue, maxSize: config.queue.maxSize });
+  const { durability, maxSize } = config.queue;
+  const serverCheck = createServerCheck({ redis, queue, durability, role: 'api', logger });
+  const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck });
   const queueAdmin = createQueueAdmin(config.redis, queue);
   let isAccepting = true;
   const app = createApp({
@@ -45,9 +48,11 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
 
   // With Redis there, the first request must not come before the connection; without it, the API serves all the same.
   await firstConnection(redis);
+  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
   try {
     await listen(server, config);
   } catch (error) {
+    serverCheck.close();
     redis.disconnect();
     throw error;
   }
@@ -61,12 +66,16 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
       isAccepting = false;
       await drain(server, deadline);
       await enqueuer.close();
+      serverCheck.close();
       await queueAdmin.close();
       redis.disconnect();
       await db.destroy();
     },
   };
 }
+
+/** How long the first look at Redis may take before the API serves without it. */
+const FIRST_CHECK_MS = 500;
 
 /** How long kept connections get to bring a last request, and with its answer the word that this was the last. */
 const LAST_REQUESTS_MS = 500;

@@ -12,6 +12,8 @@ import { processPayment } from './processing/process-payment.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
 import { createWorkerConnection, logConnection, QUEUE_PREFIX, queueKey } from './queue/payment-queue.ts';
 import { createPaymentWorker } from './queue/payment-worker.ts';
+import { createRedisClock } from './queue/redis-clock.ts';
+import { createServerCheck } from './queue/server-check.ts';
 import { startWatchdog } from './queue/watchdog.ts';
 
 /**
@@ -39,6 +41,9 @@ export function startWorker(
   const { concurrency, turnMs } = config.worker;
   const redis = createWorkerConnection(config.redis);
   logConnection(redis, logger);
+  const { durability } = config.queue;
+  const serverCheck = createServerCheck({ redis, queue, durability, role: 'worker', logger });
+  const clock = createRedisClock({ redis, key: queueKey(queue, 'meta') });
   const db = createDb(config.database);
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const recorder = createRecorder({ table: createPaymentsTable(db), deadLetters, logger, maxPending: concurrency });
@@ -66,6 +71,8 @@ export function startWorker(
     queue,
     concurrency,
     turnMs,
+    serverCheck,
+    clock,
     process: (run) => processPayment(run, deps),
     onDeadLetter: () => failedJobs.tidySoon(),
     logger,
@@ -85,7 +92,8 @@ export function startWorker(
       !isTaking || (await redis.hexists(queueKey(queue, 'meta'), 'paused')) === 1
         ? 0
         : redis.llen(queueKey(queue, 'wait')),
-    isConnected: () => redis.status === 'ready',
+    // While Redis must not be used, taking nothing is right.
+    isConnected: () => redis.status === 'ready' && serverCheck.refusal === undefined,
     onStuck,
   });
   logger.info('working', { concurrency });
@@ -106,6 +114,8 @@ export function startWorker(
       const latest = deadline - RESERVE_MS / 4;
       await within(latest, recorder.close());
       for (const { gateway } of [primary, fallback]) gateway.close();
+      clock.close();
+      serverCheck.close();
       redis.disconnect();
       await within(latest, db.destroy());
     },

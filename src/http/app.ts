@@ -15,7 +15,7 @@ import { getSummary } from './summary.ts';
 
 /** What the routes stand on. */
 export interface AppDeps {
-  readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count'>;
+  readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count' | 'probe'>;
   readonly ledger: Pick<PaymentsTable, 'summarise' | 'purge' | 'ping'>;
   readonly deadLetters: Pick<DeadLetters, 'find'>;
   readonly queueAdmin: QueueAdmin;

@@ -1,5 +1,7 @@
 import type { RequestHandler } from 'express';
 import { QueueUnavailableError } from '../errors.ts';
+import { describeError } from '../logger.ts';
+import { createOutageLog } from '../process/outage-log.ts';
 import type { AppDeps } from './app.ts';
 
 /** `GET /health`: how much is in the queue. */
@@ -22,20 +24,31 @@ export function live(): RequestHandler {
   };
 }
 
-/** `GET /health/ready`: Redis and PostgreSQL are there and the process is not ending; 503 naming what is not. */
+/**
+ * `GET /health/ready`: this node can accept payments; 503 when it cannot, naming what is missing. PostgreSQL is reported, but
+ * an outage of the ledger must not become one of accepting: payments wait in Redis for it.
+ */
 export function ready({
   enqueuer,
   ledger,
   isAccepting,
-}: Pick<AppDeps, 'enqueuer' | 'ledger' | 'isAccepting'>): RequestHandler {
+  logger,
+}: Pick<AppDeps, 'enqueuer' | 'ledger' | 'isAccepting' | 'logger'>): RequestHandler {
+  const outage = createOutageLog(logger, { message: 'not ready', endMessage: 'ready' });
+
   return async (_request, response) => {
-    const [redis, postgres] = await Promise.allSettled([enqueuer.count(), ledger.ping()]);
+    const [redis, postgres] = await Promise.allSettled([enqueuer.probe(), ledger.ping()]);
+    if (redis.status === 'rejected') {
+      outage.failed({ code: 'queue_unavailable', detail: describeError(redis.reason) });
+    } else {
+      outage.ended();
+    }
     const checks = {
       redis: redis.status === 'fulfilled',
       postgres: postgres.status === 'fulfilled',
       accepting: isAccepting(),
     };
-    const isReady = Object.values(checks).every(Boolean);
+    const isReady = checks.redis && checks.accepting;
     response.status(isReady ? 200 : 503).json({ status: isReady ? 'ok' : 'unavailable', checks });
   };
 }

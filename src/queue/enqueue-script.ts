@@ -27,7 +27,7 @@ const EVENTS_KEPT = 100;
  * over, because they tell whether an earlier attempt may have been paid (see payment-worker.ts).
  *
  * KEYS 1-9 as BullMQ's script wants them, 10 prioritized, 11 failed.
- * ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 timestamp in ms, 5 job options as JSON,
+ * ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 when they were accepted, in ms ('': now),
  * then id ('' = BullMQ makes one) and data (JSON text) of each payment.
  */
 export const ENQUEUE_SCRIPT = `
@@ -40,7 +40,10 @@ redis.call('HSETNX', KEYS[3], 'opts.maxLenEvents', ${EVENTS_KEPT})
 local asTables = { unpack = function(value) return value end }
 local cap = tonumber(ARGV[1])
 local prefix = ARGV[2]
-local options = cjson.decode(ARGV[5])
+local options = cjson.decode(ARGV[4])
+-- One clock for all: a payment's age must not depend on the API node that took it.
+local time = redis.call('TIME')
+local timestamp = ARGV[5] ~= '' and ARGV[5] or string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local size = redis.call('LLEN', KEYS[1]) + redis.call('ZCARD', KEYS[6]) + redis.call('ZCARD', KEYS[10])
 local results = {}
 
@@ -60,7 +63,13 @@ for i = 6, #ARGV, 2 do
       redis.call('ZREM', KEYS[11], id)
       redis.call('DEL', jobKey, jobKey .. ':logs')
     end
-    addStandardJob(KEYS, { { prefix, id, ARGV[3], ARGV[4] }, ARGV[i + 1], options }, asTables)
+    local isAdded, failure = pcall(addStandardJob, KEYS, { { prefix, id, ARGV[3], timestamp }, ARGV[i + 1], options }, asTables)
+    if not isAdded then
+      -- Half a job would be in no list, and its id would count as a duplicate for ever.
+      redis.pcall('LREM', KEYS[1], 1, id)
+      redis.pcall('DEL', jobKey)
+      return type(failure) == 'table' and failure or redis.error_reply(failure)
+    end
     if history then
       for position, field in ipairs({ 'ats', 'atm', 'progress' }) do
         if history[position] then redis.call('HSET', jobKey, field, history[position]) end
@@ -92,13 +101,16 @@ export function enqueueKeys(queue: PaymentQueueName): string[] {
   ].map((type) => queueKey(queue, type));
 }
 
-/** The arguments that are the same for every batch but for the time. */
-export function enqueueArguments(queue: PaymentQueueName, maxSize: number, nowMs: number): string[] {
+/**
+ * The arguments that stand before the payments of a batch.
+ * @param acceptedAt for payments that were accepted before; else Redis stamps them.
+ */
+export function enqueueArguments(queue: PaymentQueueName, maxSize: number, acceptedAt?: Date): string[] {
   return [
     Number.isFinite(maxSize) ? String(maxSize) : '-1',
     queueKey(queue, ''),
     JOB_NAME,
-    String(nowMs),
     JSON.stringify(JOB_OPTIONS),
+    acceptedAt === undefined ? '' : String(acceptedAt.getTime()),
   ];
 }

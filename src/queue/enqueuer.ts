@@ -3,6 +3,8 @@ import { BatcherClosedError, BatcherOverflowError, createBatcher } from '../batc
 import { QueueFullError, QueueUnavailableError, type ServiceError } from '../errors.ts';
 import { ENQUEUE_KEY_COUNT, ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
 import { countPayments, type PaymentQueueName, type QueueCounts } from './payment-queue.ts';
+import { explainRedisError } from './redis-errors.ts';
+import type { ServerCheck } from './server-check.ts';
 
 /** A payload on its way into the queue. */
 export interface NewJob {
@@ -33,6 +35,8 @@ export interface Enqueuer {
   enqueueAgain(job: DeadJob): Promise<'queued' | 'duplicate'>;
   /** @throws QueueUnavailableError */
   count(): Promise<QueueCounts>;
+  /** Resolves when a payment could be stored now. @throws QueueUnavailableError */
+  probe(): Promise<void>;
   /** Refuses new jobs and answers those accepted. The connection stays open. */
   close(): Promise<void>;
 }
@@ -59,10 +63,13 @@ export function createEnqueuer({
   redis,
   queue,
   maxSize,
+  serverCheck,
 }: {
   redis: Redis | Cluster;
   queue: PaymentQueueName;
   maxSize: number;
+  /** While it has a refusal nothing is written. */
+  serverCheck: Pick<ServerCheck, 'refusal'>;
 }): Enqueuer {
   redis.defineCommand('enqueuePayments', { numberOfKeys: ENQUEUE_KEY_COUNT, lua: ENQUEUE_SCRIPT });
   const keys = enqueueKeys(queue);
@@ -72,17 +79,21 @@ export function createEnqueuer({
     maxPending: MAX_PENDING,
     failsWaitingToo: true,
     async flush(jobs) {
-      const args = [...keys, ...enqueueArguments(queue, maxSize, Date.now())];
-      for (const { id, data } of jobs) args.push(id ?? '', data);
-      let codes: number[];
-      try {
-        codes = await redis.enqueuePayments(...args);
-      } catch (cause) {
-        throw unavailable(`could not add ${jobs.length} payments to the queue`, cause);
-      }
+      const codes = await add(jobs);
       return codes.map((code) => refusal(code, maxSize));
     },
   });
+
+  async function add(jobs: readonly NewJob[], acceptedAt?: Date): Promise<number[]> {
+    if (serverCheck.refusal !== undefined) throw unavailable(serverCheck.refusal.detail);
+    const args = [...keys, ...enqueueArguments(queue, maxSize, acceptedAt)];
+    for (const { id, data } of jobs) args.push(id ?? '', data);
+    try {
+      return await redis.enqueuePayments(...args);
+    } catch (cause) {
+      throw unavailable(`payments cannot be added to the queue: ${explainRedisError(cause).detail}`, cause);
+    }
+  }
 
   return {
     async enqueue(job) {
@@ -96,13 +107,7 @@ export function createEnqueuer({
       }
     },
     async enqueueAgain({ id, data, acceptedAt }) {
-      let code: number | undefined;
-      try {
-        const args = enqueueArguments(queue, maxSize, acceptedAt.getTime());
-        [code] = await redis.enqueuePayments(...keys, ...args, id, data);
-      } catch (cause) {
-        throw unavailable('could not add a dead letter to the queue', cause);
-      }
+      const [code] = await add([{ id, data }], acceptedAt);
       const refused = refusal(code!, maxSize);
       if (refused !== undefined) throw refused;
       return toEnqueueResult(code) === 'queued' ? 'queued' : 'duplicate';
@@ -113,6 +118,10 @@ export function createEnqueuer({
       } catch (cause) {
         throw unavailable('could not count the queue', cause);
       }
+    },
+    async probe() {
+      // A batch of none asks for all that a payment needs: a right, memory, a disk, replicas.
+      await add([]);
     },
     close: () => batcher.close(),
   };

@@ -2,7 +2,10 @@ import { once } from 'node:events';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { RedisConfig } from '../config.ts';
 import { within } from '../lifecycle.ts';
-import { describeError, type Logger } from '../logger.ts';
+import type { Logger } from '../logger.ts';
+import { createOutageLog } from '../process/outage-log.ts';
+import { guardConnection } from './connection-guard.ts';
+import { explainRedisError } from './redis-errors.ts';
 
 /** What producer and worker must agree on about the queue. */
 export interface PaymentQueueName {
@@ -103,9 +106,11 @@ function connect({ url, socketPath, clusterNodes }: RedisConfig, options: RedisO
     // After a failover the old master answers READONLY; a new connection finds the new one.
     reconnectOnError: (error) => error.message.startsWith('READONLY'),
   };
-  if (clusterNodes.length === 0) return new Redis(url, { ...redisOptions, ...(socketPath && { path: socketPath }) });
+  if (clusterNodes.length === 0) {
+    return guardConnection(new Redis(url, { ...redisOptions, ...(socketPath && { path: socketPath }) }));
+  }
   const { username, password, protocol } = new URL(url);
-  return new Cluster([...clusterNodes], {
+  const cluster = new Cluster([...clusterNodes], {
     clusterRetryStrategy: retryStrategy,
     enableOfflineQueue: redisOptions.enableOfflineQueue ?? true,
     redisOptions: {
@@ -115,6 +120,7 @@ function connect({ url, socketPath, clusterNodes }: RedisConfig, options: RedisO
       ...(protocol === 'rediss:' && { tls: {} }),
     },
   });
+  return guardConnection(cluster);
 }
 
 /** How long the first connection may take before its user goes on without it. */
@@ -128,15 +134,12 @@ export async function firstConnection(redis: Redis | Cluster): Promise<void> {
   await within(performance.now() + FIRST_CONNECTION_MS, settled);
 }
 
-/** Says when Redis goes and when it is back, not how often it was tried meanwhile. */
+/** Says why Redis cannot be reached, and when it is back; not how often it was tried meanwhile. */
 export function logConnection(redis: Redis | Cluster, logger: Logger): void {
-  let isDown = false;
-  redis.on('error', (error: Error) => {
-    if (!isDown) logger.warn('redis is unavailable', { cause: describeError(error) });
-    isDown = true;
+  const outage = createOutageLog(logger, {
+    message: 'redis is unavailable',
+    endMessage: 'redis is available again',
   });
-  redis.on('ready', () => {
-    if (isDown) logger.info('redis is available again');
-    isDown = false;
-  });
+  redis.on('error', (error: Error) => outage.failed(explainRedisError(error)));
+  redis.on('ready', () => outage.ended());
 }

@@ -1,11 +1,16 @@
-import { DelayedError, type Job, UnrecoverableError, Worker } from 'bullmq';
+import { DelayedError, type Job, UnrecoverableError } from 'bullmq';
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { within } from '../lifecycle.ts';
 import { describeError, type Logger } from '../logger.ts';
 import { createPacer } from '../pacer.ts';
+import { createOutageLog } from '../process/outage-log.ts';
 import { DeadLetterError, type PaymentRun, RequeueError } from '../processing/process-payment.ts';
 import { markBuried } from './failed-jobs.ts';
+import { PacedWorker } from './paced-worker.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
+import type { RedisClock } from './redis-clock.ts';
+import { explainRedisError } from './redis-errors.ts';
+import type { ServerCheck } from './server-check.ts';
 
 /** Takes payments from the queue and sees to what becomes of their jobs. */
 export interface PaymentWorker {
@@ -76,6 +81,8 @@ export function createPaymentWorker({
   queue,
   concurrency,
   turnMs,
+  serverCheck,
+  clock,
   process,
   onDeadLetter,
   logger,
@@ -85,6 +92,10 @@ export function createPaymentWorker({
   concurrency: number;
   /** The shortest turn of the event loop while the worker holds no payments; the more it holds, the shorter. */
   turnMs: number;
+  /** While it has a refusal no payment is taken. */
+  serverCheck: Pick<ServerCheck, 'refusal' | 'whenUsable'>;
+  /** The clock that stamped the payments. */
+  clock: Pick<RedisClock, 'nowMs' | 'isKnown' | 'known'>;
   process: (run: PaymentRun) => Promise<void>;
   /** A payment's job has failed for good. */
   onDeadLetter: () => void;
@@ -107,7 +118,7 @@ export function createPaymentWorker({
       attempts: job.attemptsStarted,
       // A job that was evicted has lost its time, too.
       acceptedAt: new Date(job.timestamp || 0),
-      ageMs: Math.max(0, Date.now() - (job.timestamp || Date.now())),
+      ageMs: Math.max(0, clock.nowMs() - (job.timestamp || clock.nowMs())),
       // BullMQ counts every start of a job, and every end by an ordinary error. A run that ends with an unknown attempt is
       // requeued in the way that is not counted, and a run that died is not counted either. So the numbers match exactly
       // while every earlier run has ended, and ended clean.
@@ -164,8 +175,19 @@ export function createPaymentWorker({
     throw new DelayedError(error instanceof Error ? error.message : String(error));
   }
 
-  const worker = new Worker(queue.name, processJob, {
-    autorun: false,
+  const outage = createOutageLog(logger, {
+    message: 'worker met an error',
+    endMessage: 'worker goes on after an error',
+  });
+  const pacing = {
+    isUsable: () => clock.isKnown && serverCheck.refusal === undefined,
+    async whenUsable() {
+      await clock.known();
+      await serverCheck.whenUsable();
+    },
+    outage,
+  };
+  const options = {
     connection: redis,
     prefix: queue.prefix,
     concurrency,
@@ -177,8 +199,11 @@ export function createPaymentWorker({
     runRetryDelay: 500,
     removeOnComplete: { count: 0 },
     removeOnFail: { count: DEAD_LETTERS_KEPT },
-    settings: { backoffStrategy: (attemptsMade, _type, error) => backoffMs(attemptsMade, error) },
-  });
+    settings: {
+      backoffStrategy: (attemptsMade: number, _type?: string, error?: Error) => backoffMs(attemptsMade, error),
+    },
+  };
+  const worker = new PacedWorker(queue.name, processJob, options, pacing);
   const recall = setInterval(async () => {
     // While Redis is away the command would only wait for it, and one more every time.
     if (redis.status !== 'ready') return;
@@ -187,13 +212,12 @@ export function createPaymentWorker({
       const count = await redis.recallPayments(...keys, Date.now() + 2 * BACKOFF_MS.max);
       if (count > 0) logger.warn('recalled payments with a backoff from a wrong clock', { count });
     } catch (error) {
-      logger.warn('could not look for payments with a backoff from a wrong clock', { cause: describeError(error) });
+      outage.failed(explainRedisError(error));
     }
   }, STALLED_INTERVAL_MS);
   worker.on('failed', (_job, error) => {
     if (error instanceof UnrecoverableError) onDeadLetter();
   });
-  worker.on('error', (error) => logger.warn('worker met an error', { cause: describeError(error) }));
 
   return {
     get held() {
@@ -204,7 +228,7 @@ export function createPaymentWorker({
     },
     start() {
       // Never rejects but for a fault in BullMQ itself.
-      worker.run().catch((error: unknown) => worker.emit('error', error as Error));
+      worker.start();
     },
     async close(deadline) {
       clearInterval(recall);

@@ -152,7 +152,12 @@ async function drain(): Promise<Result[]> {
 
   const producer = createProducerConnection({ url: redis.url, clusterNodes: [] });
   await firstConnection(producer);
-  const enqueuer = createEnqueuer({ redis: producer, queue: { name: 'payments', prefix: QUEUE_PREFIX }, maxSize: 1e9 });
+  const enqueuer = createEnqueuer({
+    redis: producer,
+    queue: { name: 'payments', prefix: QUEUE_PREFIX },
+    maxSize: 1e9,
+    serverCheck: { refusal: undefined },
+  });
   let enqueued = 0;
   const viaWorker = async () => {
     enqueued += DRAINED;
@@ -217,7 +222,12 @@ async function enqueue(): Promise<Result[]> {
   const redis = await startRedis();
   const producer = createProducerConnection({ url: redis.url, clusterNodes: [] });
   await firstConnection(producer);
-  const enqueuer = createEnqueuer({ redis: producer, queue: { name: 'payments', prefix: QUEUE_PREFIX }, maxSize: 1e9 });
+  const enqueuer = createEnqueuer({
+    redis: producer,
+    queue: { name: 'payments', prefix: QUEUE_PREFIX },
+    maxSize: 1e9,
+    serverCheck: { refusal: undefined },
+  });
   const connection = new Redis(redis.url, { maxRetriesPerRequest: null });
   const queue = new Queue('bulk', { connection });
   await queue.waitUntilReady();
@@ -295,7 +305,12 @@ async function deep(): Promise<Result[]> {
   const apiBefore = memoryMegabytes(services[1]!.pid);
   const producer = createProducerConnection({ url: full.url, clusterNodes: [] });
   await firstConnection(producer);
-  const enqueuer = createEnqueuer({ redis: producer, queue: { name: 'payments', prefix: QUEUE_PREFIX }, maxSize: 1e9 });
+  const enqueuer = createEnqueuer({
+    redis: producer,
+    queue: { name: 'payments', prefix: QUEUE_PREFIX },
+    maxSize: 1e9,
+    serverCheck: { refusal: undefined },
+  });
   for (let added = 0; added < DEEP; added += 5_000) {
     await Promise.all(Array.from({ length: 5_000 }, () => enqueuer.enqueue(newJob())));
   }

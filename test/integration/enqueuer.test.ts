@@ -18,7 +18,12 @@ async function enqueuerOf({ maxSize = Number.POSITIVE_INFINITY, prefix = freshPr
   const redis = createProducerConnection({ url: (await sharedRedis()).url, clusterNodes: [] });
   atTestEnd(() => redis.disconnect());
   await once(redis, 'ready');
-  const enqueuer = createEnqueuer({ redis, queue: { name: 'payments', prefix }, maxSize });
+  const enqueuer = createEnqueuer({
+    redis,
+    queue: { name: 'payments', prefix },
+    maxSize,
+    serverCheck: { refusal: undefined },
+  });
   atTestEnd(() => enqueuer.close());
   return { enqueuer, prefix, queue: await lookInto(prefix) };
 }

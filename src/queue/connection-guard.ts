@@ -1,0 +1,53 @@
+import { Cluster, type Redis } from 'ioredis';
+import { isMissingRight, isRefusedDatabase } from './redis-errors.ts';
+
+/**
+ * What a server tells of itself when it may not: the oldest version that we support. Without a text BullMQ would take the
+ * server for the oldest that it has ever known, and sleep in whole seconds.
+ */
+const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
+
+/**
+ * Puts two things right that ioredis and BullMQ do with a connection and its duplicates.
+ * - A refused SELECT: ioredis reports it and goes on in database 0, where another stack may have its queue. Here such a
+ *   connection never becomes ready; it is closed and tried anew, so that it goes on by itself when the server is put right.
+ * - A user without the right to INFO: ioredis writes to the console at every connect, and BullMQ's worker never starts.
+ *   Neither needs it.
+ */
+export function guardConnection<Connection extends Redis | Cluster>(connection: Connection): Connection {
+  // A cluster has one database. Its connections are made one by one, each before it connects.
+  if (connection instanceof Cluster) connection.on('+node', tolerateMissingInfo);
+  else guardSingle(connection);
+  return connection;
+}
+
+function guardSingle(redis: Redis): Redis {
+  tolerateMissingInfo(redis);
+  redis.on('error', (error: Error) => {
+    if (isRefusedDatabase(error)) redis.disconnect(true);
+  });
+  const duplicate = redis.duplicate.bind(redis);
+  redis.duplicate = (override) => guardSingle(duplicate(override));
+  return redis;
+}
+
+type Reply = (error: Error | null, text?: string) => void;
+
+function tolerateMissingInfo(redis: Redis): void {
+  const info = redis.info.bind(redis) as (...sections: string[]) => Promise<string>;
+  redis.info = ((...args: (string | Reply)[]) => {
+    const reply = typeof args.at(-1) === 'function' ? (args.pop() as Reply) : undefined;
+    const text = info(...(args as string[])).catch((error: Error) => {
+      if (isMissingRight(error.message)) return ASSUMED_INFO;
+      throw error;
+    });
+    // ioredis' own call wants a callback, BullMQ's a promise.
+    if (reply) {
+      text.then(
+        (value) => reply(null, value),
+        (error: Error) => reply(error),
+      );
+    }
+    return text;
+  }) as Redis['info'];
+}

@@ -1,0 +1,67 @@
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { expect } from 'chai';
+import { ENQUEUE_SCRIPT } from '../../../src/queue/enqueue-script.ts';
+import { commandsOf, judgeSettings } from '../../../src/queue/server-check.ts';
+
+const require = createRequire(import.meta.url);
+
+/** The commands that a script's text calls. */
+function commandsIn(text: string): string[] {
+  const calls = text.matchAll(/(?:rcall|redis\.p?call)\(\s*['"]([A-Z]+)['"]/g);
+  return [...new Set([...calls].map(([, command]) => command!))];
+}
+
+/** The scripts of BullMQ by which a worker without parents, schedulers and deduplication lives. */
+const WORKER_SCRIPTS = [
+  'moveToActive-11',
+  'moveToFinished-14',
+  'moveToDelayed-11',
+  'moveStalledJobsToWait-9',
+  'extendLocks-1',
+  'retryJob-11',
+];
+
+describe('commandsOf', () => {
+  it('has every command that adding a payment needs', () => {
+    // For jobs with parents, priorities or deduplication, which ours never have.
+    const unused = ['LPOS', 'LRANGE', 'PERSIST', 'PTTL', 'SADD', 'SCARD'];
+    expect([...commandsOf('api')]).to.include.members(
+      commandsIn(ENQUEUE_SCRIPT).filter((command) => !unused.includes(command)),
+    );
+  });
+
+  it("has every command of BullMQ's scripts for a worker", () => {
+    const texts = WORKER_SCRIPTS.map((name) =>
+      readFileSync(require.resolve(`bullmq/dist/cjs/scripts/${name}.js`), 'utf8'),
+    );
+    const commands = commandsIn(texts.join('\n'));
+    expect(commands).to.have.length.above(25);
+    expect([...commandsOf('worker')]).to.include.members(commands);
+  });
+});
+
+describe('judgeSettings', () => {
+  const good = { maxmemoryPolicy: 'noeviction', appendonly: true, appendfsync: 'always' };
+  const codes = (...args: Parameters<typeof judgeSettings>) => judgeSettings(...args).map(({ code }) => code);
+
+  it('finds nothing wrong with what we ship', () => {
+    expect(judgeSettings(good, 'disk')).to.deep.equal([]);
+    expect(judgeSettings(good, undefined)).to.deep.equal([]);
+  });
+
+  it('asks for no disk where memory was promised', () => {
+    expect(judgeSettings({ ...good, appendonly: false, appendfsync: 'no' }, 'memory')).to.deep.equal([]);
+  });
+
+  it('finds a server that writes later or never', () => {
+    expect(codes({ ...good, appendfsync: 'everysec' }, 'disk')).to.deep.equal(['not_durable']);
+    expect(codes({ ...good, appendonly: false }, undefined)).to.deep.equal(['not_durable']);
+  });
+
+  it('calls a setting that it may not read unreadable, never wrong', () => {
+    const nothing = { maxmemoryPolicy: undefined, appendonly: undefined, appendfsync: undefined };
+    expect(codes(nothing, 'disk')).to.deep.equal(['unreadable']);
+    expect(codes({ ...good, appendfsync: undefined }, 'disk')).to.deep.equal(['unreadable']);
+  });
+});
