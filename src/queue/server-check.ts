@@ -144,16 +144,26 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     clearTimeout(timer);
     running += 1;
     const mine = running;
-    let found: readonly Failure[] | undefined;
+    let found: readonly Failure[] | Error;
     try {
       found = await findings();
-    } catch {
-      // The connection broke, or Redis has no time for us: POST meets the same and says so. We look again.
+    } catch (error) {
+      found = error as Error;
     }
     // A new connection has begun its own look meanwhile.
     if (isClosed || mine !== running) return;
-    if (found !== undefined) judge(found);
+    if (found instanceof Error) couldNotLook(found);
+    else judge(found);
     timer = setTimeout(look, refusal === undefined ? REFRESH_MS : RECHECK_MS).unref();
+  }
+
+  /** What is usable stays so: whether it still answers, everybody who asks it learns for himself. */
+  function couldNotLook(error: Error): void {
+    if (refusal === undefined) return;
+    const failure = explainRedisError(error);
+    // That the connection is lost is said where it is kept.
+    if (failure.code !== 'unreachable') outage.failed(failure);
+    settle(failure);
   }
 
   function judge(found: readonly Failure[]): void {
