@@ -1,14 +1,14 @@
 import { start } from 'node:repl';
 import { loadConfig } from '../src/config.ts';
 import { HttpGateway } from '../src/gateways/http-gateway.ts';
-import { createDb } from '../src/ledger/db.ts';
+import { createDb, OPERATOR_LIMITS } from '../src/ledger/db.ts';
 import { createPaymentsTable } from '../src/ledger/payments-table.ts';
 import { QUEUE_PREFIX } from '../src/queue/payment-queue.ts';
 import { createQueueAdmin } from '../src/queue/queue-admin.ts';
 
 /** `npm run console`: a REPL on the services that the settings name. */
 const config = loadConfig();
-const db = createDb(config.database);
+const db = createDb(config.database, OPERATOR_LIMITS);
 const queueAdmin = createQueueAdmin(config.redis, { name: config.queue.name, prefix: QUEUE_PREFIX });
 
 console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; await works. For example:');

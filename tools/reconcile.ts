@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import pg from 'pg';
-import { loadConfig } from '../src/config.ts';
+import { type DatabaseConfig, loadConfig } from '../src/config.ts';
 import { parseHeldPayment } from '../src/gateways/http-gateway.ts';
 import { parseRange } from '../src/http/summary.ts';
 import { createDb } from '../src/ledger/db.ts';
@@ -57,10 +57,7 @@ async function main(): Promise<number> {
     return 0;
   }
 
-  const differences = [
-    ...(await compareLedger(config.database.url, urls, range)),
-    ...(await compareQueue(config, urls)),
-  ];
+  const differences = [...(await compareLedger(config.database, urls, range)), ...(await compareQueue(config, urls))];
   for (const line of differences) console.log(line);
   for (const name of NAMES) {
     const more = held[name].totalRequests - ledger[name].totalRequests;
@@ -71,11 +68,11 @@ async function main(): Promise<number> {
 
 /** Asks both gateways for every payment of the ledger in the range. */
 async function compareLedger(
-  databaseUrl: string,
+  { url, ssl }: DatabaseConfig,
   urls: Record<GatewayName, string>,
   range: SummaryRange,
 ): Promise<string[]> {
-  const client = new pg.Client({ connectionString: databaseUrl });
+  const client = new pg.Client({ connectionString: url, ssl });
   await client.connect();
   const differences: string[] = [];
   try {

@@ -25,6 +25,9 @@ export interface SessionLimits {
  */
 const SERVICE_LIMITS: SessionLimits = { statementTimeoutMs: 1_800, lockTimeoutMs: 1_500 };
 
+/** For an operator, who waits for a statement as long as it takes. */
+export const OPERATOR_LIMITS: SessionLimits = { ...SERVICE_LIMITS, statementTimeoutMs: 0 };
+
 /** How to reach the ledger's database, for knex. */
 export function knexConfig({ url, poolSize, ssl }: DatabaseConfig, limits = SERVICE_LIMITS): Knex.Config {
   return {
@@ -53,8 +56,8 @@ export function knexConfig({ url, poolSize, ssl }: DatabaseConfig, limits = SERV
 }
 
 /** A pool of connections, opened as they are needed: PostgreSQL need not be there yet. */
-export function createDb(config: DatabaseConfig): Knex {
-  return knex(knexConfig(config));
+export function createDb(config: DatabaseConfig, limits = SERVICE_LIMITS): Knex {
+  return knex(knexConfig(config, limits));
 }
 
 /** Connections that the pool has at most. */

@@ -2,8 +2,9 @@ import { spawn } from 'node:child_process';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { aPayment, eventually, postPayment, testApi, testGateway, testWorker } from '../support/relay.ts';
+import { aPayment, eventually, postPayment, type TestEnv, testApi, testGateway, testWorker } from '../support/relay.ts';
 import { freshPrefix, sharedRedis, sql } from '../support/services.ts';
+import { createTlsProxy, PRIVATE_CA } from '../support/tls-proxy.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../tools/reconcile.ts', import.meta.url));
 
@@ -21,8 +22,9 @@ async function paid(count: number) {
     return rows.length === count && rows.map(({ id }) => id);
   });
   const redisUrl = (await sharedRedis()).url;
-  const reconcile = async (...args: string[]) => {
-    const child = spawn(process.execPath, [SCRIPT, ...args], { env: { ...env, REDIS_URL: redisUrl } });
+  const reconcile = (...args: string[]) => reconcileWith({}, ...args);
+  const reconcileWith = async (moreEnv: TestEnv, ...args: string[]) => {
+    const child = spawn(process.execPath, [SCRIPT, ...args], { env: { ...env, REDIS_URL: redisUrl, ...moreEnv } });
     const [out, err, code] = await Promise.all([
       text(child.stdout),
       text(child.stderr),
@@ -30,7 +32,7 @@ async function paid(count: number) {
     ]);
     return { out, err, code };
   };
-  return { ids: ids as [string, ...string[]], primary, fallback, databaseUrl, reconcile };
+  return { ids: ids as [string, ...string[]], primary, fallback, databaseUrl, reconcile, reconcileWith };
 }
 
 describe('npm run reconcile', () => {
@@ -60,6 +62,18 @@ describe('npm run reconcile', () => {
     expect(out).to.include(`${ids[1]}  recorded for fallback, not held by it`);
     expect(out).to.include(`${ids[1]}  recorded for fallback, held by default, too`);
     expect(code).to.equal(1);
+  });
+
+  it('reads the ledger over TLS, and nothing of it in plain text, with DB_SSL', async () => {
+    const { ids, databaseUrl, reconcileWith } = await paid(1);
+    await sql(databaseUrl, 'UPDATE payments SET amount_cents = 1');
+    const tlsUrl = new URL(databaseUrl);
+    const proxy = await createTlsProxy(Number(tlsUrl.port), 'postgres');
+    tlsUrl.host = `localhost:${proxy.port}`;
+    const env = { DATABASE_URL: tlsUrl.href, DB_SSL: 'true', NODE_EXTRA_CA_CERTS: PRIVATE_CA };
+    const { out, err } = await reconcileWith(env);
+    expect(out, err).to.include(`${ids[0]}  recorded for default as 0.01`);
+    expect(proxy.trusted).to.equal(proxy.connections);
   });
 
   it('tells how many payments a gateway holds beyond the ledger', async () => {
