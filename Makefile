@@ -10,6 +10,7 @@ COMPOSE = $(WITH_NGINX) $(shell docker compose version >/dev/null 2>&1 && echo d
 # environment names others; those on this machine are http://host.docker.internal:8001 and :8002.
 OTHER_GATEWAYS = $(GATEWAY_PRIMARY_URL)$(GATEWAY_FALLBACK_URL)$(shell grep -sE '^ *GATEWAY_(PRIMARY|FALLBACK)_URL=.' .env)
 WITH_SIMULATED = GATEWAY_PRIMARY_URL=http://gateway-primary:8001 GATEWAY_FALLBACK_URL=http://gateway-fallback:8002 \
+  GATEWAY_EMPTY_500=refused \
   $(COMPOSE) --profile gateways
 
 # An nginx that is on this machine already is used; where no registry can be reached, it may be the only one.

@@ -11,6 +11,10 @@ export interface GatewayConfig {
   readonly poolTimeoutMs: number;
   /** How long a request may take from its sending to the end of the answer. */
   readonly receiveTimeoutMs: number;
+  /** How long a connection lives. */
+  readonly connectionMaxAgeMs: number;
+  /** Whether a 500 with an empty body proves that the payment was not charged. */
+  readonly empty500: 'unknown' | 'refused';
 }
 
 /** Where Redis is: one server, or the nodes of a Redis Cluster. */
@@ -37,8 +41,8 @@ export interface DatabaseConfig {
 
 export interface FallbackConfig {
   /** What counts as "the primary certainly never got it" and so opens the way to the fallback. */
-  readonly on: 'pool_timeout' | 'not_sent';
-  /** A payment this old, whose primary is down, goes to the fallback. Infinity: never. */
+  readonly on: 'pool_timeout' | 'not_sent' | 'never';
+  /** A payment this old, whose primary is down or has no free connection, goes to the fallback. Infinity: never. */
   readonly afterMs: number;
 }
 
@@ -60,7 +64,12 @@ export interface Config {
     readonly durability: Durability | undefined;
   };
   readonly worker: { readonly concurrency: number; readonly turnMs: number };
-  readonly gateways: { readonly primary: GatewayConfig; readonly fallback: GatewayConfig };
+  readonly gateways: {
+    readonly primary: GatewayConfig;
+    readonly fallback: GatewayConfig;
+    /** How long a gateway must have responded 400 to a payment before that may count as rejected. */
+    readonly rejectAfterMs: number;
+  };
   readonly fallback: FallbackConfig;
   readonly deadLetters: {
     /** Invalid payments that are kept as open dead letters. Infinity: all. */
@@ -190,7 +199,11 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       GATEWAY_RECEIVE_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 1000 }),
       GATEWAY_TIMEOUT_CAP_MS: milliseconds(HOUR_MS)({ default: 1000 }),
 
-      FALLBACK_ON: str({ choices: ['pool_timeout', 'not_sent'], default: 'pool_timeout' }),
+      GATEWAY_CONNECTION_MAX_AGE_MS: milliseconds(24 * HOUR_MS)({ default: 60_000 }),
+      GATEWAY_EMPTY_500: str({ choices: ['unknown', 'refused'], default: 'unknown' }),
+      GATEWAY_REJECT_AFTER_MS: integer({ min: 30_000, max: 7 * 24 * HOUR_MS })({ default: 300_000 }),
+
+      FALLBACK_ON: str({ choices: ['pool_timeout', 'not_sent', 'never'], default: 'pool_timeout' }),
       FALLBACK_AFTER_MS: integer({ min: 0, max: 7 * 24 * HOUR_MS, unlimited: 'never' })({
         default: Number.POSITIVE_INFINITY,
       }),
@@ -238,6 +251,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     poolSize: settings.GATEWAY_POOL_SIZE,
     poolTimeoutMs: settings.GATEWAY_POOL_TIMEOUT_MS,
     receiveTimeoutMs: settings.GATEWAY_RECEIVE_TIMEOUT_MS,
+    connectionMaxAgeMs: settings.GATEWAY_CONNECTION_MAX_AGE_MS,
+    empty500: settings.GATEWAY_EMPTY_500,
   });
   const isRedisAtSocket = settings.REDIS_URL === undefined && settings.REDIS_HOST.startsWith('/');
   const redisHost = isRedisAtSocket ? 'localhost' : hostInUrl(settings.REDIS_HOST);
@@ -270,7 +285,11 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       concurrency: settings.PAYMENT_QUEUE_MAX_CONCURRENCY,
       turnMs: settings.WORKER_TURN_MS,
     },
-    gateways: { primary: gateway(settings.GATEWAY_PRIMARY_URL), fallback: gateway(settings.GATEWAY_FALLBACK_URL) },
+    gateways: {
+      primary: gateway(settings.GATEWAY_PRIMARY_URL),
+      fallback: gateway(settings.GATEWAY_FALLBACK_URL),
+      rejectAfterMs: settings.GATEWAY_REJECT_AFTER_MS,
+    },
     fallback: { on: settings.FALLBACK_ON, afterMs: settings.FALLBACK_AFTER_MS },
     deadLetters: { maxInvalid: settings.DEAD_LETTERS_MAX_INVALID },
     http: {

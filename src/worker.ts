@@ -1,5 +1,5 @@
 import type { Config } from './config.ts';
-import { createCircuit } from './gateways/circuit.ts';
+import { createCircuit, type TiedPlaces } from './gateways/circuit.ts';
 import { HttpGateway } from './gateways/http-gateway.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
@@ -8,7 +8,9 @@ import { createRecorder } from './ledger/recorder.ts';
 import { type Service, within } from './lifecycle.ts';
 import type { Logger } from './logger.ts';
 import { buryFailedJobs } from './operations/bury-failed-jobs.ts';
-import { processPayment } from './processing/process-payment.ts';
+import { createOutageLog } from './process/outage-log.ts';
+import { type GuardedGateway, processPayment } from './processing/process-payment.ts';
+import { canLeaveSilence } from './processing/route.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
 import { createWorkerConnection, logConnection, QUEUE_PREFIX, queueKey } from './queue/payment-queue.ts';
 import { createPaymentWorker } from './queue/payment-worker.ts';
@@ -54,18 +56,38 @@ export function startWorker(
     logger,
   });
 
-  const guarded = (gateway: HttpGateway) => ({
-    gateway,
-    circuit: createCircuit({
+  const nowMs = () => clock.nowMs();
+
+  // At most half of the places, so that payments which can go nowhere leave the others room.
+  const tiedPlaces: TiedPlaces = { limit: Math.floor(concurrency / 2), taken: 0 };
+  const policy = config.fallback;
+  const guarded = (gateway: HttpGateway, sparesNew: boolean): GuardedGateway => {
+    const log = createOutageLog(logger, { message: 'circuit open', endMessage: 'circuit closed' });
+    const circuit = createCircuit({
       failureThreshold: FAILURE_THRESHOLD,
       probeIntervalMs: PROBE_INTERVAL_MS,
-      onChange: (state) => logger.warn(`circuit ${state}`, { gateway: gateway.name }),
-    }),
-  });
-  const primary = guarded(new HttpGateway('default', config.gateways.primary));
-  const fallback = guarded(new HttpGateway('fallback', config.gateways.fallback));
+      tiedPlaces,
+      sparesNew,
+      onFailing: ({ code, detail }) =>
+        log.failed(
+          { code, detail },
+          { gateway: gateway.name, state: 'open', url: gateway.url, waiting: circuit.waiting },
+        ),
+      onClosed: () => log.ended(),
+    });
+    return { gateway, circuit, lastPaidAtMs: 0 };
+  };
+  const { primary: primaryConfig, fallback: fallbackConfig, rejectAfterMs } = config.gateways;
+  const primary = guarded(new HttpGateway('default', primaryConfig, logger), canLeaveSilence(policy));
+  const fallback = guarded(new HttpGateway('fallback', fallbackConfig, logger), false);
+  if (policy.on === 'pool_timeout' && primaryConfig.poolSize >= concurrency) {
+    logger.warn('pool_timeout cannot occur: GATEWAY_POOL_SIZE is not smaller than PAYMENT_QUEUE_MAX_CONCURRENCY', {
+      poolSize: primaryConfig.poolSize,
+      concurrency,
+    });
+  }
 
-  const deps = { primary, fallback, recorder, policy: config.fallback, logger };
+  const deps = { primary, fallback, recorder, policy, rejectAfterMs, nowMs, logger };
   const worker = createPaymentWorker({
     redis,
     queue,
@@ -104,7 +126,7 @@ export function startWorker(
       watchdog.stop();
       failedJobs.close();
       // Whoever waits for a gateway or for the ledger hands the payment back; whoever has paid goes on to record it.
-      for (const { circuit } of [primary, fallback]) circuit.shutDown();
+      for (const { circuit } of [primary, fallback]) circuit.close();
       recorder.stopLookUps();
       const giveUp = setTimeout(() => recorder.giveUp(), deadline - RESERVE_MS - performance.now());
       await worker.close(deadline - RESERVE_MS / 2);

@@ -3,6 +3,7 @@ import { loadConfig } from '../src/config.ts';
 import { HttpGateway } from '../src/gateways/http-gateway.ts';
 import { createDb, OPERATOR_LIMITS } from '../src/ledger/db.ts';
 import { createPaymentsTable } from '../src/ledger/payments-table.ts';
+import { createLogger } from '../src/logger.ts';
 import { QUEUE_PREFIX } from '../src/queue/payment-queue.ts';
 import { createQueueAdmin } from '../src/queue/queue-admin.ts';
 
@@ -16,13 +17,14 @@ console.log('  await queue.getJobCounts()');
 console.log('  await ledger.summarise({})');
 console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
 
+const logger = createLogger({ level: config.logLevel, role: 'console' });
 const context = {
   config,
   db,
   queue: await queueAdmin.queue(),
   ledger: createPaymentsTable(db),
-  primary: new HttpGateway('default', config.gateways.primary),
-  fallback: new HttpGateway('fallback', config.gateways.fallback),
+  primary: new HttpGateway('default', config.gateways.primary, logger),
+  fallback: new HttpGateway('fallback', config.gateways.fallback, logger),
 };
 const repl = start({ prompt: 'payrelay> ' });
 Object.assign(repl.context, context);

@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util';
 import pg from 'pg';
 import { type DatabaseConfig, loadConfig } from '../src/config.ts';
-import { parseHeldPayment } from '../src/gateways/http-gateway.ts';
+import type { PaymentOnRecord } from '../src/gateways/gateway.ts';
+import { parsePaymentOnRecord } from '../src/gateways/on-record.ts';
 import { parseRange } from '../src/http/summary.ts';
 import { createDb } from '../src/ledger/db.ts';
 import { createPaymentsTable, type GatewayTotals, type SummaryRange } from '../src/ledger/payments-table.ts';
@@ -32,7 +33,7 @@ interface LedgerRow {
   readonly at: Date;
 }
 
-type Held = NonNullable<ReturnType<typeof parseHeldPayment>>;
+type Held = PaymentOnRecord;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -147,7 +148,7 @@ async function find(url: string, correlationId: string): Promise<Held | undefine
   const response = await fetch(`${url}/payments/${correlationId}`);
   const body = await response.text();
   if (response.status === 404) return undefined;
-  const held = response.ok ? parseHeldPayment(body) : undefined;
+  const held = response.ok ? parsePaymentOnRecord(body, correlationId) : undefined;
   if (!held) throw new Error(`${url} answered ${response.status} to the request for ${correlationId}`);
   return held;
 }

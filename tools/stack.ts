@@ -185,6 +185,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     };
     const serviceEnv = {
       NODE_ENV: 'production',
+      // The simulated gateway fails on purpose so, before it charges.
+      GATEWAY_EMPTY_500: 'refused',
       LOG_LEVEL: 'info',
       HOST: '127.0.0.1',
       REDIS_URL: await route('redis', redisUrl),

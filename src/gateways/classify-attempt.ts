@@ -1,52 +1,135 @@
 import { describeError } from '../logger.ts';
-import type { AttemptOutcome } from './gateway.ts';
+import type { AttemptCause, GatewayEvidence } from './gateway.ts';
 
-/** The parts of an HTTP answer that the verdict rests on. */
-export interface GatewayAnswer {
+/** The parts of an HTTP response that its verdict rests on. */
+export interface GatewayResponse {
   readonly statusCode: number;
-  readonly body: string;
+  /**
+   * Its text after decompression. Undefined when it is not usable: larger than {@link MAX_BODY_BYTES}, cut off, or timed out.
+   */
+  readonly body: string | undefined;
+}
+
+/** The most of a response that is read, in bytes, before and after decompression. Gateways answer in a line. */
+export const MAX_BODY_BYTES = 64 * 1024;
+
+/**
+ * What to conclude from a response to `POST /payments`.
+ * - `paid_if_known`: paid when the gateway's body is known from a payment that it certainly has; otherwise as `ask`.
+ * - `ask`: the look-up decides: on record, it is paid; otherwise the attempt is unknown.
+ * - `already_paid`: the look-up tells what is on record; otherwise the attempt is unknown.
+ */
+export type Verdict = 'paid_if_known' | 'ask' | 'already_paid' | 'refused' | 'doubtful' | 'unknown';
+
+interface VerdictRow {
+  readonly response: string;
+  readonly matches: (response: GatewayResponse, rules: VerdictRules) => boolean;
+  readonly verdict: Verdict;
+}
+
+export interface VerdictRules {
+  /** `GATEWAY_EMPTY_500`: whether a 500 with an empty body proves that the payment was not charged. */
+  readonly empty500: 'unknown' | 'refused';
 }
 
 /**
- * What an answer to `POST /payments` says. The gateway injects failures as a 5xx with an empty body, before it charges;
- * a 5xx with a message comes from the inside of its handler and proves nothing (source: the official payment processor).
+ * A verdict needs proof. Between us and a gateway stand proxies, firewalls and load balancers, and each of them answers in
+ * the gateway's place; only what the gateway itself is documented to answer counts. The first row that matches decides.
  */
-export function classifyAnswer({ statusCode, body }: GatewayAnswer, requestedAt: Date): AttemptOutcome {
-  const cause = `HTTP ${statusCode}`;
-  if (statusCode >= 200 && statusCode < 300) return { kind: 'paid', requestedAt };
-  if (statusCode === 422) return { kind: 'already_paid' };
-  if (statusCode === 429) return { kind: 'refused', cause };
-  if (statusCode >= 500 && body === '') return { kind: 'refused', cause };
-  // Only a 400 judges the payment. A 401, 403, 404, 405 … tells of a wrong address, a missing right or a gateway being
-  // deployed: faults that pass, and that would turn a whole queue into dead letters.
-  if (statusCode === 400) return { kind: 'invalid', cause: body === '' ? cause : `${cause}: ${body.slice(0, 200)}` };
-  return { kind: 'unknown', cause };
+export const VERDICTS: readonly VerdictRow[] = [
+  {
+    response: '200 or 201, complete, a JSON object within 64 KiB',
+    matches: ({ statusCode, body }) => (statusCode === 200 || statusCode === 201) && isJsonObject(body),
+    verdict: 'paid_if_known',
+  },
+  {
+    response: 'any other 2xx',
+    matches: ({ statusCode }) => statusCode >= 200 && statusCode < 300,
+    verdict: 'ask',
+  },
+  {
+    response: '422 or 409',
+    matches: ({ statusCode }) => statusCode === 422 || statusCode === 409,
+    verdict: 'already_paid',
+  },
+  { response: '429', matches: ({ statusCode }) => statusCode === 429, verdict: 'refused' },
+  {
+    response: '500 with a complete, empty body, and GATEWAY_EMPTY_500=refused',
+    matches: ({ statusCode, body }, { empty500 }) => statusCode === 500 && body === '' && empty500 === 'refused',
+    verdict: 'refused',
+  },
+  {
+    response: '400 with a complete JSON body within 64 KiB',
+    matches: ({ statusCode, body }) => statusCode === 400 && isJson(body),
+    verdict: 'doubtful',
+  },
+  { response: 'any other status', matches: () => true, verdict: 'unknown' },
+];
+
+export function classifyResponse(response: GatewayResponse, rules: VerdictRules): Verdict {
+  return VERDICTS.find(({ matches }) => matches(response, rules))!.verdict;
 }
 
-/** Raised by the operating system or the resolver before there is a connection. */
-const NO_CONNECTION = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']);
-
-/** The parts of a got error that the verdict rests on, beyond those of any Error. */
-interface GotFailure {
-  readonly code?: unknown;
-  /** Set on a TimeoutError: the phase that took too long. */
-  readonly event?: unknown;
-  readonly timings?: { readonly connect?: number | undefined } | undefined;
+/** What a response says, for a log line: the status and the first 80 characters of its body. */
+export function causeOfResponse({ statusCode, body }: GatewayResponse): AttemptCause {
+  const start = body === undefined ? '(no usable body)' : body.slice(0, 80).replace(/\s+/g, ' ').trim();
+  return { code: `http_${statusCode}`, detail: start === '' ? `HTTP ${statusCode}` : `HTTP ${statusCode}: ${start}` };
 }
 
-/** What a failed request says. The list of what was certainly not sent is closed; whatever it does not name is unknown. */
-export function classifyFailure(error: Error & GotFailure): AttemptOutcome {
-  const cause = describeError(error);
-  return isCertainlyNotSent(error) ? { kind: 'not_sent', reason: 'unreachable', cause } : { kind: 'unknown', cause };
+/** How far a request came before it failed without a complete head of a response. */
+export type RequestPhase =
+  /** No connection: not found, refused, timed out while connecting, or the handshake of TLS failed. Nothing has left. */
+  | 'connecting'
+  /** The connection was ready, so the request may have been carried out. */
+  | 'connected';
+
+/**
+ * What a failed request says. The phase decides, never the error's code: the same code comes before and after a request was
+ * carried out (seen: ERR_SSL_BAD_RECORD_TYPE after it).
+ */
+export function classifyFailure(phase: RequestPhase, error: Error): { cause: AttemptCause; evidence: GatewayEvidence } {
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name;
+  return {
+    cause: { code, detail: describeError(error) },
+    evidence: phase === 'connecting' ? 'not_sent' : 'no_response',
+  };
 }
 
-function isCertainlyNotSent({ name, code, event, timings }: Error & GotFailure): boolean {
-  if (name === 'TimeoutError') {
-    // Without the handshake of TLS nothing of the request has left.
-    if (event === 'secureConnect') return true;
-    // got notes when a socket was connected, for a kept one too: without that note the time ended in connecting.
-    if (timings?.connect !== undefined) return false;
-    return event === 'lookup' || event === 'connect' || (event === 'request' && timings !== undefined);
+/** The longest pause that a gateway may ask for. */
+export const MAX_RETRY_AFTER_MS = 30_000;
+
+/** Beyond a day nobody means a pause between two payments: as if the header were absent. */
+const ABSURD_RETRY_AFTER_MS = 86_400_000;
+
+/** `Retry-After` in ms (RFC 9110, 10.2.3: seconds or an HTTP date), or undefined when it is absent or makes no sense. */
+export function parseRetryAfter(header: string | undefined, nowMs = Date.now()): number | undefined {
+  if (header === undefined) return undefined;
+  const text = header.trim();
+  const ms = /^\d{1,9}$/.test(text)
+    ? Number(text) * 1_000
+    : HTTP_DATE.test(text)
+      ? Date.parse(text) - nowMs
+      : Number.NaN;
+  return ms > 0 && ms <= ABSURD_RETRY_AFTER_MS ? Math.min(ms, MAX_RETRY_AFTER_MS) : undefined;
+}
+
+/** Starts with the name of a day: `Date.parse` would also take other texts for a date. */
+const HTTP_DATE = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? /;
+
+function isJson(body: string | undefined): boolean {
+  return body !== undefined && parseJson(body) !== undefined;
+}
+
+function isJsonObject(body: string | undefined): boolean {
+  const value = body === undefined ? undefined : parseJson(body);
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The value of a JSON text, or undefined for any other text. A byte-order mark is skipped (.NET writes one). */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text.charCodeAt(0) === 0xfeff ? text.slice(1) : text);
+  } catch {
+    return undefined;
   }
-  return typeof code === 'string' && NO_CONNECTION.has(code) && timings?.connect === undefined;
 }

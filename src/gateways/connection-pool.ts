@@ -3,6 +3,8 @@ export interface ConnectionPool {
   /** True with a place, which must be given back by `release()`; false when none became free within the pool's time-out. */
   acquire(): Promise<boolean>;
   release(): void;
+  /** Whether `acquire` would give a place at once. */
+  readonly hasFreePlace: boolean;
 }
 
 export function createConnectionPool({ size, timeoutMs }: { size: number; timeoutMs: number }): ConnectionPool {
@@ -11,6 +13,9 @@ export function createConnectionPool({ size, timeoutMs }: { size: number; timeou
   const waiting = new Set<() => void>();
 
   return {
+    get hasFreePlace() {
+      return free > 0;
+    },
     acquire() {
       if (free > 0) {
         free -= 1;

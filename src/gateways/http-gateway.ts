@@ -1,97 +1,282 @@
-import { Agent as HttpAgent, request as httpRequest } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { type ClientRequest, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { urlToHttpOptions } from 'node:url';
+import { promisify } from 'node:util';
+import { brotliDecompress, gunzip, inflate } from 'node:zlib';
 import got, { type Got, type RequestFunction } from 'got';
 import type { GatewayConfig } from '../config.ts';
-import { type GatewayName, type Payment, parseAmountCents } from '../payment.ts';
-import { classifyAnswer, classifyFailure, type GatewayAnswer } from './classify-attempt.ts';
+import type { Logger } from '../logger.ts';
+import type { GatewayName, Payment } from '../payment.ts';
+import {
+  causeOfResponse,
+  classifyFailure,
+  classifyResponse,
+  type GatewayResponse,
+  MAX_BODY_BYTES,
+  parseRetryAfter,
+  type VerdictRules,
+} from './classify-attempt.ts';
 import { type ConnectionPool, createConnectionPool } from './connection-pool.ts';
-import type { AttemptOutcome, Gateway, HeldPayment } from './gateway.ts';
+import type {
+  AttemptCause,
+  AttemptHistory,
+  AttemptOutcome,
+  Gateway,
+  GatewayEvidence,
+  LookUpOutcome,
+} from './gateway.ts';
+import { createGatewayAgent, type GatewayAgent } from './gateway-agent.ts';
+import { createKnownBodies, type KnownBodies } from './known-bodies.ts';
+import { parsePaymentOnRecord } from './on-record.ts';
 
-/** A gateway over HTTP with kept connections. Primary and fallback are two instances. */
+/** What came of one request. */
+type Exchange =
+  | ({ readonly kind: 'response'; readonly retryAfter: string | undefined } & GatewayResponse)
+  | { readonly kind: 'failed'; readonly cause: AttemptCause; readonly evidence: GatewayEvidence };
+
+/** A gateway over HTTP with keep-alive connections. Primary and fallback are two instances. */
 export class HttpGateway implements Gateway {
   readonly name: GatewayName;
+  readonly url: string;
   readonly #client: Got;
-  readonly #url: string;
-  readonly #agents: { readonly http: HttpAgent; readonly https: HttpsAgent };
+  readonly #paymentsUrl: string;
+  readonly #agent: GatewayAgent;
   readonly #pool: ConnectionPool;
   readonly #poolTimeoutMs: number;
+  readonly #rules: VerdictRules;
+  readonly #knownBodies: KnownBodies;
+  /** It has answered 422 or 409 to an id that it has on record. So a 2xx of it is never a replay of an earlier one. */
+  #refusesKnownIds = false;
 
-  constructor(name: GatewayName, { url, poolSize, poolTimeoutMs, receiveTimeoutMs }: GatewayConfig) {
+  constructor(name: GatewayName, config: GatewayConfig, logger: Pick<Logger, 'error'>) {
+    const { url, poolSize, poolTimeoutMs, receiveTimeoutMs, connectionMaxAgeMs, empty500 } = config;
     this.name = name;
-    this.#url = `${url}/payments`;
+    this.url = url;
+    this.#paymentsUrl = `${url}/payments`;
     this.#poolTimeoutMs = poolTimeoutMs;
+    this.#rules = { empty500 };
     this.#pool = createConnectionPool({ size: poolSize, timeoutMs: poolTimeoutMs });
-    const agentOptions = { keepAlive: true, maxSockets: poolSize, maxFreeSockets: poolSize };
-    this.#agents = { http: new HttpAgent(agentOptions), https: new HttpsAgent(agentOptions) };
+    this.#agent = createGatewayAgent({ poolSize, connectionMaxAgeMs });
+    this.#knownBodies = createKnownBodies((body) =>
+      logger.error('a response that stood for payments is no proof any more', {
+        gateway: name,
+        body: body.slice(0, 200),
+      }),
+    );
     this.#client = got.extend({
-      agent: this.#agents,
+      agent: this.#agent.kept,
       timeout: { request: receiveTimeoutMs },
       // Retrying belongs to the job, where it is visible; a redirect would send the payment to a place nobody named.
       retry: { limit: 0 },
       followRedirect: false,
       throwHttpErrors: false,
+      // By the limit below, which got does not have.
       decompress: false,
       request: requestTo(new URL(url)),
     });
   }
 
-  async send({ correlationId, amountCents }: Payment): Promise<AttemptOutcome> {
+  get hasFreeConnection(): boolean {
+    return this.#pool.hasFreePlace;
+  }
+
+  async send(payment: Payment, history: AttemptHistory): Promise<AttemptOutcome> {
     if (!(await this.#pool.acquire())) {
-      const cause = `no connection to the ${this.name} gateway became free within ${this.#poolTimeoutMs} ms`;
-      return { kind: 'not_sent', reason: 'pool_timeout', cause };
+      const detail = `no connection to the ${this.name} gateway became free within ${this.#poolTimeoutMs} ms`;
+      return { kind: 'not_sent', reason: 'pool_timeout', evidence: 'none', cause: { code: 'pool_timeout', detail } };
     }
     try {
       const requestedAt = new Date();
-      const answer = await this.#post(
-        JSON.stringify({ correlationId, amount: amountCents / 100, requestedAt: requestedAt.toISOString() }),
-      );
-      return classifyAnswer(answer, requestedAt);
-    } catch (error) {
-      return classifyFailure(error as Error);
+      const exchange = await this.#exchange('POST', this.#paymentsUrl, {
+        body: JSON.stringify({
+          correlationId: payment.correlationId,
+          amount: payment.amountCents / 100,
+          requestedAt: requestedAt.toISOString(),
+        }),
+        onNewConnection: history.onNewConnection,
+      });
+      return await this.#judge(exchange, payment, requestedAt, history);
     } finally {
       this.#pool.release();
     }
   }
 
-  async findPayment(correlationId: string): Promise<HeldPayment | undefined> {
-    if (!(await this.#pool.acquire())) return undefined;
+  async findPayment(correlationId: string): Promise<LookUpOutcome> {
+    if (!(await this.#pool.acquire())) {
+      return { kind: 'no_response', cause: { code: 'pool_timeout', detail: 'no connection of the pool was free' } };
+    }
     try {
-      const { statusCode, body } = await this.#client.get(`${this.#url}/${correlationId}`);
-      return statusCode === 200 ? parseHeldPayment(body) : undefined;
-    } catch {
-      // Whatever stood in the way, the caller's answer is the same: ask again later.
-      return undefined;
+      return await this.#lookUp(correlationId);
     } finally {
       this.#pool.release();
     }
-  }
-
-  /** By got's stream interface: its promises cost a worker an eighth of all its CPU (test/bench/RESULTS.md). */
-  #post(payload: string): Promise<GatewayAnswer> {
-    return new Promise((resolve, reject) => {
-      const exchange = this.#client.stream.post(this.#url, {
-        headers: { 'content-type': 'application/json' },
-        body: payload,
-      });
-      let body = '';
-      exchange.setEncoding('utf8');
-      exchange.on('data', (chunk: string) => {
-        body += chunk;
-      });
-      exchange.on('end', () => {
-        resolve({ statusCode: exchange.response!.statusCode, body });
-        setImmediate(letGo, exchange);
-      });
-      exchange.on('error', reject);
-    });
   }
 
   close(): void {
-    this.#agents.http.destroy();
-    this.#agents.https.destroy();
+    this.#agent.close();
   }
+
+  async #judge(
+    exchange: Exchange,
+    payment: Payment,
+    requestedAt: Date,
+    history: AttemptHistory,
+  ): Promise<AttemptOutcome> {
+    if (exchange.kind === 'failed') {
+      const { cause, evidence } = exchange;
+      return evidence === 'not_sent'
+        ? { kind: 'not_sent', reason: 'unreachable', cause, evidence }
+        : { kind: 'unknown', cause, evidence };
+    }
+    const verdict = classifyResponse(exchange, this.#rules);
+    const cause = causeOfResponse(exchange);
+    // 429 and 503 are the two that RFC 6585 and RFC 9110 give the header to.
+    const retryAfterMs = [429, 503].includes(exchange.statusCode) ? parseRetryAfter(exchange.retryAfter) : undefined;
+    const notPaid = { cause, evidence: 'response', ...(retryAfterMs !== undefined && { retryAfterMs }) } as const;
+    switch (verdict) {
+      case 'paid_if_known':
+        return this.#paidIfKnown(exchange.body!, payment, requestedAt, history, cause);
+      case 'ask': {
+        const found = await this.#lookUp(payment.correlationId);
+        return found.kind === 'on_record'
+          ? { kind: 'paid', onRecord: found.onRecord }
+          : unproven(cause, found, 'response');
+      }
+      case 'already_paid': {
+        const found = await this.#lookUp(payment.correlationId);
+        if (found.kind !== 'on_record') return unproven(cause, found, 'none');
+        this.#refusesKnownIds = true;
+        return { kind: 'already_paid', onRecord: found.onRecord };
+      }
+      case 'refused':
+      case 'doubtful':
+      case 'unknown':
+        return { kind: verdict, ...notPaid };
+    }
+  }
+
+  async #paidIfKnown(
+    body: string,
+    { correlationId, amountCents }: Payment,
+    requestedAt: Date,
+    history: AttemptHistory,
+    cause: AttemptCause,
+  ): Promise<AttemptOutcome> {
+    const judged = await this.#knownBodies.judge(
+      { body, correlationId, requestedAt: requestedAt.toISOString() },
+      async () => {
+        const found = await this.#lookUp(correlationId);
+        if (found.kind !== 'on_record') return { result: 'not_there', found } as const;
+        const isConfirmed = history.isFirst && found.onRecord.requestedAt.getTime() === requestedAt.getTime();
+        return { result: isConfirmed ? 'confirmed' : 'on_record', found } as const;
+      },
+    );
+    if (judged.result !== 'known') {
+      const { found } = judged;
+      return found.kind === 'on_record'
+        ? { kind: 'paid', onRecord: found.onRecord }
+        : unproven(cause, found, 'response');
+    }
+    if (!history.isUnresolved || this.#refusesKnownIds) {
+      return { kind: 'paid', onRecord: { amountCents, requestedAt } };
+    }
+    // Paid, but a gateway may replay its first response, and then has the requestedAt of an earlier attempt.
+    const found = await this.#lookUp(correlationId);
+    return found.kind === 'on_record' ? { kind: 'paid', onRecord: found.onRecord } : unproven(cause, found, 'none');
+  }
+
+  /** Within the place in the pool that its attempt has: a second one could be waited for in a circle. */
+  async #lookUp(correlationId: string): Promise<LookUpOutcome> {
+    const exchange = await this.#exchange('GET', `${this.#paymentsUrl}/${correlationId}`, {});
+    if (exchange.kind === 'failed') return { kind: 'no_response', cause: exchange.cause };
+    const { statusCode, body } = exchange;
+    const onRecord = statusCode === 200 && body !== undefined ? parsePaymentOnRecord(body, correlationId) : undefined;
+    if (onRecord !== undefined) return { kind: 'on_record', onRecord };
+    return statusCode === 404 ? { kind: 'not_found' } : { kind: 'no_response', cause: causeOfResponse(exchange) };
+  }
+
+  /**
+   * One request and its response. Never rejects.
+   * By got's stream interface: its promises cost a worker an eighth of all its CPU (test/bench/RESULTS.md).
+   */
+  #exchange(
+    method: 'POST' | 'GET',
+    url: string,
+    { body, onNewConnection = false }: { body?: string; onNewConnection?: boolean },
+  ): Promise<Exchange> {
+    return new Promise((resolve) => {
+      const stream =
+        body === undefined
+          ? this.#client.stream(url, { method, headers: NO_CACHE })
+          : this.#client.stream(url, {
+              method,
+              body,
+              headers: JSON_TYPE,
+              ...(onNewConnection && { agent: this.#agent.fresh }),
+            });
+      let request: ClientRequest | undefined;
+      const chunks: Buffer[] = [];
+      let size = 0;
+      const settle = (usable: Buffer | undefined, error?: Error) => {
+        const response = stream.response;
+        if (response === undefined) {
+          resolve({ kind: 'failed', ...classifyFailure(this.#agent.phaseOf(request), error!) });
+          return;
+        }
+        const { statusCode, headers } = response;
+        const retryAfter = headers['retry-after'];
+        const text = usable === undefined ? undefined : decode(usable, headers);
+        if (typeof text !== 'object') resolve({ kind: 'response', statusCode, retryAfter, body: text });
+        else text.then((decoded) => resolve({ kind: 'response', statusCode, retryAfter, body: decoded }));
+      };
+      stream.once('request', (made: ClientRequest) => {
+        request = made;
+      });
+      stream.on('data', (chunk: Buffer) => {
+        size += chunk.length;
+        if (size <= MAX_BODY_BYTES) {
+          chunks.push(chunk);
+          return;
+        }
+        settle(undefined);
+        stream.destroy();
+      });
+      stream.on('end', () => {
+        settle(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
+        setImmediate(letGo, stream);
+      });
+      stream.on('error', (error: Error) => settle(undefined, error));
+    });
+  }
+}
+
+const JSON_TYPE = { 'content-type': 'application/json' };
+/** A cache between us would tell what was on record, or not, some time ago. */
+const NO_CACHE = { 'cache-control': 'no-cache' };
+
+/** A response said something that its look-up does not bear out. */
+function unproven(cause: AttemptCause, found: LookUpOutcome, evidence: GatewayEvidence): AttemptOutcome {
+  const why = found.kind === 'no_response' ? found.cause.detail : 'HTTP 404';
+  return {
+    kind: 'unknown',
+    evidence,
+    cause: { code: cause.code, detail: `${cause.detail}; the look-up of the payment gave ${why}` },
+  };
+}
+
+const DECOMPRESS: Readonly<Record<string, (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>>> = {
+  gzip: promisify(gunzip),
+  'x-gzip': promisify(gunzip),
+  deflate: promisify(inflate),
+  br: promisify(brotliDecompress),
+};
+
+/** The text of a body, at once where nothing has compressed it. Undefined (or a promise of it) when it is not usable. */
+function decode(bytes: Buffer, headers: IncomingHttpHeaders): string | undefined | Promise<string | undefined> {
+  const encoding = headers['content-encoding']?.trim().toLowerCase() ?? 'identity';
+  if (encoding === 'identity' || bytes.length === 0) return bytes.toString();
+  return DECOMPRESS[encoding]?.(bytes, { maxOutputLength: MAX_BODY_BYTES }).then(String, () => undefined);
 }
 
 /**
@@ -106,13 +291,13 @@ function requestTo(base: URL): RequestFunction {
 }
 
 /**
- * Ends an exchange whose answer has been read, and takes from it all that it refers to. V8 may allocate a closure that is
+ * Ends an exchange whose response has been read, and takes from it all that it refers to. V8 may allocate a closure that is
  * assigned to a property in the old generation, Node 24 has such a closure in its writable streams, and it refers to the
  * stream: so what hangs on got's stream, some 12 KB a payment, can outlive the quick collections and must then be marked and
  * swept (test/bench/RESULTS.md).
  */
 function letGo(exchange: Duplex): void {
-  // The gateway has answered before it had read: got still has to do with the request.
+  // The gateway has responded before it had read: got still has to do with the request.
   if (!exchange.writableFinished) return;
   exchange.once('close', () => {
     for (const [key, value] of Object.entries(exchange)) {
@@ -120,16 +305,4 @@ function letGo(exchange: Duplex): void {
     }
   });
   exchange.destroy();
-}
-
-/** What a gateway says of a payment it holds, or undefined when it cannot be understood. */
-export function parseHeldPayment(body: string): HeldPayment | undefined {
-  const held: { amount?: unknown; requestedAt?: unknown } | null = JSON.parse(body);
-  const amountCents = parseAmountCents(held?.amount);
-  // A time without an offset is UTC: the gateway keeps UTC and may leave the Z away.
-  const text = String(held?.requestedAt);
-  if (!/^\d{4}-\d\d-\d\dT/.test(text)) return undefined;
-  const requestedAt = new Date(/(Z|[+-]\d\d:?\d\d)$/i.test(text) ? text : `${text}Z`);
-  if (amountCents === undefined || Number.isNaN(requestedAt.getTime())) return undefined;
-  return { amountCents, requestedAt };
 }

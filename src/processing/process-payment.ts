@@ -1,7 +1,7 @@
 import type { FallbackConfig } from '../config.ts';
-import type { Circuit, CircuitEntry } from '../gateways/circuit.ts';
-import type { AttemptOutcome, Gateway } from '../gateways/gateway.ts';
-import type { DeadLetterCode, LookUp } from '../ledger/dead-letters.ts';
+import type { Circuit, CircuitResult } from '../gateways/circuit.ts';
+import type { AttemptOutcome, FailedAttempt, Gateway, PaymentOnRecord } from '../gateways/gateway.ts';
+import type { DeadLetter, DeadLetterCode } from '../ledger/dead-letters.ts';
 import type { Recorder } from '../ledger/recorder.ts';
 import type { Logger } from '../logger.ts';
 import {
@@ -12,76 +12,15 @@ import {
   parseCorrelationId,
   parsePayment,
 } from '../payment.ts';
-import { mayFallBackAfter, patienceMs } from './route.ts';
-
-/**
- * One run of a payment's job, from a worker taking it to its leaving the worker again.
- *
- * What survives a crash is in the job, and only what is written anyway: the mark, and two counters of BullMQ from which
- * `earlierRunsAreClean` is read (see payment-worker.ts). The states between runs, and where the next run goes:
- *
- * | state      | earlier runs | mark     | may be paid at      | the next run                                       |
- * |------------|--------------|----------|---------------------|----------------------------------------------------|
- * | fresh      | clean        | none     | nowhere             | primary; fallback if the routing rule allows       |
- * | unresolved | not clean    | none     | primary             | primary, until it answers 2xx or 422               |
- * | marked     | any          | fallback | fallback            | fallback, until it answers 2xx or 422              |
- *
- * A crash, or a stop past the job's lock, at any point of a run:
- * - before the first send: nothing happened. The next run finds the counters uneven and counts as unresolved, which only
- *   costs it the fallback.
- * - between send and answer, or between answer and record: the next run sends again to the same gateway, is answered 422
- *   and records what the gateway holds.
- * - between the mark and the send to the fallback: the next run goes to the fallback.
- * - between the decision for the fallback and the mark: the mark is written only while this run owns the job's lock, so
- *   a run that was stopped and overtaken here cannot send to the fallback what its successor pays at the primary.
- * - between record and completion: the next run finds the payment in the ledger.
- * - between a dead letter's row and the end of its job: the next run looks the row up, stays at the row's gateway, and
- *   pays or opens the same row again.
- * The job of an id posted again after it was paid is fresh, wherever it was paid: the ledger is asked before the first send.
- */
-export interface PaymentRun {
-  readonly jobId: string;
-  readonly payload: unknown;
-  /** The payload as it was posted; undefined when the job has lost it. */
-  payloadText(): Promise<string | undefined>;
-  /** Runs started, this one included. */
-  readonly attempts: number;
-  readonly acceptedAt: Date;
-  /** Since the payment was accepted, by the clocks of API and worker. */
-  readonly ageMs: number;
-  /** Every earlier run is known to have ended without a payment and without an unknown attempt. */
-  readonly earlierRunsAreClean: boolean;
-  readonly isMarkedForFallback: boolean;
-  /**
-   * Writes the mark, which from then on keeps the payment at the fallback, or takes it away again.
-   * @returns false when this run no longer owns the job; then nothing was written.
-   */
-  markForFallback(marked: boolean): Promise<boolean>;
-}
-
-/** The payment can never be made; its row among the dead letters is committed. The message is the reason shown. */
-export class DeadLetterError extends Error {
-  override readonly name = 'DeadLetterError';
-}
-
-/** The payment was not made in this run; the job goes back to the queue. The message is the reason shown. */
-export class RequeueError extends Error {
-  override readonly name = 'RequeueError';
-  /** True when it is certain that no attempt of this run was or will be paid. */
-  readonly isClean: boolean;
-  /** False: at once, for whoever works next. True: after a backoff. */
-  readonly backOff: boolean;
-  constructor(message: string, { isClean, backOff }: { isClean: boolean; backOff: boolean }) {
-    super(message);
-    this.isClean = isClean;
-    this.backOff = backOff;
-  }
-}
+import { DeadLetterError, type PaymentRun, RequeueError, type RunEnd } from './payment-run.ts';
+import { mayFallBackAfter, mayFallBackInstead, patienceMs } from './route.ts';
 
 /** A gateway with the circuit that guards it. */
 export interface GuardedGateway {
   readonly gateway: Gateway;
   readonly circuit: Circuit;
+  /** When this process last saw it pay, by Redis' clock in ms; 0 before the first. */
+  lastPaidAtMs: number;
 }
 
 export interface ProcessingDeps {
@@ -89,7 +28,25 @@ export interface ProcessingDeps {
   readonly fallback: GuardedGateway;
   readonly recorder: Pick<Recorder, 'lookUp' | 'record' | 'bury'>;
   readonly policy: FallbackConfig;
+  /** A rejection must have lasted so long, in ms (GATEWAY_REJECT_AFTER_MS). */
+  readonly rejectAfterMs: number;
+  /** Redis' time, in ms. */
+  readonly nowMs: () => number;
   readonly logger: Logger;
+}
+
+/** A payment at one gateway in this run, with what its attempts there have come to. */
+interface Visit {
+  readonly payment: Payment;
+  readonly run: PaymentRun;
+  readonly at: GuardedGateway;
+  sends: number;
+  failures: number;
+  /** An attempt of this run may be paid. */
+  hadUnknown: boolean;
+  hadDoubt: boolean;
+  /** As `performance.now()` counts: the gateway asked this payment to wait. */
+  notBeforeMs: number;
 }
 
 /**
@@ -98,232 +55,295 @@ export interface ProcessingDeps {
  * @throws DeadLetterError, RequeueError
  */
 export async function processPayment(run: PaymentRun, deps: ProcessingDeps): Promise<void> {
-  const parsed = parsePayment(run.payload);
-  if ('faults' in parsed) {
-    const reason = parsed.faults.map(({ param, message }) => `${param} ${message}`).join('; ');
-    throw await unpayable(reason, run, deps);
-  }
-  const { payment } = parsed;
+  const payment = await validPayment(run, deps);
   const { isRecorded, tiedTo } = await lookUp(payment, deps);
   if (isRecorded) return;
-  if (run.isMarkedForFallback) return payAtFallback(payment, run, deps);
-  if (tiedTo === 'fallback') {
-    // An older worker does not look dead letters up; it knows the mark.
-    if (!(await run.markForFallback(true))) throw overtaken();
-    return payAtFallback(payment, run, deps);
-  }
-  return payAtPrimary(payment, tiedTo === undefined ? run : { ...run, earlierRunsAreClean: false }, deps);
+  // The dead letter was there before the job, so it knows better than a run that ended without a word.
+  const onlyAt = run.boundTo ?? tiedTo ?? (mayBeAtPrimary(run) ? 'default' : undefined);
+  if (onlyAt === undefined) return payFree(payment, run, deps);
+  // Written down before the first send, for a worker that knows nothing of dead letters.
+  if (onlyAt === 'fallback' && run.boundTo === undefined) await bindToFallback(run);
+  return payTied(visitAt(onlyAt === 'fallback' ? deps.fallback : deps.primary, payment, run), deps);
 }
 
-async function lookUp(payment: Payment, { recorder }: ProcessingDeps): Promise<LookUp> {
+async function validPayment(run: PaymentRun, deps: ProcessingDeps): Promise<Payment> {
+  const parsed = parsePayment(run.payload);
+  if ('payment' in parsed) return parsed.payment;
+  if ((await run.readPayloadText()) === undefined) {
+    // What was known of earlier attempts went with the payload, so there may have been one.
+    const why = 'the job has lost its payload: Redis evicted it (maxmemory-policy must be noeviction)';
+    return bury('payload_missing', why, run.boundTo ?? 'default', run, deps);
+  }
+  // An earlier dead letter of this id may have left an attempt behind.
+  const tiedTo = run.boundTo ?? (mayBeAtPrimary(run) ? 'default' : undefined);
+  const faults = parsed.faults.map(({ param, message }) => `${param} ${message}`).join('; ');
+  return bury('invalid_payment', faults, tiedTo, run, deps);
+}
+
+async function lookUp(payment: Payment, { recorder }: ProcessingDeps): ReturnType<Recorder['lookUp']> {
   try {
     return await recorder.lookUp(payment.correlationId);
   } catch (error) {
-    throw new RequeueError(`the ledger could not be asked: ${(error as Error).message}`, {
-      isClean: true,
-      backOff: false,
-    });
+    const message = `ledger lookup failed: ${(error as Error).message}`;
+    throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'none' });
   }
 }
 
-/** Buries a payment whose payload can never be sent. */
-async function unpayable(reason: string, run: PaymentRun, deps: ProcessingDeps): Promise<Error> {
-  if ((await run.payloadText()) === undefined) {
-    // What was known of earlier attempts went with the payload, so there may have been one.
-    const gateway = run.isMarkedForFallback ? 'fallback' : 'default';
-    return bury({ code: 'payload_missing', reason: 'the job has lost its payload', gateway }, run, deps);
-  }
-  // An earlier dead letter of this id may have left an attempt behind.
-  const gateway = run.isMarkedForFallback ? 'fallback' : run.earlierRunsAreClean ? undefined : 'default';
-  return bury({ code: 'invalid_payment', reason, gateway }, run, deps);
+function mayBeAtPrimary({ history }: PaymentRun): boolean {
+  return history.isUnresolved || history.doubts > 0;
 }
 
-function rejected({ name }: Gateway, cause: string, run: PaymentRun, deps: ProcessingDeps): Promise<Error> {
-  return bury({ code: 'rejected', reason: `the ${name} gateway refused it: ${cause}`, gateway: name }, run, deps);
+function visitAt(at: GuardedGateway, payment: Payment, run: PaymentRun): Visit {
+  const notBeforeMs = Number.NEGATIVE_INFINITY;
+  return { payment, run, at, sends: 0, failures: 0, hadUnknown: false, hadDoubt: false, notBeforeMs };
 }
 
-/** Commits the payment's row among the dead letters. Resolves with the error that ends its run. */
-async function bury(
-  letter: { readonly code: DeadLetterCode; readonly reason: string; readonly gateway: GatewayName | undefined },
-  run: PaymentRun,
-  { recorder }: ProcessingDeps,
-): Promise<Error> {
-  try {
-    await recorder.bury({
-      ...letter,
-      jobId: run.jobId,
-      correlationId: correlationIdOf(run.payload) ?? parseCorrelationId(run.jobId),
-      amountText: amountTextOf(run.payload),
-      payload: await run.payloadText(),
-      attempts: run.attempts,
-      acceptedAt: run.acceptedAt,
-    });
-  } catch (error) {
-    return new RequeueError(`the dead letter could not be kept: ${(error as Error).message}`, {
-      isClean: letter.gateway === undefined,
-      backOff: false,
-    });
-  }
-  return new DeadLetterError(letter.code === 'rejected' ? letter.reason : `${letter.code}: ${letter.reason}`);
-}
-
-/** While neither gateway is to be used, how often a payment looks whether the fallback is. In memory: it costs nothing. */
+/** How often a waiting payment re-checks the fallback while neither gateway accepts. In memory: it costs nothing. */
 const LOOK_AGAIN_MS = 250;
 
-async function payAtPrimary(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
+/** Pays where the routing rule says, as long as no attempt may have been paid. */
+async function payFree(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
   const { primary, fallback, policy } = deps;
-  const startedAtMs = performance.now();
-  let isClean = true;
+  if (policy.on === 'never' && (await recordIfAtFallback(payment, run, deps))) return;
+  const visit = visitAt(primary, payment, run);
   for (;;) {
-    const history = {
-      primaryIsClean: isClean && run.earlierRunsAreClean,
-      ageMs: run.ageMs + performance.now() - startedAtMs,
-    };
-    const patience = patienceMs(history, primary.circuit.openBecause, policy);
-    const entry = await primary.circuit.enter(
-      fallback.circuit.isAccepting ? patience : Math.max(patience, LOOK_AGAIN_MS),
-    );
-    if (entry === 'shut_down') throw shuttingDown(isClean);
-    if (entry === 'reason_changed') continue;
-    if (entry === 'gave_up') {
-      if (fallback.circuit.isAccepting) return changeToFallback(payment, run, deps);
-      continue;
+    const history = { isFree: true, ageMs: run.ageMs };
+    const isPrimaryClosed = primary.circuit.cause === undefined;
+    if (isPrimaryClosed && mayFallBackInstead(history, policy, primary.gateway) && fallback.circuit.isAccepting) {
+      return changeToFallback(payment, run, deps);
     }
-
-    const attempt = await attemptAt(primary, payment, entry);
-    switch (attempt.kind) {
+    const patience = patienceMs(history, primary.circuit.cause, policy);
+    const maxWaitMs = fallback.circuit.isAccepting ? patience : Math.max(patience, LOOK_AGAIN_MS);
+    const result = await tryAt(visit, { isTied: false, maxWaitMs }, deps);
+    switch (result.kind) {
       case 'paid':
       case 'already_paid':
-        return settle(payment, primary.gateway, attempt, deps);
-      case 'invalid':
-        throw await rejected(primary.gateway, attempt.cause, run, deps);
-      case 'unknown':
-        isClean = false;
+        return settle(visit, result.onRecord, deps);
+      case 'not_tried':
+        if (result.why === 'closed' || result.why === 'no_place') throw requeue(visit, result, { isTied: false });
+        if (result.why === 'gave_up' && fallback.circuit.isAccepting) return changeToFallback(payment, run, deps);
         break;
+      case 'doubtful':
+      case 'unknown':
+        stayOrRequeue(visit, result);
+        return payTied(visit, deps);
       case 'not_sent':
       case 'refused':
-        if (mayFallBackAfter(attempt, history, policy) && fallback.circuit.isAccepting) {
+        if (mayFallBackAfter(result, history, policy) && fallback.circuit.isAccepting) {
           return changeToFallback(payment, run, deps);
         }
-        break;
+        // While the circuit is open the payment keeps its job: handing it back would be a churn in Redis.
+        if (primary.circuit.cause === undefined) throw requeue(visit, result, { isTied: false });
     }
-    // A probe keeps its job: handing it back for every try of a long outage would be a churn in Redis.
-    if (entry === 'passed') throw notPaid(primary.gateway, attempt, { isClean });
   }
+}
+
+/** After a restore the ledger may lack payments: what the fallback has on record must not be sent to the primary. */
+async function recordIfAtFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<boolean> {
+  const visit = visitAt(deps.fallback, payment, run);
+  const found = await deps.fallback.gateway.findPayment(payment.correlationId);
+  if (found.kind === 'not_found') return false;
+  if (found.kind === 'on_record') {
+    await settle(visit, found.onRecord, deps);
+    return true;
+  }
+  const message = `FALLBACK_ON=never: the fallback gateway did not tell what it has on record: ${found.cause.detail}`;
+  throw new RequeueError(message, { code: found.cause.code, end: 'clean', pause: 'tied' });
 }
 
 async function changeToFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
-  if (!(await run.markForFallback(true))) throw overtaken();
-  const { fallback } = deps;
-  const entry = await fallback.circuit.enter(0);
-  const attempt = entry === 'passed' || entry === 'probe' ? await attemptAt(fallback, payment, entry) : undefined;
-  switch (attempt?.kind) {
+  await bindToFallback(run);
+  const visit = visitAt(deps.fallback, payment, run);
+  const result = await tryAt(visit, { isTied: false, maxWaitMs: 0 }, deps);
+  switch (result.kind) {
     case 'paid':
     case 'already_paid':
-      return settle(payment, fallback.gateway, attempt, deps);
-    case 'invalid':
-      throw await rejected(fallback.gateway, attempt.cause, run, deps);
+      return settle(visit, result.onRecord, deps);
+    case 'doubtful':
     case 'unknown':
-      throw notPaid(fallback.gateway, attempt, { isClean: false });
+      stayOrRequeue(visit, result);
+      return payTied(visit, deps);
     case 'not_sent':
     case 'refused':
-      // The fallback certainly has it not, so the payment is free again to go where it can be paid.
-      throw notPaid(fallback.gateway, attempt, { isClean: await run.markForFallback(false) });
-    case undefined:
-      // Another payment was quicker to find the fallback accepting.
-      throw new RequeueError('no gateway is to be used', { isClean: await run.markForFallback(false), backOff: true });
+    case 'not_tried':
+      // The fallback certainly does not have it, so the payment is free again to go where it can be paid.
+      if (!(await run.release())) throw lockLost();
+      throw requeue(visit, result, { isTied: false });
   }
 }
 
-/** For a payment that was marked in an earlier run, which may have been paid by it. */
-async function payAtFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
-  const { fallback } = deps;
+async function bindToFallback(run: PaymentRun): Promise<void> {
+  if (!(await run.bindTo('fallback'))) throw lockLost();
+}
+
+function lockLost(): RequeueError {
+  return new RequeueError('job lock lost to another worker', {
+    code: 'lock_lost',
+    end: 'unresolved',
+    pause: 'backoff',
+  });
+}
+
+/** Pays at the only gateway that may get the payment. */
+async function payTied(visit: Visit, deps: ProcessingDeps): Promise<void> {
   for (;;) {
-    const entry = await fallback.circuit.enter(Number.POSITIVE_INFINITY);
-    if (entry === 'shut_down') throw shuttingDown(false);
-    if (entry === 'reason_changed' || entry === 'gave_up') continue;
-    const attempt = await attemptAt(fallback, payment, entry);
-    switch (attempt.kind) {
-      case 'paid':
-      case 'already_paid':
-        return settle(payment, fallback.gateway, attempt, deps);
-      case 'invalid':
-        throw await rejected(fallback.gateway, attempt.cause, run, deps);
-      case 'unknown':
-      case 'not_sent':
-      case 'refused':
-        if (entry === 'passed') throw notPaid(fallback.gateway, attempt, { isClean: false });
+    const result = await tryAt(visit, { isTied: true, maxWaitMs: Number.POSITIVE_INFINITY }, deps);
+    if (result.kind === 'paid' || result.kind === 'already_paid') return settle(visit, result.onRecord, deps);
+    if (result.kind === 'doubtful') {
+      const onRecord = await afterDoubt(visit, result, deps);
+      if (onRecord) return settle(visit, onRecord, deps);
     }
+    stayOrRequeue(visit, result);
   }
 }
 
-function overtaken(): RequeueError {
-  return new RequeueError('another worker has taken the payment over', { isClean: false, backOff: true });
+/**
+ * After a tied payment was not paid: it stays in hand while the circuit may want it as a probe, and otherwise goes back.
+ * @throws RequeueError
+ */
+function stayOrRequeue(visit: Visit, result: Exclude<CircuitResult, Paid>): void {
+  if (result.kind === 'not_tried') {
+    if (result.why === 'closed' || result.why === 'no_place') throw requeue(visit, result, { isTied: true });
+    return;
+  }
+  if (visit.at.circuit.cause === undefined) throw requeue(visit, result, { isTied: true });
 }
 
-function shuttingDown(isClean: boolean): RequeueError {
-  return new RequeueError('the worker is shutting down', { isClean, backOff: false });
-}
+type Paid = Extract<AttemptOutcome, { kind: 'paid' | 'already_paid' }>;
 
-function notPaid(
-  { name }: Gateway,
-  attempt: Extract<AttemptOutcome, { cause: string }>,
-  { isClean }: { isClean: boolean },
-): RequeueError {
-  return new RequeueError(`${name} gateway: ${attempt.kind}, ${attempt.cause}`, { isClean, backOff: true });
-}
-
-/** Makes one attempt and tells the circuit how it went. */
-async function attemptAt(
-  { gateway, circuit }: GuardedGateway,
-  payment: Payment,
-  entry: CircuitEntry,
-): Promise<AttemptOutcome> {
-  const attempt = await gateway.send(payment);
-  switch (attempt.kind) {
+/** Makes one attempt, when the circuit lets it, and notes what it means for this payment. */
+async function tryAt(
+  visit: Visit,
+  { isTied, maxWaitMs }: { isTied: boolean; maxWaitMs: number },
+  { nowMs }: ProcessingDeps,
+): Promise<CircuitResult> {
+  const { payment, run, at } = visit;
+  const { correlationId } = payment;
+  const isNew = run.history.runs === 0 && visit.failures === 0;
+  const result = await at.circuit.run(
+    { correlationId, isNew, isTied, hasHadItsTurn: visit.failures > 0, maxWaitMs, notBeforeMs: visit.notBeforeMs },
+    () => {
+      visit.sends += 1;
+      return at.gateway.send(payment, {
+        isFirst: run.history.runs === 0 && visit.sends === 1,
+        isUnresolved: isTied,
+        onNewConnection: visit.hadDoubt || run.history.doubts > 0,
+      });
+    },
+  );
+  switch (result.kind) {
     case 'paid':
-    case 'already_paid':
-    case 'invalid':
-      circuit.succeeded();
+      at.lastPaidAtMs = nowMs();
       break;
-    case 'not_sent':
-      if (attempt.reason === 'pool_timeout') circuit.neutral(entry);
-      else circuit.failed(entry, 'not_sent');
-      break;
-    case 'refused':
     case 'unknown':
-      circuit.failed(entry, 'other');
-      break;
+    case 'doubtful':
+    case 'refused':
+    case 'not_sent':
+      visit.failures += 1;
+      if (result.kind === 'unknown') visit.hadUnknown = true;
+      if (result.kind === 'doubtful') visit.hadDoubt = true;
+      if (result.retryAfterMs !== undefined) visit.notBeforeMs = performance.now() + result.retryAfterMs;
   }
-  return attempt;
+  return result;
 }
 
-/** Records what the gateway holds. */
+/** Doubts over new connections, this one included, after which a payment may count as rejected. */
+const DOUBTS_TO_REJECT = 3;
+
+/**
+ * A 400 may come from anybody and for anything. If an attempt may be paid, the look-up may tell so. Otherwise it takes
+ * several doubts to believe them: over new connections, for `rejectAfterMs`, while the gateway paid another payment
+ * meanwhile and does not have this one on record.
+ * @returns what is on record after all.
+ * @throws DeadLetterError when the gateway has certainly rejected it.
+ */
+async function afterDoubt(
+  { payment, run, at, hadUnknown }: Visit,
+  { cause }: FailedAttempt,
+  deps: ProcessingDeps,
+): Promise<PaymentOnRecord | undefined> {
+  const { doubts, doubtedSinceMs, isUnresolved } = run.history;
+  const mayBePaid = hadUnknown || isUnresolved;
+  const isBelievable =
+    // The first doubt may have come over a keep-alive connection; those of later runs have not.
+    doubts >= DOUBTS_TO_REJECT &&
+    doubtedSinceMs !== undefined &&
+    deps.nowMs() - doubtedSinceMs >= deps.rejectAfterMs &&
+    at.lastPaidAtMs > doubtedSinceMs;
+  if (!mayBePaid && !isBelievable) return undefined;
+  const found = await at.gateway.findPayment(payment.correlationId);
+  if (found.kind === 'on_record') return found.onRecord;
+  if (found.kind === 'not_found' && !mayBePaid) {
+    return bury('rejected', `${at.gateway.name} gateway: ${cause.detail}`, at.gateway.name, run, deps);
+  }
+  return undefined;
+}
+
+/** Writes the dead letter, then ends the run as one. */
+async function bury(
+  code: DeadLetterCode,
+  why: string,
+  gateway: GatewayName | undefined,
+  run: PaymentRun,
+  deps: ProcessingDeps,
+): Promise<never> {
+  const letter: DeadLetter = {
+    jobId: run.jobId,
+    correlationId: correlationIdOf(run.payload) ?? parseCorrelationId(run.jobId),
+    amountText: amountTextOf(run.payload),
+    payload: await run.readPayloadText(),
+    code,
+    reason: why,
+    gateway,
+    attempts: run.history.runs + 1,
+    acceptedAt: run.acceptedAt,
+  };
+  try {
+    await deps.recorder.bury(letter);
+  } catch (error) {
+    const message = `dead letter not recorded yet: ${(error as Error).message}`;
+    throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'none' });
+  }
+  throw new DeadLetterError(`${code}: ${why}`);
+}
+
+/** How a payment that was not paid goes back to the queue. */
+function requeue(
+  visit: Visit,
+  result: FailedAttempt | Extract<CircuitResult, { kind: 'not_tried' }>,
+  { isTied }: { isTied: boolean },
+): RequeueError {
+  const { at, run, hadUnknown, hadDoubt, notBeforeMs } = visit;
+  const end: RunEnd = hadUnknown ? 'unresolved' : hadDoubt ? 'doubtful' : 'clean';
+  if (result.kind === 'not_tried' && result.why === 'closed') {
+    return new RequeueError('the worker is shutting down', { code: 'shutting_down', end, pause: 'none' });
+  }
+  const cause = result.kind === 'not_tried' ? at.circuit.cause : result.cause;
+  const said = result.kind === 'not_tried' ? 'not accepting' : result.kind;
+  const isDoubtedOnly = end !== 'unresolved' && !run.history.isUnresolved && run.boundTo === undefined;
+  return new RequeueError(`${at.gateway.name} gateway: ${said}${cause ? `, ${cause.detail}` : ''}`, {
+    code: cause?.code ?? 'not_accepting',
+    end,
+    pause: !isTied ? 'backoff' : isDoubtedOnly ? 'doubted' : 'tied',
+    atLeastMs: Math.max(0, notBeforeMs - performance.now()),
+  });
+}
+
+/** Records what the gateway has on record. */
 async function settle(
-  payment: Payment,
-  gateway: Gateway,
-  attempt: Extract<AttemptOutcome, { kind: 'paid' | 'already_paid' }>,
+  { payment: { correlationId }, at: { gateway } }: Visit,
+  onRecord: PaymentOnRecord,
   { recorder, logger }: ProcessingDeps,
 ): Promise<void> {
-  const held =
-    attempt.kind === 'paid'
-      ? { amountCents: payment.amountCents, requestedAt: attempt.requestedAt }
-      : await gateway.findPayment(payment.correlationId);
-  if (held === undefined) {
-    throw new RequeueError(`the ${gateway.name} gateway has the payment but did not say what it holds`, {
-      isClean: false,
-      backOff: true,
-    });
-  }
   try {
-    await recorder.record({ correlationId: payment.correlationId, gateway: gateway.name, ...held });
+    await recorder.record({ correlationId, gateway: gateway.name, ...onRecord });
   } catch (error) {
     throw new RequeueError(`paid at the ${gateway.name} gateway, not recorded yet: ${(error as Error).message}`, {
-      isClean: false,
-      backOff: true,
+      code: 'ledger_unavailable',
+      end: 'unresolved',
+      pause: 'backoff',
     });
   }
   // winston writes the line before it looks at the level.
-  if (logger.isDebugEnabled())
-    logger.debug('payment recorded', { correlationId: payment.correlationId, gateway: gateway.name });
+  if (logger.isDebugEnabled()) logger.debug('payment recorded', { correlationId, gateway: gateway.name });
 }

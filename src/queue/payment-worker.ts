@@ -3,8 +3,15 @@ import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { within } from '../lifecycle.ts';
 import { describeError, type Logger } from '../logger.ts';
 import { createPacer } from '../pacer.ts';
+import type { GatewayName } from '../payment.ts';
 import { createOutageLog } from '../process/outage-log.ts';
-import { DeadLetterError, type PaymentRun, RequeueError } from '../processing/process-payment.ts';
+import {
+  DeadLetterError,
+  type Pause,
+  type PaymentRun,
+  RequeueError,
+  type RunHistory,
+} from '../processing/payment-run.ts';
 import { markBuried } from './failed-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
@@ -41,38 +48,93 @@ const DEAD_LETTERS_KEPT = 10_000;
 /** The circuit, not the backoff, protects a gateway that is down; this is for single failures, and to be over soon. */
 const BACKOFF_MS = { first: 100, max: 1_000 };
 
+/** Pauses of payments that only one gateway may get, in s, by how often they had one; the last one repeats. */
+const PAUSES_S: Readonly<Record<'tied' | 'doubted', readonly number[]>> = {
+  tied: [1, 2, 4, 8, 16, 30],
+  doubted: [1, 2, 4, 8, 15],
+};
+
 /** How long Redis may take, at a shutdown, to be told how the last jobs ended. */
 const FAREWELL_MS = 1_000;
 
 /**
- * Sets or removes the mark while the run's lock is still held: KEYS job, lock; ARGV token, mark ('' removes it).
+ * Sets or removes the binding while the run's lock is still held: KEYS job, lock; ARGV token, binding ('' removes it).
  * BullMQ's own updates of a job do not compare the lock.
  */
-const MARK_SCRIPT = `
+const BIND_SCRIPT = `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then redis.call('HDEL', KEYS[1], 'progress') else redis.call('HSET', KEYS[1], 'progress', ARGV[2]) end
 return 1
 `;
 
 /**
- * Makes payments due now whose backoff ends later than any backoff can: the worker that requeued them had its clock wrong
- * (BullMQ reckons delays by the clocks of its workers). KEYS delayed, marker; ARGV the latest sensible time in ms.
- * A score is the time in ms times 4096 (BullMQ's getDelayedScore). Returns how many there were.
+ * Notes why a payment that only one gateway may get goes back to the queue, while the run's lock is still held.
+ * KEYS job, lock, unresolved; ARGV token, job id, reason code, reason, now in ms, pauses as JSON array of ms,
+ * least pause in ms, '1' to count a doubt.
+ * Returns the pause in ms, or -1 when the lock is lost.
  */
-const RECALL_SCRIPT = `
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', tonumber(ARGV[1]) * 4096), '+inf', 'LIMIT', 0, 1000)
-for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], 0, id) end
-if #ids > 0 then redis.call('ZADD', KEYS[2], 0, '0') end
-return #ids
+const NOTE_SCRIPT = `
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+local now = ARGV[5]
+local had = redis.call('HINCRBY', KEYS[1], 'pauses', 1)
+local pauses = cjson.decode(ARGV[6])
+local pause = math.max(pauses[math.min(had, #pauses)], tonumber(ARGV[7]))
+if redis.call('HGET', KEYS[1], 'reasonCode') ~= ARGV[3] then redis.call('HSET', KEYS[1], 'since', now) end
+redis.call('HSET', KEYS[1], 'reasonCode', ARGV[3], 'reason', ARGV[4], 'pause', pause)
+if ARGV[8] == '1' then
+  redis.call('HINCRBY', KEYS[1], 'doubts', 1)
+  redis.call('HSETNX', KEYS[1], 'doubtedSince', now)
+end
+redis.call('ZADD', KEYS[3], 'NX', now, ARGV[2])
+return pause
 `;
 
-/** The mark is the job's progress: the client cannot write it, the dashboard shows it, and it survives a retry. */
-const FALLBACK_MARK = { gateway: 'fallback' } as const;
+/**
+ * Shortens the wait of payments that is longer than the pause they were given: the worker that requeued them had its clock
+ * wrong (BullMQ reckons delays by the clocks of its workers). KEYS delayed, marker, unresolved; ARGV now in ms, the usual longest
+ * pause in ms, slack in ms, key prefix. A score is the time in ms times 4096 (BullMQ's getDelayedScore).
+ * Beside it, takes payments that have left the queue from the unresolved ones: KEYS 3. Returns how many waits were shortened.
+ */
+const RECALL_SCRIPT = `
+local now, usual, slack = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local late = '(' .. string.format('%.0f', (now + usual + slack) * 4096)
+local found = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', late, 'WITHSCORES', 'LIMIT', 0, 1000)
+local count = 0
+for i = 1, #found, 2 do
+  local pause = tonumber(redis.call('HGET', ARGV[4] .. found[i], 'pause') or usual)
+  if tonumber(found[i + 1]) / 4096 > now + pause + slack then
+    redis.call('ZADD', KEYS[1], string.format('%.0f', (now + pause) * 4096), found[i])
+    count = count + 1
+  end
+end
+if count > 0 then redis.call('ZADD', KEYS[2], 0, '0') end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, 99)) do
+  if redis.call('EXISTS', ARGV[4] .. id) == 0 then redis.call('ZREM', KEYS[3], id) end
+end
+return count
+`;
+
+/** Twice the longest pause: then nothing comes back for this cause. */
+const CAUSE_ENDS_AFTER_MS = 60_000;
+
+/** How far the clock of another worker may be ahead before its pauses are shortened. */
+const CLOCK_SLACK_MS = 1_000;
+
+/** The binding is the job's progress: the client cannot write it, the dashboard shows it, and it survives a retry. */
+interface Binding {
+  readonly gateway?: GatewayName;
+}
 
 declare module 'ioredis' {
   interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
-    markPayment(jobKey: string, lockKey: string, token: string, mark: string): Result<number, Context>;
-    recallPayments(delayedKey: string, markerKey: string, latestMs: number): Result<number, Context>;
+    bindPayment(jobKey: string, lockKey: string, token: string, binding: string): Result<number, Context>;
+    notePayment(jobKey: string, lockKey: string, unresolvedKey: string, ...args: string[]): Result<number, Context>;
+    recallPayments(
+      delayedKey: string,
+      markerKey: string,
+      unresolvedKey: string,
+      ...args: (number | string)[]
+    ): Result<number, Context>;
   }
 }
 
@@ -101,33 +163,34 @@ export function createPaymentWorker({
   onDeadLetter: () => void;
   logger: Logger;
 }): PaymentWorker {
-  redis.defineCommand('markPayment', { numberOfKeys: 2, lua: MARK_SCRIPT });
-  redis.defineCommand('recallPayments', { numberOfKeys: 2, lua: RECALL_SCRIPT });
+  redis.defineCommand('bindPayment', { numberOfKeys: 2, lua: BIND_SCRIPT });
+  redis.defineCommand('notePayment', { numberOfKeys: 3, lua: NOTE_SCRIPT });
+  redis.defineCommand('recallPayments', { numberOfKeys: 3, lua: RECALL_SCRIPT });
+  const nowMs = () => clock.nowMs();
   let held = 0;
   // A full worker must not lose time: what it holds could be finished, and others taken.
   const pacer = turnMs > 0 ? createPacer({ turnMs: () => turnMs * (1 - held / concurrency) }) : undefined;
   let finished = 0;
   let onNoneHeld: (() => void) | undefined;
 
-  function paymentRun(job: Job, token: string): PaymentRun {
+  const unresolvedKey = queueKey(queue, 'unresolved');
+
+  async function paymentRun(job: Job, token: string): Promise<PaymentRun> {
     const jobKey = queueKey(queue, job.id!);
+    const bind = async (binding: string) => (await redis.bindPayment(jobKey, `${jobKey}:lock`, token, binding)) === 1;
     return {
       jobId: job.id!,
       payload: job.data,
-      payloadText: () => payloadText(job),
-      attempts: job.attemptsStarted,
+      readPayloadText: () => payloadText(job),
       // A job that was evicted has lost its time, too.
       acceptedAt: new Date(job.timestamp || 0),
-      ageMs: Math.max(0, clock.nowMs() - (job.timestamp || clock.nowMs())),
-      // BullMQ counts every start of a job, and every end by an ordinary error. A run that ends with an unknown attempt is
-      // requeued in the way that is not counted, and a run that died is not counted either. So the numbers match exactly
-      // while every earlier run has ended, and ended clean.
-      earlierRunsAreClean: job.attemptsStarted - 1 === job.attemptsMade,
-      isMarkedForFallback: (job.progress as Partial<typeof FALLBACK_MARK> | undefined)?.gateway === 'fallback',
-      async markForFallback(marked) {
-        const mark = marked ? JSON.stringify(FALLBACK_MARK) : '';
-        return (await redis.markPayment(jobKey, `${jobKey}:lock`, token, mark)) === 1;
+      get ageMs() {
+        return Math.max(0, nowMs() - (job.timestamp || nowMs()));
       },
+      history: await historyOf(job, jobKey),
+      boundTo: (job.progress as Binding | undefined)?.gateway,
+      bindTo: (gateway) => bind(JSON.stringify({ gateway } satisfies Binding)),
+      release: () => bind(''),
     };
   }
 
@@ -136,11 +199,26 @@ export function createPaymentWorker({
     return (await redis.hget(queueKey(queue, job.id!), 'data')) ?? undefined;
   }
 
+  /**
+   * BullMQ counts every start of a job, and every end by an ordinary error. A run that ends with an unknown or doubtful
+   * attempt is requeued in the way that is not counted, and a run that died is not counted either. So the numbers match
+   * exactly while every earlier run has ended, and ended clean; what they differ by beyond the doubts is unresolved.
+   */
+  async function historyOf(job: Job, jobKey: string): Promise<RunHistory> {
+    const runs = job.attemptsStarted - 1;
+    const notClean = runs - job.attemptsMade;
+    if (notClean === 0) return { runs, isUnresolved: false, doubts: 0, doubtedSinceMs: undefined };
+    const [doubtsText, since] = await redis.hmget(jobKey, 'doubts', 'doubtedSince');
+    const doubts = Number(doubtsText ?? 0);
+    return { runs, isUnresolved: notClean > doubts, doubts, doubtedSinceMs: since ? Number(since) : undefined };
+  }
+
   async function processJob(job: Job, token: string | undefined): Promise<void> {
     held += 1;
     pacer?.work();
     try {
-      await process(paymentRun(job, token!));
+      await process(await paymentRun(job, token!));
+      await unlist(job);
     } catch (error) {
       await end(job, token!, error);
     } finally {
@@ -151,28 +229,74 @@ export function createPaymentWorker({
     }
   }
 
+  /** The payment waits for nothing any more. An entry that stays is swept away by the recall of wrong clocks. */
+  async function unlist(job: Job): Promise<void> {
+    // A first run was never listed.
+    if (job.attemptsStarted === 1) return;
+    await redis.zrem(unresolvedKey, job.id!).catch((error: unknown) => {
+      logger.debug('could not take a payment from the unresolved ones', { jobId: job.id, cause: describeError(error) });
+    });
+  }
+
+  /** Whatever waits says why, also a payment that is alone and opens no circuit. */
+  const notPaid = createOutageLog(logger, {
+    message: 'payments were not paid and go back to the queue',
+    endMessage: 'no payment went back to the queue for this cause any more',
+    endsAfterMs: CAUSE_ENDS_AFTER_MS,
+  });
+
   /** Turns the end of an unpaid run into what BullMQ does with the job. Always throws. */
   async function end(job: Job, token: string, error: unknown): Promise<never> {
     if (error instanceof DeadLetterError) {
       logger.warn('payment became a dead letter', { jobId: job.id, reason: error.message });
       await markBuried(redis, queueKey(queue, job.id!), token, await payloadText(job));
+      await unlist(job);
       throw withoutStack(new UnrecoverableError(error.message));
     }
-    if (error instanceof RequeueError && error.isClean) throw withoutStack(error);
     if (!(error instanceof RequeueError)) {
       logger.error('processing failed unexpectedly', { jobId: job.id, cause: describeError(error) });
-    } else {
-      logger.debug('payment requeued with an open attempt', { jobId: job.id, reason: error.message });
     }
+    if (error instanceof RequeueError && error.pause !== 'none') {
+      notPaid.failed({ code: error.code, detail: error.message }, { jobId: job.id });
+    }
+    let pauseMs = backoffMs(job.attemptsStarted, error);
     try {
-      await job.moveToDelayed(Date.now() + backoffMs(job.attemptsStarted, error), token);
+      if (error instanceof RequeueError && (error.end === 'doubtful' || isTied(error.pause))) {
+        pauseMs = await note(job, token, error);
+      }
+      // An ordinary error: the backoff strategy below reads its pause.
+      if (error instanceof RequeueError && error.end === 'clean') throw new CleanEnd(error.message, pauseMs);
+      await job.moveToDelayed(Date.now() + pauseMs, token);
     } catch (cause) {
+      if (cause instanceof CleanEnd) throw withoutStack(cause);
       // Redis refused, or the lock is lost. The job comes back when its lock has expired. The cause itself must not reach
       // BullMQ: it would count the run among those that ended clean.
       logger.warn('payment could not be requeued', { jobId: job.id, cause: describeError(cause) });
     }
     // Tells BullMQ to leave the job as it is.
     throw new DelayedError(error instanceof Error ? error.message : String(error));
+  }
+
+  /** Writes down why the payment waits. @returns its pause in ms */
+  async function note(job: Job, token: string, { code, message, end: runEnd, pause, atLeastMs }: RequeueError) {
+    const jobKey = queueKey(queue, job.id!);
+    const pauses = isTied(pause) ? PAUSES_S[pause].map((s) => s * 1_000) : [0];
+    const pauseMs = await redis.notePayment(
+      jobKey,
+      `${jobKey}:lock`,
+      unresolvedKey,
+      token,
+      job.id!,
+      code,
+      message,
+      String(Math.round(nowMs())),
+      JSON.stringify(pauses),
+      String(Math.round(atLeastMs)),
+      runEnd === 'doubtful' ? '1' : '0',
+    );
+    if (pauseMs < 0) throw new Error('job lock lost to another worker');
+    logger.debug('payment requeued', { jobId: job.id, code, reason: message, pauseMs });
+    return pauseMs;
   }
 
   const outage = createOutageLog(logger, {
@@ -200,7 +324,8 @@ export function createPaymentWorker({
     removeOnComplete: { count: 0 },
     removeOnFail: { count: DEAD_LETTERS_KEPT },
     settings: {
-      backoffStrategy: (attemptsMade: number, _type?: string, error?: Error) => backoffMs(attemptsMade, error),
+      backoffStrategy: (_attemptsMade: number, _type?: string, error?: Error) =>
+        error instanceof CleanEnd ? error.pauseMs : 0,
     },
   };
   const worker = new PacedWorker(queue.name, processJob, options, pacing);
@@ -208,9 +333,15 @@ export function createPaymentWorker({
     // While Redis is away the command would only wait for it, and one more every time.
     if (redis.status !== 'ready') return;
     try {
-      const keys = [queueKey(queue, 'delayed'), queueKey(queue, 'marker')] as const;
-      const count = await redis.recallPayments(...keys, Date.now() + 2 * BACKOFF_MS.max);
-      if (count > 0) logger.warn('recalled payments with a backoff from a wrong clock', { count });
+      const keys = [queueKey(queue, 'delayed'), queueKey(queue, 'marker'), unresolvedKey] as const;
+      const count = await redis.recallPayments(
+        ...keys,
+        Date.now(),
+        BACKOFF_MS.max,
+        CLOCK_SLACK_MS,
+        queueKey(queue, ''),
+      );
+      if (count > 0) logger.warn('shortened pauses that came from a wrong clock', { count });
     } catch (error) {
       outage.failed(explainRedisError(error));
     }
@@ -257,9 +388,24 @@ function withoutStack(error: Error): Error {
   return error;
 }
 
+/** A run that ended clean. BullMQ counts it, and asks the backoff strategy when the job is next. */
+class CleanEnd extends Error {
+  override readonly name = 'RequeueError';
+  readonly pauseMs: number;
+  constructor(message: string, pauseMs: number) {
+    super(message);
+    this.pauseMs = pauseMs;
+  }
+}
+
+function isTied(pause: Pause): pause is 'tied' | 'doubted' {
+  return pause === 'tied' || pause === 'doubted';
+}
+
 /** Full jitter on the upper half, so that payments which failed together do not come back together. */
 function backoffMs(tries: number, error: unknown): number {
-  if (error instanceof RequeueError && !error.backOff) return 0;
+  if (!(error instanceof RequeueError)) return BACKOFF_MS.max;
+  if (error.pause === 'none') return 0;
   const ceiling = Math.min(BACKOFF_MS.max, BACKOFF_MS.first * 2 ** Math.max(0, tries - 1));
-  return Math.round(ceiling * (0.5 + Math.random() / 2));
+  return Math.round(Math.max(error.atLeastMs, ceiling * (0.5 + Math.random() / 2)));
 }

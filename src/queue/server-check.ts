@@ -40,7 +40,7 @@ const REFRESH_MS = 30_000;
 
 const NOT_CHECKED: Failure = { code: 'not_checked', detail: 'this Redis has not been checked since it was connected' };
 
-/** BullMQ's keys that we touch, with their types. Whatever else is found at one of them belongs to somebody else. */
+/** The keys that we touch, with their types. Whatever else is found at one of them belongs to somebody else. */
 const KEY_TYPES: Readonly<Record<string, string>> = {
   wait: 'list',
   active: 'list',
@@ -57,6 +57,7 @@ const KEY_TYPES: Readonly<Record<string, string>> = {
   pc: 'string',
   limiter: 'string',
   'stalled-check': 'string',
+  unresolved: 'zset',
 };
 
 /**

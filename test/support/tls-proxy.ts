@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { atTestEnd } from './cleanup.ts';
 
 /**
- * A certificate authority that no machine knows, and a server's certificate of it for localhost, valid from 2020 to 2120:
+ * A certificate authority that no machine knows, and a server's certificate of it for localhost, valid for 100 years:
  * tls/ca.pem, tls/localhost.pem, tls/localhost.key. The key of the authority was thrown away, so it can vouch for nothing else.
  */
 const file = (name: string) => fileURLToPath(new URL(`./tls/${name}`, import.meta.url));

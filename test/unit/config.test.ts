@@ -22,7 +22,13 @@ function frozenParts(value: object): boolean[] {
 
 describe('loadConfig', () => {
   it('needs no setting: every one has a safe default', () => {
-    const gateway = { poolSize: 64, poolTimeoutMs: 1000, receiveTimeoutMs: 1000 };
+    const gateway = {
+      poolSize: 64,
+      poolTimeoutMs: 1000,
+      receiveTimeoutMs: 1000,
+      connectionMaxAgeMs: 60_000,
+      empty500: 'unknown',
+    };
     expect(loadConfig({})).to.deep.equal({
       role: 'all',
       host: '0.0.0.0',
@@ -36,6 +42,7 @@ describe('loadConfig', () => {
       gateways: {
         primary: { url: 'http://localhost:8001', ...gateway },
         fallback: { url: 'http://localhost:8002', ...gateway },
+        rejectAfterMs: 300_000,
       },
       fallback: { on: 'pool_timeout', afterMs: Number.POSITIVE_INFINITY },
       deadLetters: { maxInvalid: 100_000 },
@@ -92,12 +99,26 @@ describe('loadConfig', () => {
     [
       'the other GATEWAY_ settings for both gateways',
       { GATEWAY_POOL_SIZE: '3', GATEWAY_POOL_TIMEOUT_MS: '20', GATEWAY_RECEIVE_TIMEOUT_MS: '30' },
-      (c) => [c.gateways.primary, c.gateways.fallback].map(({ url: _url, ...rest }) => rest),
+      (c) =>
+        [c.gateways.primary, c.gateways.fallback].map(({ poolSize, poolTimeoutMs, receiveTimeoutMs }) => ({
+          poolSize,
+          poolTimeoutMs,
+          receiveTimeoutMs,
+        })),
       [
         { poolSize: 3, poolTimeoutMs: 20, receiveTimeoutMs: 30 },
         { poolSize: 3, poolTimeoutMs: 20, receiveTimeoutMs: 30 },
       ],
     ],
+    [
+      'GATEWAY_CONNECTION_MAX_AGE_MS',
+      { GATEWAY_CONNECTION_MAX_AGE_MS: '5' },
+      (c) => c.gateways.primary.connectionMaxAgeMs,
+      5,
+    ],
+    ['GATEWAY_EMPTY_500', { GATEWAY_EMPTY_500: 'refused' }, (c) => c.gateways.fallback.empty500, 'refused'],
+    ['GATEWAY_REJECT_AFTER_MS', { GATEWAY_REJECT_AFTER_MS: '30000' }, (c) => c.gateways.rejectAfterMs, 30_000],
+    ['FALLBACK_ON never', { FALLBACK_ON: 'never' }, (c) => c.fallback.on, 'never'],
     ['FALLBACK_ON', { FALLBACK_ON: 'not_sent' }, (c) => c.fallback.on, 'not_sent'],
     ['FALLBACK_AFTER_MS', { FALLBACK_AFTER_MS: '0' }, (c) => c.fallback.afterMs, 0],
     ['FALLBACK_AFTER_MS never', { FALLBACK_AFTER_MS: 'never' }, (c) => c.fallback.afterMs, Number.POSITIVE_INFINITY],

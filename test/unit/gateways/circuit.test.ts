@@ -1,284 +1,371 @@
 import { expect } from 'chai';
 import sinon from 'sinon';
-import { type Circuit, type CircuitFailure, createCircuit } from '../../../src/gateways/circuit.ts';
+import {
+  type CircuitCause,
+  type CircuitOptions,
+  type CircuitResult,
+  createCircuit,
+  NEW_PROBE_EVERY_MS,
+  NEW_PROBES,
+  PROBE_LIMIT_MS,
+  type Visitor,
+} from '../../../src/gateways/circuit.ts';
+import type { AttemptOutcome, GatewayEvidence } from '../../../src/gateways/gateway.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 
 const THRESHOLD = 3;
 const PROBE_INTERVAL_MS = 200;
 
-function setUp() {
+const PAID: AttemptOutcome = { kind: 'paid', onRecord: { amountCents: 1990, requestedAt: new Date(0) } };
+const NEUTRAL: AttemptOutcome = unknown('none');
+const HTTP_502 = unknown('response', 'http_502');
+const TIMEOUT = unknown('no_response', 'ETIMEDOUT');
+const REFUSED_CONNECTION: AttemptOutcome = {
+  kind: 'not_sent',
+  reason: 'unreachable',
+  evidence: 'not_sent',
+  cause: { code: 'ECONNREFUSED', detail: 'connection refused' },
+};
+
+function unknown(evidence: GatewayEvidence, code = 'http_422', retryAfterMs?: number): AttemptOutcome {
+  const pause = retryAfterMs === undefined ? {} : { retryAfterMs };
+  return { kind: 'unknown', evidence, cause: { code, detail: `detail of ${code}` }, ...pause };
+}
+
+/** A circuit under a clock of the test's own. `sent` tells which payments were sent, in order. */
+function setUp(options: Partial<CircuitOptions> = {}) {
   const clock = sinon.useFakeTimers();
   atTestEnd(() => clock.restore());
-  const changes: string[] = [];
+  const failing: CircuitCause[] = [];
+  const events: string[] = [];
   const circuit = createCircuit({
     failureThreshold: THRESHOLD,
     probeIntervalMs: PROBE_INTERVAL_MS,
-    onChange: (state) => changes.push(state),
+    tiedPlaces: { limit: 2, taken: 0 },
+    sparesNew: false,
+    onFailing: (cause) => failing.push(cause),
+    onClosed: () => events.push('closed'),
+    ...options,
   });
-  const entries: string[] = [];
-  return {
-    clock,
-    circuit,
-    changes,
-    /** Who has been let in or sent away so far, in order. */
-    entries,
-    /** Enters and notes the answer in `entries`. */
-    enter(who: string, maxWaitMs = Number.POSITIVE_INFINITY): void {
-      circuit.enter(maxWaitMs).then((entry) => entries.push(`${who} ${entry}`));
-    },
-    /** Lets promises settle without moving the clock. */
-    settle: () => clock.tickAsync(0),
-  };
-}
+  const sent: string[] = [];
+  const results = new Map<string, CircuitResult>();
 
-function open(circuit: Circuit, reason: CircuitFailure = 'other'): void {
-  for (let failure = 0; failure < THRESHOLD; failure += 1) circuit.failed('passed', reason);
+  /** A payment comes; its attempt ends as given, at once or after `tookMs`. */
+  function visit(id: string, outcome: AttemptOutcome, visitor: Partial<Visitor> & { tookMs?: number } = {}) {
+    const { tookMs = 0, ...rest } = visitor;
+    const running = circuit.run(
+      {
+        correlationId: id,
+        isNew: true,
+        isTied: false,
+        hasHadItsTurn: false,
+        maxWaitMs: Number.POSITIVE_INFINITY,
+        notBeforeMs: Number.NEGATIVE_INFINITY,
+        ...rest,
+      },
+      async () => {
+        sent.push(id);
+        if (tookMs > 0) await new Promise((resolve) => setTimeout(resolve, tookMs));
+        return outcome;
+      },
+    );
+    running.then((result) => results.set(id, result));
+    return running;
+  }
+
+  /** Three payments fail at once, and the circuit is open. */
+  async function open(outcome: AttemptOutcome = HTTP_502): Promise<void> {
+    for (const id of ['a', 'b', 'c']) await visit(id, outcome);
+    sent.length = 0;
+  }
+
+  return { clock, circuit, failing, events, sent, results, visit, open, tick: (ms: number) => clock.tickAsync(ms) };
 }
 
 describe('circuit', () => {
   describe('while closed', () => {
-    it('lets everyone pass, even those who would not wait', async () => {
-      const { circuit } = setUp();
-      expect(await Promise.all([circuit.enter(0), circuit.enter(100)])).to.deep.equal(['passed', 'passed']);
+    it('lets every payment pass, also one that would not wait', async () => {
+      const { circuit, visit } = setUp();
+      expect(await visit('a', PAID, { maxWaitMs: 0 })).to.equal(PAID);
       expect(circuit.isAccepting).to.equal(true);
-      expect(circuit.openBecause).to.equal(undefined);
+      expect(circuit.cause).to.equal(undefined);
     });
 
-    it('opens at as many failures in a row as the threshold says', async () => {
-      const { circuit, changes } = setUp();
-      circuit.failed('passed', 'other');
-      circuit.failed('passed', 'other');
-      expect(await circuit.enter(0)).to.equal('passed');
-      circuit.failed('passed', 'other');
-      expect(await circuit.enter(0)).to.equal('gave_up');
-      expect(circuit.isAccepting).to.equal(false);
-      expect(changes).to.deep.equal(['open']);
+    it('opens at the third failure in a row', async () => {
+      const { circuit, visit, failing } = setUp();
+      await visit('a', HTTP_502);
+      await visit('b', HTTP_502);
+      expect(circuit.cause).to.equal(undefined);
+      await visit('c', TIMEOUT);
+      expect(circuit.cause).to.deep.include({ code: 'ETIMEDOUT', evidence: 'no_response' });
+      expect(failing).to.have.length(1);
+      expect(await visit('d', PAID, { maxWaitMs: 0 })).to.deep.equal({ kind: 'not_tried', why: 'gave_up' });
+    });
+
+    it('does not count one payment twice in a row', async () => {
+      const { circuit, visit } = setUp();
+      for (let attempt = 0; attempt < 10; attempt += 1) await visit('a', HTTP_502);
+      expect(circuit.cause).to.equal(undefined);
     });
 
     it('counts anew after a success', async () => {
-      const { circuit } = setUp();
-      circuit.failed('passed', 'other');
-      circuit.failed('passed', 'other');
-      circuit.succeeded();
-      circuit.failed('passed', 'other');
-      circuit.failed('passed', 'other');
-      expect(circuit.isAccepting).to.equal(true);
+      const { circuit, visit } = setUp();
+      for (const id of ['a', 'b']) await visit(id, HTTP_502);
+      await visit('c', PAID);
+      for (const id of ['d', 'e']) await visit(id, HTTP_502);
+      expect(circuit.cause).to.equal(undefined);
     });
 
-    it('does not count what says nothing about the gateway, neither for it nor against it', async () => {
-      const { circuit } = setUp();
-      circuit.failed('passed', 'other');
-      circuit.failed('passed', 'other');
-      for (let attempt = 0; attempt < 10; attempt += 1) circuit.neutral('passed');
-      expect(circuit.isAccepting).to.equal(true);
-      circuit.failed('passed', 'other');
-      expect(circuit.isAccepting).to.equal(false);
-    });
-
-    it('reports no change at a success', () => {
-      const { circuit, changes } = setUp();
-      circuit.succeeded();
-      expect(changes).to.deep.equal([]);
+    it('does not count an attempt that says nothing about the gateway, neither for it nor against it', async () => {
+      const { circuit, visit } = setUp();
+      for (const id of ['a', 'b']) await visit(id, HTTP_502);
+      for (let n = 0; n < 10; n += 1) await visit(`neutral ${n}`, NEUTRAL);
+      expect(circuit.cause).to.equal(undefined);
+      await visit('c', HTTP_502);
+      expect(circuit.cause?.code).to.equal('http_502');
     });
   });
 
   describe('while open', () => {
-    it('tells the reason of the failure that opened it', () => {
-      const { circuit } = setUp();
-      circuit.failed('passed', 'other');
-      circuit.failed('passed', 'other');
-      circuit.failed('passed', 'not_sent');
-      expect(circuit.openBecause).to.equal('not_sent');
+    it('sends one probe, 200 ms after the last failure', async () => {
+      const { open, visit, sent, tick } = setUp();
+      await open();
+      for (const id of ['d', 'e']) visit(id, HTTP_502);
+      await tick(PROBE_INTERVAL_MS - 1);
+      expect(sent).to.deep.equal([]);
+      await tick(1);
+      expect(sent).to.deep.equal(['d']);
+      await tick(PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['d', 'e']);
     });
 
-    it('keeps its reason when another attempt from before fails differently', () => {
-      const { circuit, changes } = setUp();
-      open(circuit, 'not_sent');
-      circuit.failed('passed', 'other');
-      expect(circuit.openBecause).to.equal('not_sent');
-      expect(changes).to.deep.equal(['open']);
-    });
-
-    it('sends away who waits no longer, at the time given', async () => {
-      const { circuit, clock, entries, enter } = setUp();
-      open(circuit);
-      enter('a', 50);
-      enter('b', 0);
-      await clock.tickAsync(49);
-      expect(entries).to.deep.equal(['b gave_up']);
-      await clock.tickAsync(1);
-      expect(entries).to.deep.equal(['b gave_up', 'a gave_up']);
-    });
-
-    it('lets exactly one probe in after the interval, the one who waits longest', async () => {
-      const { circuit, clock, entries, enter } = setUp();
-      open(circuit);
-      for (const who of ['a', 'b', 'c']) enter(who);
-      await clock.tickAsync(PROBE_INTERVAL_MS - 1);
-      expect(entries).to.deep.equal([]);
-      await clock.tickAsync(10 * PROBE_INTERVAL_MS);
-      expect(entries).to.deep.equal(['a probe']);
+    it('lets the next payment be the probe at once when none waited at its time', async () => {
+      const { circuit, open, visit, sent, tick } = setUp();
+      await open();
+      expect(circuit.isAccepting).to.equal(false);
+      await tick(PROBE_INTERVAL_MS);
+      expect(circuit.isAccepting).to.equal(true);
+      await visit('d', HTTP_502, { maxWaitMs: 0 });
+      expect(sent).to.deep.equal(['d']);
       expect(circuit.isAccepting).to.equal(false);
     });
 
-    it('does not choose one who has given up as the probe', async () => {
-      const { circuit, clock, entries, enter } = setUp();
-      open(circuit);
-      enter('a', PROBE_INTERVAL_MS / 2);
-      enter('b');
-      await clock.tickAsync(PROBE_INTERVAL_MS);
-      expect(entries).to.deep.equal(['a gave_up', 'b probe']);
+    it('closes at a probe that is paid, and all who wait pass', async () => {
+      const { circuit, open, visit, sent, events, tick } = setUp();
+      await open();
+      for (const id of ['d', 'e', 'f']) visit(id, PAID);
+      await tick(PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['d', 'e', 'f']);
+      expect(events).to.deep.equal(['closed']);
+      expect(circuit.cause).to.equal(undefined);
     });
 
-    it('keeps the probe for the next to come when nobody waits', async () => {
-      const { circuit, clock, entries, enter, settle } = setUp();
-      open(circuit);
-      await clock.tickAsync(PROBE_INTERVAL_MS);
-      expect(circuit.isAccepting).to.equal(true);
-      enter('a', 0);
-      enter('b', 0);
-      await settle();
-      expect(entries).to.deep.equal(['a probe', 'b gave_up']);
+    it('closes at the success of an attempt that was sent before it opened', async () => {
+      const { circuit, open, visit, tick } = setUp();
+      visit('early', PAID, { tookMs: 100 });
+      await open();
+      await tick(100);
+      expect(circuit.cause).to.equal(undefined);
     });
 
-    it('closes at a success of one who was sent before it opened', async () => {
-      const { circuit, changes, entries, enter, settle } = setUp();
-      open(circuit);
-      enter('a');
-      circuit.succeeded();
-      await settle();
-      expect(entries).to.deep.equal(['a passed']);
-      expect(changes).to.deep.equal(['open', 'closed']);
+    it('sends a payment away whose wait is over', async () => {
+      const { open, visit, results, tick } = setUp();
+      await open(TIMEOUT);
+      visit('d', PAID, { maxWaitMs: 50 });
+      await tick(50);
+      expect(results.get('d')).to.deep.equal({ kind: 'not_tried', why: 'gave_up' });
+    });
+
+    it('tells those who wait when nothing is sent any more where something had responded', async () => {
+      const { open, visit, results, tick } = setUp();
+      await open(HTTP_502);
+      visit('d', REFUSED_CONNECTION);
+      visit('e', PAID);
+      await tick(PROBE_INTERVAL_MS);
+      expect(results.get('e')).to.deep.equal({ kind: 'not_tried', why: 'cause_changed' });
+    });
+
+    it('keeps the time since when, as long as the cause has the same code', async () => {
+      const { circuit, open, visit, tick } = setUp();
+      await open(HTTP_502);
+      await tick(PROBE_INTERVAL_MS);
+      await visit('d', HTTP_502);
+      expect(circuit.cause?.since.getTime()).to.equal(0);
+      await tick(PROBE_INTERVAL_MS);
+      await visit('e', unknown('response', 'http_503'));
+      expect(circuit.cause?.since.getTime()).to.equal(2 * PROBE_INTERVAL_MS);
+    });
+
+    it('rejects those who wait and those who come once it is closed for good', async () => {
+      const { circuit, open, visit, results, tick } = setUp();
+      await open();
+      visit('d', PAID);
+      circuit.close();
+      await tick(0);
+      expect(results.get('d')).to.deep.equal({ kind: 'not_tried', why: 'closed' });
+      expect(await visit('e', PAID)).to.deep.equal({ kind: 'not_tried', why: 'closed' });
     });
   });
 
-  describe('while probing', () => {
-    /** Open, with `a` under way as the probe and the others waiting. */
-    async function probing(reason: CircuitFailure = 'other') {
-      const set = setUp();
-      open(set.circuit, reason);
-      for (const who of ['a', 'b', 'c']) set.enter(who);
-      await set.clock.tickAsync(PROBE_INTERVAL_MS);
-      expect(set.entries.splice(0)).to.deep.equal(['a probe']);
-      return set;
-    }
-
-    it('lets all pass when the probe succeeds', async () => {
-      const { circuit, changes, entries, settle } = await probing();
-      circuit.succeeded();
-      await settle();
-      expect(entries).to.deep.equal(['b passed', 'c passed']);
-      expect(await circuit.enter(0)).to.equal('passed');
-      expect(circuit.openBecause).to.equal(undefined);
-      expect(changes).to.deep.equal(['open', 'closed']);
+  describe('the choice of the probe', () => {
+    it('takes new payments first, though others have waited longer', async () => {
+      const { open, visit, sent, tick } = setUp();
+      await open();
+      visit('failed before', HTTP_502, { isNew: false });
+      visit('new', HTTP_502);
+      await tick(PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['new']);
     });
 
-    it('waits the interval and lets the next in when the probe fails', async () => {
-      const { circuit, changes, clock, entries } = await probing();
-      circuit.failed('probe', 'other');
-      await clock.tickAsync(PROBE_INTERVAL_MS - 1);
-      expect(entries).to.deep.equal([]);
-      await clock.tickAsync(1);
-      expect(entries).to.deep.equal(['b probe']);
-      expect(changes).to.deep.equal(['open']);
+    it('finds a good payment behind ten that the gateway dislikes within their probes', async () => {
+      const { open, visit, sent, events, tick } = setUp();
+      await open();
+      for (let n = 0; n < 10; n += 1) visit(`disliked ${n}`, HTTP_502);
+      visit('good', PAID);
+      await tick(11 * PROBE_INTERVAL_MS);
+      expect(sent.at(-1)).to.equal('good');
+      expect(events).to.deep.equal(['closed']);
     });
 
-    it('waits the interval and lets the next in when the probe says nothing', async () => {
-      const { circuit, clock, entries } = await probing('not_sent');
-      circuit.neutral('probe');
-      expect(circuit.openBecause).to.equal('not_sent');
-      await clock.tickAsync(PROBE_INTERVAL_MS - 1);
-      expect(entries).to.deep.equal([]);
-      await clock.tickAsync(1);
-      expect(entries).to.deep.equal(['b probe']);
+    it('does not wait for the time-outs of payments on which the gateway hangs', async () => {
+      const { open, visit, events, tick } = setUp();
+      await open(TIMEOUT);
+      for (let n = 0; n < 6; n += 1) visit(`hangs ${n}`, TIMEOUT, { tookMs: 1_000 });
+      visit('good', PAID);
+      await tick(PROBE_INTERVAL_MS + 6 * PROBE_LIMIT_MS);
+      expect(events).to.deep.equal(['closed']);
     });
 
-    it('tells those who wait when the probe fails for another reason', async () => {
-      const { circuit, entries, settle } = await probing('not_sent');
-      circuit.failed('probe', 'other');
-      await settle();
-      expect(entries).to.deep.equal(['b reason_changed', 'c reason_changed']);
-      expect(circuit.openBecause).to.equal('other');
+    it('takes a new payment only every 5 s after twenty were not taken, and meanwhile those that failed before, in turn', async () => {
+      const { open, visit, sent, tick } = setUp();
+      await open();
+      for (let n = 0; n <= NEW_PROBES; n += 1) visit(`new ${n}`, HTTP_502);
+      await tick(NEW_PROBES * PROBE_INTERVAL_MS);
+      expect(sent).to.have.length(NEW_PROBES);
+      for (const id of ['old 1', 'old 2', 'old 3']) visit(id, HTTP_502, { isNew: false });
+      await tick(3 * PROBE_INTERVAL_MS);
+      expect(sent.slice(NEW_PROBES)).to.deep.equal(['old 1', 'old 2', 'old 3']);
+      await tick(NEW_PROBE_EVERY_MS);
+      expect(sent.slice(NEW_PROBES + 3)).to.deep.equal([`new ${NEW_PROBES}`]);
     });
 
-    it('is not decided by the failure of one who was sent before it opened', async () => {
-      const { circuit, clock, entries } = await probing('not_sent');
-      circuit.failed('passed', 'other');
-      circuit.neutral('passed');
-      await clock.tickAsync(10 * PROBE_INTERVAL_MS);
-      expect(entries).to.deep.equal([]);
-      expect(circuit.openBecause).to.equal('not_sent');
-    });
-
-    it('stays closed when the probe fails after another success has closed it', async () => {
-      const { circuit, changes } = await probing();
-      circuit.succeeded();
-      circuit.failed('probe', 'other');
-      expect(circuit.isAccepting).to.equal(true);
-      expect(changes).to.deep.equal(['open', 'closed']);
-    });
-
-    it('counts anew after its closing', async () => {
-      const { circuit } = await probing();
-      circuit.succeeded();
-      circuit.failed('passed', 'other');
-      circuit.failed('passed', 'other');
-      expect(circuit.isAccepting).to.equal(true);
-      circuit.failed('passed', 'other');
+    it('spares new payments that could go elsewhere while nothing responds', async () => {
+      const { circuit, open, visit, sent, tick } = setUp({ sparesNew: true });
+      await open(TIMEOUT);
+      for (const id of ['new 1', 'new 2']) visit(id, TIMEOUT);
+      await tick(NEW_PROBE_EVERY_MS - 1);
+      expect(sent).to.deep.equal([]);
       expect(circuit.isAccepting).to.equal(false);
+      await tick(1);
+      expect(sent).to.deep.equal(['new 1']);
+    });
+
+    it('takes any payment while connections fail: nothing is sent', async () => {
+      const { open, visit, sent, tick } = setUp({ sparesNew: true });
+      await open(REFUSED_CONNECTION);
+      for (const id of ['d', 'e']) visit(id, REFUSED_CONNECTION);
+      await tick(2 * PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['d', 'e']);
     });
   });
 
-  it('starts no probe from an earlier opening', async () => {
-    const { circuit, clock, entries, enter } = setUp();
-    open(circuit);
-    await clock.tickAsync(PROBE_INTERVAL_MS / 2);
-    circuit.succeeded();
-    open(circuit);
-    enter('a');
-    await clock.tickAsync(PROBE_INTERVAL_MS - 1);
-    expect(entries).to.deep.equal([]);
-    await clock.tickAsync(1);
-    expect(entries).to.deep.equal(['a probe']);
-  });
+  describe('tied payments', () => {
+    const TIED = { isNew: false, isTied: true };
 
-  it('keeps no probe for later from an earlier opening', async () => {
-    const { circuit, clock } = setUp();
-    open(circuit);
-    await clock.tickAsync(PROBE_INTERVAL_MS);
-    circuit.succeeded();
-    open(circuit);
-    expect(circuit.isAccepting).to.equal(false);
-  });
-
-  it('leaves no timer behind for one who got in', async () => {
-    const { circuit, clock, enter, settle } = setUp();
-    open(circuit);
-    enter('a', 10_000);
-    circuit.succeeded();
-    await clock.tickAsync(PROBE_INTERVAL_MS);
-    await settle();
-    expect(clock.countTimers()).to.equal(0);
-  });
-
-  describe('shutDown', () => {
-    it('sends away who waits', async () => {
-      const { circuit, entries, enter, settle } = setUp();
-      open(circuit);
-      enter('a');
-      enter('b', 100);
-      circuit.shutDown();
-      await settle();
-      expect(entries).to.deep.equal(['a shut_down', 'b shut_down']);
+    it('hold no more places than they may, at both gateways together', async () => {
+      const tiedPlaces = { limit: 2, taken: 0 };
+      const { open, visit, results, tick } = setUp({ tiedPlaces });
+      await open();
+      for (const id of ['d', 'e', 'f']) visit(id, HTTP_502, TIED);
+      await tick(0);
+      expect(tiedPlaces.taken).to.equal(2);
+      expect(results.get('f')).to.deep.equal({ kind: 'not_tried', why: 'no_place' });
     });
 
-    for (const state of ['closed', 'open']) {
-      it(`sends away who comes while it is ${state}`, async () => {
-        const { circuit } = setUp();
-        if (state === 'open') open(circuit);
-        circuit.shutDown();
-        expect(await circuit.enter(Number.POSITIVE_INFINITY)).to.equal('shut_down');
-      });
-    }
+    it('give their places back when they are sent, wait no more or go away', async () => {
+      const tiedPlaces = { limit: 2, taken: 0 };
+      const { open, visit, tick } = setUp({ tiedPlaces });
+      await open();
+      visit('d', HTTP_502, TIED);
+      visit('e', HTTP_502, { ...TIED, maxWaitMs: 300 });
+      await tick(PROBE_INTERVAL_MS);
+      expect(tiedPlaces.taken).to.equal(1);
+      await tick(100);
+      expect(tiedPlaces.taken).to.equal(0);
+    });
+
+    it('stay in hand after their turn while no other can be the probe', async () => {
+      const { open, visit, sent, tick } = setUp();
+      await open();
+      visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
+      await tick(PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['d']);
+    });
+
+    it('go back after their turn when another one comes', async () => {
+      const { open, visit, results, tick } = setUp();
+      await open();
+      visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
+      visit('e', HTTP_502, TIED);
+      await tick(0);
+      expect(results.get('d')).to.deep.equal({ kind: 'not_tried', why: 'no_place' });
+      expect(await visit('f', HTTP_502, { ...TIED, hasHadItsTurn: true })).to.include({ why: 'no_place' });
+    });
+
+    it('do not wait at all where there is no place for them, but are a probe that is due', async () => {
+      const { open, visit, sent, tick } = setUp({ tiedPlaces: { limit: 0, taken: 0 } });
+      await open();
+      expect(await visit('d', HTTP_502, TIED)).to.include({ why: 'no_place' });
+      await tick(PROBE_INTERVAL_MS);
+      await visit('e', HTTP_502, TIED);
+      expect(sent).to.deep.equal(['e']);
+    });
+  });
+
+  describe('Retry-After', () => {
+    const FOR_2_S = unknown('response', 'http_503', 2_000);
+
+    it('opens it at one response, and the next probe waits so long', async () => {
+      const { circuit, visit, sent, tick } = setUp();
+      await visit('a', FOR_2_S);
+      expect(circuit.cause?.code).to.equal('http_503');
+      visit('b', PAID);
+      await tick(1_999);
+      expect(sent).to.deep.equal(['a']);
+      await tick(1);
+      expect(sent).to.deep.equal(['a', 'b']);
+    });
+
+    it('does not open it within 2 s after another payment was paid', async () => {
+      const { circuit, visit } = setUp();
+      await visit('a', PAID);
+      await visit('b', FOR_2_S);
+      expect(circuit.cause).to.equal(undefined);
+    });
+
+    it('holds for the circuit only once when the same payment gets it twice in a row', async () => {
+      const { visit, sent, tick } = setUp();
+      await visit('a', FOR_2_S);
+      visit('a', FOR_2_S, { isNew: false });
+      await tick(2_000);
+      visit('b', PAID);
+      await tick(PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['a', 'a', 'b']);
+    });
+
+    it('of one payment keeps that one back, and no other', async () => {
+      const { open, visit, sent, results, tick } = setUp();
+      await open();
+      visit('waits', HTTP_502, { isNew: false, notBeforeMs: 1_000 });
+      visit('other', HTTP_502, { isNew: false });
+      await tick(2 * PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['other']);
+      await tick(1_000 - 2 * PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['other', 'waits']);
+      visit('waits more', HTTP_502, { isNew: false, notBeforeMs: 9_000 });
+      visit('good', PAID);
+      await tick(PROBE_INTERVAL_MS);
+      expect(results.get('waits more')).to.include({ why: 'no_place' });
+    });
   });
 });

@@ -1,0 +1,112 @@
+import type { GatewayName } from '../payment.ts';
+
+/**
+ * One run of a payment's job, from a worker taking it to its leaving the worker again: the contract between queue and
+ * processing.
+ *
+ * What survives a crash is in the job: the binding to a gateway, and two counters of BullMQ that tell how many runs have not
+ * ended clean. States between runs, and where the next run goes:
+ *
+ * | state      | runs that did not end clean | bound to | may be paid at | the next run                                     |
+ * |------------|-----------------------------|----------|----------------|--------------------------------------------------|
+ * | free       | none                        | nowhere  | nowhere        | primary; fallback if the routing rule allows     |
+ * | doubted    | as many as doubts           | nowhere  | (primary)      | primary, until it pays or rejects                |
+ * | unresolved | more than doubts            | nowhere  | primary        | primary, until that tells what became of it      |
+ * | bound      | any                         | fallback | fallback       | fallback, until that tells what became of it     |
+ *
+ * Beside the job, an open dead letter of the same id ties it to the gateway at which that one may have been paid.
+ *
+ * A crash, or a stop past the job's lock, at any point of a run:
+ * - before the first send: nothing happened. The next run finds the counters uneven and counts as unresolved, which only
+ *   costs it the fallback.
+ * - between send and response, or between response and record: the next run sends again to the same gateway, is told that
+ *   the id is known, and records what the gateway has on record.
+ * - between the binding and the send to the fallback: the next run goes to the fallback.
+ * - between the decision for the fallback and the binding: the binding is written only while this run owns the job's lock,
+ *   so a run that was stopped and overtaken here cannot send to the fallback what its successor pays at the primary.
+ * - between the note of a doubt and the run's end: the run counts as one that did not end clean, and so does the doubt.
+ *   Before the note: it counts as unresolved, and is never rejected.
+ * - between a dead letter's row and the end of its job: the next run looks the row up, stays at the row's gateway, and pays
+ *   or opens the same row again.
+ * - between record and completion: the next run finds the payment in the ledger.
+ * The job of an id posted again after it was paid is free, wherever it was paid: the ledger is asked before the first send.
+ */
+export interface PaymentRun {
+  /** BullMQ's id of the job: the correlationId where the payload has one. */
+  readonly jobId: string;
+  readonly payload: unknown;
+  /** The payload as it was posted; undefined when the job has lost it. */
+  readPayloadText(): Promise<string | undefined>;
+  /** By Redis' clock. */
+  readonly acceptedAt: Date;
+  /** Since the payment was accepted, by Redis' clock at both ends, so no wrong clock can shorten it. In ms. */
+  readonly ageMs: number;
+  readonly history: RunHistory;
+  /** The gateway that alone may get the payment, because a send there was prepared. */
+  readonly boundTo: GatewayName | undefined;
+  /**
+   * From now on the payment stays with this gateway.
+   * @returns false when this run no longer owns the job; then nothing was written.
+   */
+  bindTo(gateway: GatewayName): Promise<boolean>;
+  /** Takes the binding back: nothing was sent. @returns as `bindTo` */
+  release(): Promise<boolean>;
+}
+
+/** What earlier runs left behind. */
+export interface RunHistory {
+  /** Runs before this one. */
+  readonly runs: number;
+  /** Some run ended with an unknown attempt, or did not end at all. */
+  readonly isUnresolved: boolean;
+  /** Runs that ended with nothing worse than a doubtful attempt. */
+  readonly doubts: number;
+  /** Of the first of them, in ms of Redis' clock; undefined without doubts. */
+  readonly doubtedSinceMs: number | undefined;
+}
+
+/** How a run that did not pay leaves its payment. */
+export type RunEnd =
+  /** Certainly unpaid by this run. */
+  | 'clean'
+  /** This run may have paid it. */
+  | 'unresolved'
+  /** This run's attempts were doubtful, and nothing worse. */
+  | 'doubtful';
+
+/** The payment can never be made; it is in the table of dead letters already. The message is the reason shown. */
+export class DeadLetterError extends Error {
+  override readonly name = 'DeadLetterError';
+}
+
+/** When a requeued payment is taken again. */
+export type Pause =
+  /** At once, for whoever works next. */
+  | 'none'
+  /** After a short backoff: the circuit, not the pause, protects a gateway that is down. */
+  | 'backoff'
+  /** After 1, 2, 4 … 30 s: only this gateway may get it. */
+  | 'tied'
+  /** After 1, 2, 4, 8, 15, 15 … s: the gateway, or somebody in its place, says that the payment is bad. */
+  | 'doubted';
+
+/** The payment was not made in this run; the job goes back to the queue. */
+export class RequeueError extends Error {
+  override readonly name = 'RequeueError';
+  /** A stable code of the reason, for status and log. */
+  readonly code: string;
+  readonly end: RunEnd;
+  readonly pause: Pause;
+  /** The least pause, in ms: what the gateway asked for. */
+  readonly atLeastMs: number;
+  constructor(
+    message: string,
+    { code, end, pause, atLeastMs = 0 }: { code: string; end: RunEnd; pause: Pause; atLeastMs?: number },
+  ) {
+    super(message);
+    this.code = code;
+    this.end = end;
+    this.pause = pause;
+    this.atLeastMs = atLeastMs;
+  }
+}
