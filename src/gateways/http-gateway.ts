@@ -265,18 +265,21 @@ function unproven(cause: AttemptCause, found: LookUpOutcome, evidence: GatewayEv
   };
 }
 
-const DECOMPRESS: Readonly<Record<string, (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>>> = {
-  gzip: promisify(gunzip),
-  'x-gzip': promisify(gunzip),
-  deflate: promisify(inflate),
-  br: promisify(brotliDecompress),
-};
+type Decompress = (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>;
+
+/** A Map, because the name comes from the network: an object would also find `constructor`. */
+const DECOMPRESS: ReadonlyMap<string, Decompress> = new Map([
+  ['gzip', promisify<Buffer, { maxOutputLength: number }, Buffer>(gunzip)],
+  ['x-gzip', promisify<Buffer, { maxOutputLength: number }, Buffer>(gunzip)],
+  ['deflate', promisify<Buffer, { maxOutputLength: number }, Buffer>(inflate)],
+  ['br', promisify<Buffer, { maxOutputLength: number }, Buffer>(brotliDecompress)],
+]);
 
 /** The text of a body, at once where nothing has compressed it. Undefined (or a promise of it) when it is not usable. */
 function decode(bytes: Buffer, headers: IncomingHttpHeaders): string | undefined | Promise<string | undefined> {
   const encoding = headers['content-encoding']?.trim().toLowerCase() ?? 'identity';
   if (encoding === 'identity' || bytes.length === 0) return bytes.toString();
-  return DECOMPRESS[encoding]?.(bytes, { maxOutputLength: MAX_BODY_BYTES }).then(String, () => undefined);
+  return DECOMPRESS.get(encoding)?.(bytes, { maxOutputLength: MAX_BODY_BYTES }).then(String, () => undefined);
 }
 
 /**
