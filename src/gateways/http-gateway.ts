@@ -278,8 +278,17 @@ const DECOMPRESS: ReadonlyMap<string, Decompress> = new Map([
 /** The text of a body, at once where nothing has compressed it. Undefined (or a promise of it) when it is not usable. */
 function decode(bytes: Buffer, headers: IncomingHttpHeaders): string | undefined | Promise<string | undefined> {
   const encoding = headers['content-encoding']?.trim().toLowerCase() ?? 'identity';
-  if (encoding === 'identity' || bytes.length === 0) return bytes.toString();
+  if (bytes.length === 0) return hasProvenEnd(headers) ? '' : undefined;
+  if (encoding === 'identity') return bytes.toString();
   return DECOMPRESS.get(encoding)?.(bytes, { maxOutputLength: MAX_BODY_BYTES }).then(String, () => undefined);
+}
+
+/**
+ * Whether an empty body is certainly complete. Without a length or chunks it lasts until the connection ends, and then a
+ * lost connection looks the same (RFC 9112, 6.3). A body that is JSON proves its end by itself.
+ */
+function hasProvenEnd(headers: IncomingHttpHeaders): boolean {
+  return headers['content-length'] !== undefined || /\bchunked\s*$/i.test(headers['transfer-encoding'] ?? '');
 }
 
 /**
