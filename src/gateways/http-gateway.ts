@@ -218,20 +218,33 @@ export class HttpGateway implements Gateway {
       let request: ClientRequest | undefined;
       const chunks: Buffer[] = [];
       let size = 0;
-      const settle = (usable: Buffer | undefined, error?: Error) => {
-        const response = stream.response;
-        if (response === undefined) {
-          resolve({ kind: 'failed', ...classifyFailure(this.#agent.phaseOf(request), error!) });
-          return;
-        }
-        const { statusCode, headers } = response;
+      // The first of these calls decides; what comes after it of the same exchange has no effect.
+      const fail = (error: Error) =>
+        resolve({ kind: 'failed', ...classifyFailure(this.#agent.phaseOf(request), error) });
+      const respond = (usable: Buffer | undefined) => {
+        const { statusCode, headers } = stream.response!;
         const retryAfter = headers['retry-after'];
         const text = usable === undefined ? undefined : decode(usable, headers);
         if (typeof text !== 'object') resolve({ kind: 'response', statusCode, retryAfter, body: text });
         else text.then((decoded) => resolve({ kind: 'response', statusCode, retryAfter, body: decoded }));
       };
+      // What follows a 101 on its connection is no HTTP, or the response to this request: neither may meet another one.
+      const refuseSwitch = () => {
+        const code = `http_${SWITCHING_PROTOCOLS}`;
+        fail(Object.assign(new Error('the server switched to another protocol'), { code }));
+        stream.destroy();
+      };
       stream.once('request', (made: ClientRequest) => {
         request = made;
+        // got listens to this event, so Node leaves the connection to it; got passes it on and never ends.
+        made.once('upgrade', (_response, socket: Duplex) => {
+          socket.destroy();
+          refuseSwitch();
+        });
+      });
+      // A 101 that names no protocol.
+      stream.once('response', ({ statusCode }: { statusCode: number }) => {
+        if (statusCode === SWITCHING_PROTOCOLS) refuseSwitch();
       });
       stream.on('data', (chunk: Buffer) => {
         size += chunk.length;
@@ -239,18 +252,19 @@ export class HttpGateway implements Gateway {
           chunks.push(chunk);
           return;
         }
-        settle(undefined);
+        respond(undefined);
         stream.destroy();
       });
       stream.on('end', () => {
-        settle(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
+        respond(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
         setImmediate(letGo, stream);
       });
-      stream.on('error', (error: Error) => settle(undefined, error));
+      stream.on('error', (error: Error) => (stream.response === undefined ? fail(error) : respond(undefined)));
     });
   }
 }
 
+const SWITCHING_PROTOCOLS = 101;
 const JSON_TYPE = { 'content-type': 'application/json' };
 /** A cache between us would tell what was on record, or not, some time ago. */
 const NO_CACHE = { 'cache-control': 'no-cache' };
