@@ -29,8 +29,11 @@ export interface GatewayAgentOptions {
 }
 
 export function createGatewayAgent({ poolSize, connectionMaxAgeMs }: GatewayAgentOptions): GatewayAgent {
-  /** Connections that a request could be sent over: for TLS, its handshake has succeeded. */
-  const ready = new WeakSet<Duplex>();
+  /**
+   * New connections that no request can have been sent over yet: for TLS, its handshake has not succeeded. A connection that
+   * is not known here (Node makes some by itself, through a proxy) counts as ready: that errs to the safe side.
+   */
+  const connecting = new WeakSet<Duplex>();
   const expired = new WeakSet<Duplex>();
 
   function watched<A extends HttpAgent>(agent: A, readyEvent: 'connect' | 'secureConnect'): A {
@@ -47,7 +50,8 @@ export function createGatewayAgent({ poolSize, connectionMaxAgeMs }: GatewayAgen
   }
 
   function watch(agent: HttpAgent, socket: Duplex, readyEvent: 'connect' | 'secureConnect'): void {
-    socket.once(readyEvent, () => ready.add(socket));
+    connecting.add(socket);
+    socket.once(readyEvent, () => connecting.delete(socket));
     const timer = setTimeout(() => {
       expired.add(socket);
       const isIdle = Object.values(agent.freeSockets).some((idle) => (idle as Duplex[] | undefined)?.includes(socket));
@@ -70,7 +74,7 @@ export function createGatewayAgent({ poolSize, connectionMaxAgeMs }: GatewayAgen
     fresh,
     phaseOf(request) {
       const socket = request?.socket;
-      return socket && (request.reusedSocket || ready.has(socket)) ? 'connected' : 'connecting';
+      return !socket || connecting.has(socket) ? 'connecting' : 'connected';
     },
     close() {
       for (const { http, https } of [kept, fresh]) {
