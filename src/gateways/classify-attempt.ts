@@ -108,12 +108,15 @@ export function parseRetryAfter(header: string | undefined, nowMs = Date.now()):
   const ms = /^\d{1,9}$/.test(text)
     ? Number(text) * 1_000
     : HTTP_DATE.test(text)
-      ? Date.parse(text) - nowMs
+      ? Date.parse(/GMT$/.test(text) ? text : `${text} GMT`) - nowMs
       : Number.NaN;
   return ms > 0 && ms <= ABSURD_RETRY_AFTER_MS ? Math.min(ms, MAX_RETRY_AFTER_MS) : undefined;
 }
 
-/** Starts with the name of a day: `Date.parse` would also take other texts for a date. */
+/**
+ * Starts with the name of a day: `Date.parse` would also take other texts for a date. The oldest of the three forms does not
+ * name its zone, which is always GMT.
+ */
 const HTTP_DATE = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? /;
 
 function isJson(body: string | undefined): boolean {
