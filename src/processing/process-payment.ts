@@ -60,6 +60,7 @@ export async function processPayment(run: PaymentRun, deps: ProcessingDeps): Pro
   if (isRecorded) return;
   // The dead letter was there before the job, so it knows better than a run that ended without a word.
   const onlyAt = run.boundTo ?? tiedTo ?? (mayBeAtPrimary(run) ? 'default' : undefined);
+  if (deps.policy.on === 'never' && onlyAt !== 'fallback' && (await recordIfAtFallback(payment, run, deps))) return;
   if (onlyAt === undefined) return payFree(payment, run, deps);
   // Written down before the first send, for a worker that knows nothing of dead letters.
   if (onlyAt === 'fallback' && run.boundTo === undefined) await bindToFallback(run);
@@ -104,7 +105,6 @@ const LOOK_AGAIN_MS = 250;
 /** Pays where the routing rule says, as long as no attempt may have been paid. */
 async function payFree(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
   const { primary, fallback, policy } = deps;
-  if (policy.on === 'never' && (await recordIfAtFallback(payment, run, deps))) return;
   const visit = visitAt(primary, payment, run);
   for (;;) {
     const history = { isFree: true, ageMs: run.ageMs };
@@ -138,7 +138,10 @@ async function payFree(payment: Payment, run: PaymentRun, deps: ProcessingDeps):
   }
 }
 
-/** After a restore the ledger may lack payments: what the fallback has on record must not be sent to the primary. */
+/**
+ * After a restore the ledger may lack payments: what the fallback has on record must not be sent to the primary. Asked in
+ * every run that may send there: an earlier one may have ended before it was told.
+ */
 async function recordIfAtFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<boolean> {
   const visit = visitAt(deps.fallback, payment, run);
   const found = await deps.fallback.gateway.findPayment(payment.correlationId);
