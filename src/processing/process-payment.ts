@@ -147,6 +147,8 @@ async function recordIfAtFallback(payment: Payment, run: PaymentRun, deps: Proce
   const found = await deps.fallback.gateway.findPayment(payment.correlationId);
   if (found.kind === 'not_found') return false;
   if (found.kind === 'on_record') {
+    // If it cannot be recorded now, the next run must not take it for one that may be at the primary.
+    await bindToFallback(run);
     await settle(visit, found.onRecord, deps);
     return true;
   }
