@@ -106,8 +106,14 @@ const LOOK_AGAIN_MS = 250;
 async function payFree(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
   const { primary, fallback, policy } = deps;
   const visit = visitAt(primary, payment, run);
+  const history = {
+    isFree: true,
+    // It grows while the payment waits, and while an attempt takes its time.
+    get ageMs() {
+      return run.ageMs;
+    },
+  };
   for (;;) {
-    const history = { isFree: true, ageMs: run.ageMs };
     const isPrimaryClosed = primary.circuit.cause === undefined;
     if (isPrimaryClosed && mayFallBackInstead(history, policy, primary.gateway) && fallback.circuit.isAccepting) {
       return changeToFallback(payment, run, deps);
