@@ -230,7 +230,8 @@ async function tryAt(
 ): Promise<CircuitResult> {
   const { payment, run, at } = visit;
   const { correlationId } = payment;
-  const isNew = run.history.runs === 0 && visit.failures === 0;
+  // Also a free one of an earlier run: as the probe into a silence it would be tied from then on, which is to be spared.
+  const isNew = !isTied && visit.failures === 0;
   const result = await at.circuit.run(
     { correlationId, isNew, isTied, hasHadItsTurn: visit.failures > 0, maxWaitMs, notBeforeMs: visit.notBeforeMs },
     () => {
