@@ -237,7 +237,7 @@ async function tryAt(
     () => {
       visit.sends += 1;
       return at.gateway.send(payment, {
-        isFirst: run.history.runs === 0 && visit.sends === 1,
+        isFirst: !isTied && run.history.runs === 0 && visit.sends === 1,
         isUnresolved: isTied,
         onNewConnection: visit.hadDoubt || run.history.doubts > 0,
       });
