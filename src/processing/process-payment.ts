@@ -86,7 +86,7 @@ async function lookUp(payment: Payment, { recorder }: ProcessingDeps): ReturnTyp
     return await recorder.lookUp(payment.correlationId);
   } catch (error) {
     const message = `ledger lookup failed: ${(error as Error).message}`;
-    throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'none' });
+    throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'backoff' });
   }
 }
 
@@ -314,7 +314,7 @@ async function bury(
     await deps.recorder.bury(letter);
   } catch (error) {
     const message = `dead letter not recorded yet: ${(error as Error).message}`;
-    throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'none' });
+    throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'backoff' });
   }
   throw new DeadLetterError(`${code}: ${why}`);
 }
