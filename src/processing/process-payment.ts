@@ -299,7 +299,7 @@ async function bury(
   run: PaymentRun,
   deps: ProcessingDeps,
 ): Promise<never> {
-  const letter: DeadLetter = {
+  const letter = async (): Promise<DeadLetter> => ({
     jobId: run.jobId,
     correlationId: correlationIdOf(run.payload) ?? parseCorrelationId(run.jobId),
     amountText: amountTextOf(run.payload),
@@ -309,9 +309,9 @@ async function bury(
     gateway,
     attempts: run.history.runs + 1,
     acceptedAt: run.acceptedAt,
-  };
+  });
   try {
-    await deps.recorder.bury(letter);
+    await deps.recorder.bury(await letter());
   } catch (error) {
     const message = `dead letter not recorded yet: ${(error as Error).message}`;
     throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'backoff' });
