@@ -332,7 +332,7 @@ function requeue(
   }
   const cause = result.kind === 'not_tried' ? at.circuit.cause : result.cause;
   const said = result.kind === 'not_tried' ? 'not accepting' : result.kind;
-  const isDoubtedOnly = end !== 'unresolved' && !run.history.isUnresolved && run.boundTo === undefined;
+  const isDoubtedOnly = end !== 'unresolved' && !run.history.isUnresolved && (hadDoubt || run.history.doubts > 0);
   return new RequeueError(`${at.gateway.name} gateway: ${said}${cause ? `, ${cause.detail}` : ''}`, {
     code: cause?.code ?? 'not_accepting',
     end,
