@@ -163,9 +163,10 @@ async function recordIfAtFallback(payment: Payment, run: PaymentRun, deps: Proce
 }
 
 async function changeToFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
-  await bindToFallback(run);
   const visit = visitAt(deps.fallback, payment, run);
-  const result = await tryAt(visit, { isTied: false, maxWaitMs: 0 }, deps);
+  // Bound only once the circuit lets it through: those that it does not let cost Redis nothing.
+  const beforeSend = () => bindToFallback(run);
+  const result = await tryAt(visit, { isTied: false, maxWaitMs: 0, beforeSend }, deps);
   switch (result.kind) {
     case 'paid':
     case 'already_paid':
@@ -174,9 +175,10 @@ async function changeToFallback(payment: Payment, run: PaymentRun, deps: Process
     case 'unknown':
       stayOrRequeue(visit, result);
       return payTied(visit, deps);
+    case 'not_tried':
+      throw requeue(visit, result, { isTied: false });
     case 'not_sent':
     case 'refused':
-    case 'not_tried':
       // The fallback certainly does not have it, so the payment is free again to go where it can be paid.
       if (!(await run.release())) throw lockLost();
       throw requeue(visit, result, { isTied: false });
@@ -225,23 +227,24 @@ type Paid = Extract<AttemptOutcome, { kind: 'paid' | 'already_paid' }>;
 /** Makes one attempt, when the circuit lets it, and notes what it means for this payment. */
 async function tryAt(
   visit: Visit,
-  { isTied, maxWaitMs }: { isTied: boolean; maxWaitMs: number },
+  { isTied, maxWaitMs, beforeSend }: { isTied: boolean; maxWaitMs: number; beforeSend?: () => Promise<void> },
   { nowMs }: ProcessingDeps,
 ): Promise<CircuitResult> {
   const { payment, run, at } = visit;
   const { correlationId } = payment;
   // Also a free one of an earlier run: as the probe into a silence it would be tied from then on, which is to be spared.
   const isNew = !isTied && visit.failures === 0;
+  const send = () => {
+    visit.sends += 1;
+    return at.gateway.send(payment, {
+      isFirst: !isTied && run.history.runs === 0 && visit.sends === 1,
+      isUnresolved: isTied,
+      onNewConnection: visit.hadDoubt || run.history.doubts > 0,
+    });
+  };
   const result = await at.circuit.run(
     { correlationId, isNew, isTied, hasHadItsTurn: visit.failures > 0, maxWaitMs, notBeforeMs: visit.notBeforeMs },
-    () => {
-      visit.sends += 1;
-      return at.gateway.send(payment, {
-        isFirst: !isTied && run.history.runs === 0 && visit.sends === 1,
-        isUnresolved: isTied,
-        onNewConnection: visit.hadDoubt || run.history.doubts > 0,
-      });
-    },
+    beforeSend ? () => beforeSend().then(send) : send,
   );
   switch (result.kind) {
     case 'paid':
