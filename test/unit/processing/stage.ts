@@ -1,0 +1,336 @@
+import { expect } from 'chai';
+import sinon from 'sinon';
+import type { FallbackConfig } from '../../../src/config.ts';
+import { createCircuit, type TiedPlaces } from '../../../src/gateways/circuit.ts';
+import type {
+  AttemptHistory,
+  AttemptOutcome,
+  FailedAttempt,
+  Gateway,
+  LookUpOutcome,
+  PaymentOnRecord,
+} from '../../../src/gateways/gateway.ts';
+import type { DeadLetter, LookUp } from '../../../src/ledger/dead-letters.ts';
+import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
+import type { GatewayName, Payment } from '../../../src/payment.ts';
+import {
+  DeadLetterError,
+  type Pause,
+  type PaymentRun,
+  RequeueError,
+  type RunEnd,
+  type RunHistory,
+} from '../../../src/processing/payment-run.ts';
+import { type GuardedGateway, type ProcessingDeps, processPayment } from '../../../src/processing/process-payment.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
+import { recordingLogger } from '../../support/logger.ts';
+
+export const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
+export const ACCEPTED_AT = new Date('2025-07-15T11:59:00.000Z');
+
+export const ON_RECORD: PaymentOnRecord = { amountCents: 1990, requestedAt: new Date('2025-07-15T12:00:00.123Z') };
+export const PAID: AttemptOutcome = { kind: 'paid', onRecord: ON_RECORD };
+export const ALREADY_PAID: AttemptOutcome = { kind: 'already_paid', onRecord: ON_RECORD };
+
+export const POOL_TIMEOUT: FailedAttempt = {
+  kind: 'not_sent',
+  reason: 'pool_timeout',
+  cause: { code: 'pool_timeout', detail: 'no connection became free' },
+  evidence: 'none',
+};
+export const UNREACHABLE: FailedAttempt = {
+  kind: 'not_sent',
+  reason: 'unreachable',
+  cause: { code: 'ECONNREFUSED', detail: 'connect ECONNREFUSED' },
+  evidence: 'not_sent',
+};
+export const REFUSED: FailedAttempt = {
+  kind: 'refused',
+  cause: { code: 'http_429', detail: 'HTTP 429' },
+  evidence: 'response',
+};
+export const DOUBTFUL: FailedAttempt = {
+  kind: 'doubtful',
+  cause: { code: 'http_400', detail: 'HTTP 400: {}' },
+  evidence: 'response',
+};
+export const UNKNOWN: FailedAttempt = {
+  kind: 'unknown',
+  cause: { code: 'http_502', detail: 'HTTP 502' },
+  evidence: 'response',
+};
+export const NO_RESPONSE: FailedAttempt = {
+  kind: 'unknown',
+  cause: { code: 'ETIMEDOUT', detail: 'no response' },
+  evidence: 'no_response',
+};
+/** A 422 whose look-up does not tell what is on record. */
+export const UNPROVEN: FailedAttempt = {
+  kind: 'unknown',
+  cause: { code: 'http_422', detail: 'HTTP 422' },
+  evidence: 'none',
+};
+
+export const FOUND: LookUpOutcome = { kind: 'on_record', onRecord: ON_RECORD };
+export const NOT_FOUND: LookUpOutcome = { kind: 'not_found' };
+export const NOT_TOLD: LookUpOutcome = { kind: 'no_response', cause: { code: 'http_503', detail: 'HTTP 503' } };
+
+const NEVER = Number.POSITIVE_INFINITY;
+export const ON_POOL_TIMEOUT: FallbackConfig = { on: 'pool_timeout', afterMs: NEVER };
+export const ON_NOT_SENT: FallbackConfig = { on: 'not_sent', afterMs: NEVER };
+export const ON_NEVER: FallbackConfig = { on: 'never', afterMs: NEVER };
+export const AFTER_5_S: FallbackConfig = { on: 'pool_timeout', afterMs: 5_000 };
+/** The policies that send most to the fallback. */
+export const EAGER: readonly FallbackConfig[] = [
+  ON_NOT_SENT,
+  { on: 'pool_timeout', afterMs: 0 },
+  { on: 'not_sent', afterMs: 0 },
+];
+
+export const FAILURE_THRESHOLD = 3;
+export const PROBE_INTERVAL_MS = 200;
+export const REJECT_AFTER_MS = 300_000;
+
+const CLEAN: RunHistory = { runs: 0, isUnresolved: false, doubts: 0, doubtedSinceMs: undefined };
+export const FREE = {};
+export const REQUEUED_CLEAN = { history: { ...CLEAN, runs: 2 } };
+export const UNRESOLVED = { history: { ...CLEAN, runs: 1, isUnresolved: true } };
+export const DOUBTED = { history: { ...CLEAN, runs: 1, doubts: 1, doubtedSinceMs: ACCEPTED_AT.getTime() } };
+export const BOUND = { boundTo: 'fallback', history: { ...CLEAN, runs: 1 } } as const;
+export const BOUND_AND_UNRESOLVED = { boundTo: 'fallback', history: UNRESOLVED.history } as const;
+export const BOUND_AND_DOUBTED = { boundTo: 'fallback', history: DOUBTED.history } as const;
+/** Every state between runs. */
+export const STATES: readonly Partial<PaymentRun>[] = [
+  FREE,
+  REQUEUED_CLEAN,
+  UNRESOLVED,
+  DOUBTED,
+  BOUND,
+  BOUND_AND_UNRESOLVED,
+  BOUND_AND_DOUBTED,
+];
+
+/** Outcomes in order, where one more attempt fails the test; or what decides about each attempt. */
+export type Script = readonly AttemptOutcome[] | (() => AttemptOutcome | Promise<AttemptOutcome>);
+
+export interface Scene {
+  readonly primary?: Script;
+  readonly fallback?: Script;
+  /** What the gateways tell of the payment. */
+  readonly primaryTells?: LookUpOutcome;
+  readonly fallbackTells?: LookUpOutcome;
+  readonly policy?: FallbackConfig;
+  /** Places for tied payments. */
+  readonly places?: number;
+  readonly lookUp?: () => Promise<LookUp>;
+  readonly record?: () => Promise<void>;
+  readonly bury?: () => Promise<void>;
+}
+
+export interface RunOptions extends Partial<PaymentRun> {
+  readonly onBind?: () => void;
+}
+
+export const TIED_TO_NONE: LookUp = { isRecorded: false, tiedTo: undefined };
+
+let clockOfScene: sinon.SinonFakeTimers | undefined;
+
+/** The clock of this scene replaces that of the scene before: a table in one test has a scene for each row. */
+function fakeClock(): sinon.SinonFakeTimers {
+  clockOfScene?.restore();
+  const clock = sinon.useFakeTimers({ now: ACCEPTED_AT });
+  clockOfScene = clock;
+  atTestEnd(() => {
+    clock.restore();
+    clockOfScene = undefined;
+  });
+  return clock;
+}
+
+/** Gateways by script behind real circuits, and a ledger, under a clock of the test's own. `events` tells what happened in which order. */
+export function stage({
+  primary = [],
+  fallback = [],
+  primaryTells = NOT_FOUND,
+  fallbackTells = NOT_FOUND,
+  policy = ON_POOL_TIMEOUT,
+  places = 2,
+  lookUp = async () => TIED_TO_NONE,
+  record = async () => {},
+  bury = async () => {},
+}: Scene = {}) {
+  const clock = fakeClock();
+  const events: string[] = [];
+  const sent: Payment[] = [];
+  const histories: AttemptHistory[] = [];
+  const recorded: PaidPayment[] = [];
+  const letters: DeadLetter[] = [];
+  const { logger, entries } = recordingLogger();
+  const tiedPlaces: TiedPlaces = { limit: places, taken: 0 };
+  const hasFreeConnection = { default: true, fallback: true };
+
+  const guarded = (name: GatewayName, script: Script, told: LookUpOutcome): GuardedGateway => {
+    const outcomes = typeof script === 'function' ? undefined : [...script];
+    const gateway: Gateway = {
+      name,
+      async send(payment, history) {
+        events.push(`send to ${name}`);
+        sent.push(payment);
+        histories.push(history);
+        const outcome = typeof script === 'function' ? await script() : outcomes!.shift();
+        if (outcome === undefined) throw new Error(`the script has no further attempt at ${name}`);
+        return outcome;
+      },
+      async findPayment() {
+        events.push(`ask ${name}`);
+        return told;
+      },
+      get hasFreeConnection() {
+        return hasFreeConnection[name];
+      },
+      close() {},
+    };
+    const circuit = createCircuit({
+      failureThreshold: FAILURE_THRESHOLD,
+      probeIntervalMs: PROBE_INTERVAL_MS,
+      tiedPlaces,
+      sparesNew: false,
+    });
+    return { gateway, circuit, lastPaidAtMs: 0 };
+  };
+  const deps: ProcessingDeps = {
+    primary: guarded('default', primary, primaryTells),
+    fallback: guarded('fallback', fallback, fallbackTells),
+    recorder: {
+      async lookUp() {
+        events.push('look up');
+        return lookUp();
+      },
+      async record(payment: PaidPayment) {
+        events.push('record');
+        recorded.push(payment);
+        await record();
+      },
+      async bury(letter: DeadLetter) {
+        events.push('bury');
+        letters.push(letter);
+        await bury();
+      },
+    },
+    policy,
+    rejectAfterMs: REJECT_AFTER_MS,
+    nowMs: () => Date.now(),
+    logger,
+  };
+
+  /** Runs one payment's job; the promise resolves with how it ended. */
+  function run({ onBind, ageMs: ageAtStartMs = 0, bindTo, release, ...fields }: RunOptions = {}): Promise<unknown> {
+    const startedAtMs = performance.now();
+    const paymentRun: PaymentRun = {
+      jobId: ID,
+      payload: { correlationId: ID, amount: 19.9 },
+      isPayloadMissing: false,
+      readPayloadText: async () => `{"correlationId":"${ID}","amount":19.9}`,
+      acceptedAt: ACCEPTED_AT,
+      get ageMs() {
+        return ageAtStartMs + performance.now() - startedAtMs;
+      },
+      history: CLEAN,
+      boundTo: undefined,
+      async bindTo(gateway) {
+        events.push(`bind to ${gateway}`);
+        onBind?.();
+        return bindTo ? bindTo(gateway) : true;
+      },
+      async release() {
+        events.push('release');
+        return release ? release() : true;
+      },
+      ...fields,
+    };
+    return processPayment(paymentRun, deps).then(
+      () => 'completed',
+      (error: unknown) => error,
+    );
+  }
+
+  return {
+    clock,
+    events,
+    sent,
+    histories,
+    recorded,
+    letters,
+    entries,
+    tiedPlaces,
+    hasFreeConnection,
+    primary: deps.primary,
+    fallback: deps.fallback,
+    run,
+    /** Like `run`, for one that does not end soon: `end` stays undefined until it does. */
+    start(options: RunOptions = {}): { end: unknown } {
+      const running: { end: unknown } = { end: undefined };
+      run(options).then((end) => {
+        running.end = end;
+      });
+      return running;
+    },
+    /** How often the payment was sent to this gateway. */
+    sends: (gateway: GatewayName) => events.filter((event) => event === `send to ${gateway}`).length,
+  };
+}
+
+let others = 0;
+
+/** Another payment that passes the circuit now; its attempt ends when the test says so. */
+export function anotherPaymentAt({ circuit }: GuardedGateway): (outcome: AttemptOutcome) => Promise<void> {
+  others += 1;
+  const outcome = Promise.withResolvers<AttemptOutcome>();
+  const result = circuit.run(
+    {
+      correlationId: `other-${others}`,
+      isNew: true,
+      isTied: false,
+      hasHadItsTurn: false,
+      maxWaitMs: 0,
+      notBeforeMs: Number.NEGATIVE_INFINITY,
+    },
+    () => outcome.promise,
+  );
+  return async (value) => {
+    outcome.resolve(value);
+    const { kind } = await result;
+    if (kind === 'not_tried') throw new Error('the circuit did not let the other payment pass');
+  };
+}
+
+/** Opens the circuit by failures of other payments. */
+export async function open(at: GuardedGateway, outcome: FailedAttempt): Promise<void> {
+  const attempts = Array.from({ length: FAILURE_THRESHOLD }, () => anotherPaymentAt(at));
+  for (const end of attempts) await end(outcome);
+  if (at.circuit.cause === undefined) throw new Error('the circuit did not open');
+}
+
+/** Opens the circuit for so long without a probe: its gateway asked for that. */
+export function openWithoutProbes(at: GuardedGateway, outcome: FailedAttempt, forMs = 86_400_000): Promise<void> {
+  return open(at, { ...outcome, retryAfterMs: forMs });
+}
+
+/** Whether the circuit lets a new payment pass freely, or not, or only as a probe. */
+export function stateOf({ circuit }: GuardedGateway): 'closed' | 'open' | 'probing' {
+  if (circuit.cause === undefined) return 'closed';
+  return circuit.isAccepting ? 'probing' : 'open';
+}
+
+export function expectRequeue(
+  end: unknown,
+  expected: { end: RunEnd; pause: Pause; code?: string; atLeastMs?: number },
+): void {
+  expect(end).to.be.instanceOf(RequeueError);
+  expect(end).to.include(expected);
+}
+
+export function expectDeadLetter(end: unknown, reason: string): void {
+  expect(end).to.be.instanceOf(DeadLetterError);
+  expect((end as DeadLetterError).message).to.equal(reason);
+}
