@@ -1,0 +1,241 @@
+import { expect } from 'chai';
+import {
+  ACCEPTED_AT,
+  BOUND_AND_DOUBTED,
+  DOUBTED,
+  DOUBTFUL,
+  expectDeadLetter,
+  expectRequeue,
+  FOUND,
+  FREE,
+  ID,
+  NO_RESPONSE,
+  NOT_FOUND,
+  NOT_TOLD,
+  ON_RECORD,
+  open,
+  PAID,
+  PROBE_INTERVAL_MS,
+  REFUSED,
+  REJECT_AFTER_MS,
+  type RunOptions,
+  type Scene,
+  stage,
+  UNRESOLVED,
+} from './stage.ts';
+
+const OTHER = { payload: { correlationId: ID.replace('4a', '4b'), amount: 1 } };
+/** Three doubts before this run, and no other attempt. */
+const DOUBTED_THRICE = { runs: 3, isUnresolved: false, doubts: 3, doubtedSinceMs: ACCEPTED_AT.getTime() };
+
+/** Another payment is paid after the first doubt, then comes the last doubt. Each test takes one condition away. */
+async function lastDoubt({
+  scene = {},
+  options = {},
+  sinceFirstDoubtMs = REJECT_AFTER_MS,
+  isOtherPaid = true,
+}: {
+  scene?: Scene;
+  options?: RunOptions;
+  sinceFirstDoubtMs?: number;
+  isOtherPaid?: boolean;
+} = {}) {
+  const set = stage({ primary: isOtherPaid ? [PAID, DOUBTFUL] : [DOUBTFUL], primaryTells: NOT_FOUND, ...scene });
+  await set.clock.tickAsync(1);
+  if (isOtherPaid) await set.run(OTHER);
+  await set.clock.tickAsync(sinceFirstDoubtMs - 1);
+  set.events.length = 0;
+  return { ...set, end: await set.run({ history: DOUBTED_THRICE, ...options }) };
+}
+
+describe('processPayment, after a doubtful attempt', () => {
+  it('requeues as doubtful with the pauses of doubts, and asks nobody', async () => {
+    for (const state of [FREE, DOUBTED]) {
+      const { run, events } = stage({ primary: [DOUBTFUL] });
+      expectRequeue(await run(state), { end: 'doubtful', pause: 'doubted', code: 'http_400' });
+      expect(events).to.deep.equal(['look up', 'send to default']);
+    }
+  });
+
+  it('has the pauses of doubts at the fallback, too', async () => {
+    const { run } = stage({ fallback: [DOUBTFUL] });
+    expectRequeue(await run(BOUND_AND_DOUBTED), { end: 'doubtful', pause: 'doubted' });
+  });
+
+  it('sends again over a new connection, in the same run and in later ones', async () => {
+    const { start, clock, histories, primary } = stage({ primary: [DOUBTFUL, PAID, PAID] });
+    await open(primary, REFUSED);
+    start();
+    await clock.tickAsync(2 * PROBE_INTERVAL_MS);
+    start(DOUBTED);
+    await clock.tickAsync(0);
+    expect(histories.map(({ onNewConnection }) => onNewConnection)).to.deep.equal([false, true, true]);
+  });
+
+  it('counts as unresolved, not as doubtful, when the run had an unknown attempt as well', async () => {
+    for (const script of [
+      [DOUBTFUL, NO_RESPONSE],
+      [NO_RESPONSE, DOUBTFUL],
+    ]) {
+      const { start, clock, primary } = stage({ primary: script });
+      await open(primary, REFUSED);
+      const running = start();
+      await clock.tickAsync(2 * PROBE_INTERVAL_MS);
+      primary.circuit.close();
+      await clock.tickAsync(0);
+      expectRequeue(running.end, { end: 'unresolved', pause: 'none' });
+    }
+  });
+
+  it('keeps a doubt through a later attempt that was certainly not taken', async () => {
+    const { start, clock, primary } = stage({ primary: [DOUBTFUL, REFUSED] });
+    await open(primary, REFUSED);
+    const running = start();
+    await clock.tickAsync(2 * PROBE_INTERVAL_MS);
+    primary.circuit.close();
+    await clock.tickAsync(0);
+    expectRequeue(running.end, { end: 'doubtful', pause: 'none' });
+  });
+
+  it('records what the look-up tells when an earlier run is unresolved', async () => {
+    const { run, events, recorded } = stage({ primary: [DOUBTFUL], primaryTells: FOUND });
+    expect(await run(UNRESOLVED)).to.equal('completed');
+    expect(events).to.deep.equal(['look up', 'send to default', 'ask default', 'record']);
+    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'default', ...ON_RECORD }]);
+  });
+
+  it('records what the look-up tells when this run had an unknown attempt', async () => {
+    const { start, clock, primary, recorded } = stage({ primary: [NO_RESPONSE, DOUBTFUL], primaryTells: FOUND });
+    await open(primary, REFUSED);
+    const running = start();
+    await clock.tickAsync(2 * PROBE_INTERVAL_MS);
+    expect(running.end).to.equal('completed');
+    expect(recorded).to.have.lengthOf(1);
+  });
+
+  it('stays unresolved when the look-up tells nothing', async () => {
+    for (const primaryTells of [NOT_FOUND, NOT_TOLD]) {
+      const { run, events } = stage({ primary: [DOUBTFUL], primaryTells });
+      expectRequeue(await run(UNRESOLVED), { end: 'doubtful', pause: 'tied', code: 'http_400' });
+      expect(events).to.deep.equal(['look up', 'send to default', 'ask default']);
+    }
+  });
+});
+
+describe('processPayment, rejection', () => {
+  it('makes a dead letter tied to the gateway when every condition holds', async () => {
+    const { end, events, letters } = await lastDoubt();
+    expectDeadLetter(end, 'rejected: default gateway: HTTP 400: {}');
+    expect(events).to.deep.equal(['look up', 'send to default', 'ask default', 'bury']);
+    expect(letters).to.have.lengthOf(1);
+    expect(letters[0]).to.include({ jobId: ID, correlationId: ID, code: 'rejected', gateway: 'default', attempts: 4 });
+  });
+
+  it('makes a dead letter tied to the fallback of a payment bound there', async () => {
+    const scene = { fallback: [PAID, DOUBTFUL] };
+    const set = stage(scene);
+    await set.clock.tickAsync(1);
+    await set.run({ ...OTHER, boundTo: 'fallback' });
+    await set.clock.tickAsync(REJECT_AFTER_MS);
+    expectDeadLetter(
+      await set.run({ history: DOUBTED_THRICE, boundTo: 'fallback' }),
+      'rejected: fallback gateway: HTTP 400: {}',
+    );
+    expect(set.letters[0]).to.include({ gateway: 'fallback' });
+  });
+
+  it('does not reject before three doubts over new connections', async () => {
+    const { end, letters } = await lastDoubt({ options: { history: { ...DOUBTED_THRICE, runs: 2, doubts: 2 } } });
+    expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
+    expect(letters).to.deep.equal([]);
+  });
+
+  it('does not count several doubts of one run as several', async () => {
+    const { start, clock, letters, primary, run } = stage({ primary: [PAID, ...Array(6).fill(DOUBTFUL)] });
+    await clock.tickAsync(1);
+    await run(OTHER);
+    await clock.tickAsync(REJECT_AFTER_MS);
+    await open(primary, REFUSED);
+    start({ history: { ...DOUBTED_THRICE, runs: 1, doubts: 1 } });
+    await clock.tickAsync(6 * PROBE_INTERVAL_MS);
+    expect(letters).to.deep.equal([]);
+  });
+
+  it('does not reject before GATEWAY_REJECT_AFTER_MS since the first doubt', async () => {
+    const { end, letters } = await lastDoubt({ sinceFirstDoubtMs: REJECT_AFTER_MS - 1 });
+    expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
+    expect(letters).to.deep.equal([]);
+  });
+
+  it('does not reject while an earlier run is unresolved', async () => {
+    const options = { history: { ...DOUBTED_THRICE, runs: 4, isUnresolved: true } };
+    const { end, letters } = await lastDoubt({ options });
+    expectRequeue(end, { end: 'doubtful', pause: 'tied' });
+    expect(letters).to.deep.equal([]);
+  });
+
+  it('does not reject after an unknown attempt of the same run', async () => {
+    const set = stage({ primary: [PAID, NO_RESPONSE, DOUBTFUL] });
+    await set.clock.tickAsync(1);
+    await set.run(OTHER);
+    await set.clock.tickAsync(REJECT_AFTER_MS);
+    await open(set.primary, REFUSED);
+    const running = set.start({ history: DOUBTED_THRICE });
+    await set.clock.tickAsync(2 * PROBE_INTERVAL_MS);
+    expect(set.events.at(-1)).to.equal('ask default');
+    expect(set.letters).to.deep.equal([]);
+    set.primary.circuit.close();
+    await set.clock.tickAsync(0);
+    expectRequeue(running.end, { end: 'unresolved', pause: 'none' });
+  });
+
+  it('does not reject when the look-up has no response', async () => {
+    const { end, letters } = await lastDoubt({ scene: { primaryTells: NOT_TOLD } });
+    expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
+    expect(letters).to.deep.equal([]);
+  });
+
+  it('records the payment when the look-up finds it', async () => {
+    const { end, letters, recorded } = await lastDoubt({ scene: { primaryTells: FOUND } });
+    expect(end).to.equal('completed');
+    expect(letters).to.deep.equal([]);
+    expect(recorded.at(-1)).to.deep.equal({ correlationId: ID, gateway: 'default', ...ON_RECORD });
+  });
+
+  it('does not reject while no other payment was paid there', async () => {
+    const { end, letters } = await lastDoubt({ isOtherPaid: false });
+    expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
+    expect(letters).to.deep.equal([]);
+  });
+
+  it('does not reject when another payment was paid there only before the first doubt', async () => {
+    const set = stage({ primary: [PAID, DOUBTFUL] });
+    await set.run(OTHER);
+    await set.clock.tickAsync(REJECT_AFTER_MS + 1);
+    const history = { ...DOUBTED_THRICE, doubtedSinceMs: ACCEPTED_AT.getTime() + 1 };
+    expectRequeue(await set.run({ history }), { end: 'doubtful', pause: 'doubted' });
+    expect(set.letters).to.deep.equal([]);
+  });
+
+  it('does not take a 422 of another payment for one that was paid', async () => {
+    const scene = { primary: [{ kind: 'already_paid', onRecord: ON_RECORD } as const, DOUBTFUL] };
+    const { end, letters } = await lastDoubt({ scene });
+    expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
+    expect(letters).to.deep.equal([]);
+  });
+
+  it('does not take a payment at the other gateway for one that was paid here', async () => {
+    const set = stage({ primary: [DOUBTFUL], fallback: [PAID] });
+    await set.clock.tickAsync(1);
+    await set.run({ ...OTHER, boundTo: 'fallback' });
+    await set.clock.tickAsync(REJECT_AFTER_MS);
+    expectRequeue(await set.run({ history: DOUBTED_THRICE }), { end: 'doubtful', pause: 'doubted' });
+    expect(set.letters).to.deep.equal([]);
+  });
+
+  it('stays in the queue when the dead letter cannot be recorded', async () => {
+    const bury = () => Promise.reject(new Error('permission denied'));
+    const { end } = await lastDoubt({ scene: { bury } });
+    expectRequeue(end, { end: 'clean', pause: 'backoff', code: 'ledger_unavailable' });
+  });
+});
