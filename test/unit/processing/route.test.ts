@@ -1,85 +1,138 @@
 import { expect } from 'chai';
 import type { FallbackConfig } from '../../../src/config.ts';
-import type { CircuitFailure } from '../../../src/gateways/circuit.ts';
-import type { AttemptOutcome } from '../../../src/gateways/gateway.ts';
-import { mayFallBackAfter, patienceMs } from '../../../src/processing/route.ts';
+import type { FailedAttempt } from '../../../src/gateways/gateway.ts';
+import {
+  canLeaveSilence,
+  mayFallBackAfter,
+  mayFallBackInstead,
+  patienceMs,
+} from '../../../src/processing/route.ts';
+import {
+  AFTER_5_S,
+  DOUBTFUL,
+  EAGER,
+  NO_RESPONSE,
+  ON_NEVER,
+  ON_NOT_SENT,
+  ON_POOL_TIMEOUT,
+  POOL_TIMEOUT,
+  REFUSED,
+  UNKNOWN,
+  UNPROVEN,
+  UNREACHABLE,
+} from './stage.ts';
 
-const NEVER = Number.POSITIVE_INFINITY;
-const onPoolTimeout: FallbackConfig = { on: 'pool_timeout', afterMs: NEVER };
-const onNotSent: FallbackConfig = { on: 'not_sent', afterMs: NEVER };
-const after5s: FallbackConfig = { on: 'pool_timeout', afterMs: 5_000 };
+const FOR_EVER = Number.POSITIVE_INFINITY;
+const OUTCOMES = [POOL_TIMEOUT, UNREACHABLE, REFUSED, DOUBTFUL, UNKNOWN, NO_RESPONSE, UNPROVEN];
+const POLICIES = [ON_POOL_TIMEOUT, ON_NOT_SENT, ON_NEVER, AFTER_5_S, ...EAGER];
 
-const outcomes = {
-  paid: { kind: 'paid', requestedAt: new Date(0) },
-  'already paid': { kind: 'already_paid' },
-  'pool time-out': { kind: 'not_sent', reason: 'pool_timeout', cause: '' },
-  unreachable: { kind: 'not_sent', reason: 'unreachable', cause: '' },
-  refused: { kind: 'refused', cause: '' },
-  invalid: { kind: 'invalid', cause: '' },
-  unknown: { kind: 'unknown', cause: '' },
-} satisfies Record<string, AttemptOutcome>;
-
-type OutcomeName = keyof typeof outcomes;
-const outcomeNames = Object.keys(outcomes) as OutcomeName[];
+/** The outcomes after which the fallback gets its chance. */
+function allowed(policy: FallbackConfig, ageMs: number): FailedAttempt[] {
+  return OUTCOMES.filter((outcome) => mayFallBackAfter(outcome, { isFree: true, ageMs }, policy));
+}
 
 describe('mayFallBackAfter', () => {
-  const policies: [title: string, policy: FallbackConfig, ageMs: number, allowed: OutcomeName[]][] = [
-    ['under FALLBACK_ON=pool_timeout', onPoolTimeout, 1e9, ['pool time-out']],
-    ['under FALLBACK_ON=not_sent', onNotSent, 1e9, ['pool time-out', 'unreachable']],
-    ['just before FALLBACK_AFTER_MS', after5s, 4_999, ['pool time-out']],
-    ['from FALLBACK_AFTER_MS on', after5s, 5_000, ['pool time-out', 'unreachable', 'refused']],
-    [
-      'at once with FALLBACK_AFTER_MS=0',
-      { on: 'pool_timeout', afterMs: 0 },
-      0,
-      ['pool time-out', 'unreachable', 'refused'],
-    ],
-  ];
-  for (const [title, policy, ageMs, allowed] of policies) {
-    for (const name of outcomeNames) {
-      const isAllowed = allowed.includes(name);
-      it(`${isAllowed ? 'allows' : 'refuses'} the fallback after ${name} ${title}`, () => {
-        expect(mayFallBackAfter(outcomes[name], { primaryIsClean: true, ageMs }, policy)).to.equal(isAllowed);
-      });
-    }
-  }
+  it('allows the fallback after a pool time-out under FALLBACK_ON=pool_timeout', () => {
+    expect(allowed(ON_POOL_TIMEOUT, 1e9)).to.deep.equal([POOL_TIMEOUT]);
+  });
 
-  for (const name of outcomeNames) {
-    it(`refuses the fallback after ${name} while an attempt at the primary is unresolved, whatever the policy`, () => {
-      for (const policy of [onPoolTimeout, onNotSent, after5s, { on: 'not_sent', afterMs: 0 } as const]) {
-        expect(mayFallBackAfter(outcomes[name], { primaryIsClean: false, ageMs: 1e9 }, policy)).to.equal(false);
+  it('allows the fallback after every attempt that was not sent under FALLBACK_ON=not_sent', () => {
+    expect(allowed(ON_NOT_SENT, 0)).to.deep.equal([POOL_TIMEOUT, UNREACHABLE]);
+  });
+
+  it('never allows the fallback under FALLBACK_ON=never', () => {
+    expect(allowed(ON_NEVER, 1e9)).to.deep.equal([]);
+    expect(allowed({ on: 'never', afterMs: 0 }, 1e9)).to.deep.equal([]);
+  });
+
+  it('allows the fallback after every attempt that is certainly unpaid from FALLBACK_AFTER_MS on', () => {
+    expect(allowed(AFTER_5_S, 4_999)).to.deep.equal([POOL_TIMEOUT]);
+    expect(allowed(AFTER_5_S, 5_000)).to.deep.equal([POOL_TIMEOUT, UNREACHABLE, REFUSED]);
+    expect(allowed({ on: 'pool_timeout', afterMs: 0 }, 0)).to.deep.equal([POOL_TIMEOUT, UNREACHABLE, REFUSED]);
+  });
+
+  it('never allows the fallback to a payment that is not free, whatever the policy', () => {
+    for (const policy of POLICIES) {
+      for (const outcome of OUTCOMES) {
+        expect(mayFallBackAfter(outcome, { isFree: false, ageMs: 1e9 }, policy)).to.equal(false);
       }
-    });
-  }
+    }
+  });
+});
+
+describe('mayFallBackInstead', () => {
+  const BUSY = { hasFreeConnection: false };
+
+  it('allows the fallback from FALLBACK_AFTER_MS on when no connection is free', () => {
+    expect(mayFallBackInstead({ isFree: true, ageMs: 4_999 }, AFTER_5_S, BUSY)).to.equal(false);
+    expect(mayFallBackInstead({ isFree: true, ageMs: 5_000 }, AFTER_5_S, BUSY)).to.equal(true);
+  });
+
+  it('does not allow the fallback with a free connection, however old the payment is', () => {
+    for (const policy of POLICIES) {
+      expect(mayFallBackInstead({ isFree: true, ageMs: 1e9 }, policy, { hasFreeConnection: true })).to.equal(false);
+    }
+  });
+
+  it('does not allow the fallback without FALLBACK_AFTER_MS, or under FALLBACK_ON=never', () => {
+    for (const policy of [ON_POOL_TIMEOUT, ON_NOT_SENT, { on: 'never', afterMs: 0 } as const]) {
+      expect(mayFallBackInstead({ isFree: true, ageMs: 1e9 }, policy, BUSY)).to.equal(false);
+    }
+  });
+
+  it('never allows the fallback to a payment that is not free, whatever the policy', () => {
+    for (const policy of POLICIES) {
+      expect(mayFallBackInstead({ isFree: false, ageMs: 1e9 }, policy, BUSY)).to.equal(false);
+    }
+  });
 });
 
 describe('patienceMs', () => {
-  type Row = [openBecause: CircuitFailure | undefined, policy: FallbackConfig, ageMs: number, patience: number];
-  const clean: Row[] = [
-    ['other', onPoolTimeout, 1e9, NEVER],
-    ['not_sent', onPoolTimeout, 1e9, NEVER],
-    [undefined, onPoolTimeout, 0, NEVER],
-    ['not_sent', onNotSent, 0, 0],
-    ['other', onNotSent, 0, NEVER],
-    [undefined, onNotSent, 0, NEVER],
-    ['other', after5s, 0, 5_000],
-    ['not_sent', after5s, 1_500, 3_500],
-    [undefined, after5s, 1_500, 3_500],
-    ['other', after5s, 5_000, 0],
-    ['other', after5s, 9_000, 0],
-    ['not_sent', { on: 'not_sent', afterMs: 5_000 }, 0, 0],
-    ['other', { on: 'not_sent', afterMs: 5_000 }, 0, 5_000],
-  ];
-  for (const [openBecause, policy, ageMs, patience] of clean) {
-    const policyText = `FALLBACK_ON=${policy.on} and FALLBACK_AFTER_MS=${policy.afterMs}`;
-    it(`is ${patience} at the age of ${ageMs} ms with the circuit open because ${openBecause}, ${policyText}`, () => {
-      expect(patienceMs({ primaryIsClean: true, ageMs }, openBecause, policy)).to.equal(patience);
-    });
-  }
+  const NOT_SENT = { evidence: 'not_sent' } as const;
+  const RESPONSE = { evidence: 'response' } as const;
+  const SILENCE = { evidence: 'no_response' } as const;
 
-  it('is endless while an attempt at the primary is unresolved, whatever the policy', () => {
-    for (const policy of [onPoolTimeout, onNotSent, after5s, { on: 'not_sent', afterMs: 0 } as const]) {
-      expect(patienceMs({ primaryIsClean: false, ageMs: 1e9 }, 'not_sent', policy)).to.equal(NEVER);
+  it('is endless without FALLBACK_AFTER_MS', () => {
+    for (const cause of [undefined, NOT_SENT, RESPONSE, SILENCE]) {
+      expect(patienceMs({ isFree: true, ageMs: 1e9 }, cause, ON_POOL_TIMEOUT)).to.equal(FOR_EVER);
     }
+  });
+
+  it('is none under FALLBACK_ON=not_sent while the primary is unreachable', () => {
+    expect(patienceMs({ isFree: true, ageMs: 0 }, NOT_SENT, ON_NOT_SENT)).to.equal(0);
+    expect(patienceMs({ isFree: true, ageMs: 0 }, NOT_SENT, { on: 'not_sent', afterMs: 5_000 })).to.equal(0);
+  });
+
+  it('is endless under FALLBACK_ON=not_sent while the primary fails in another way', () => {
+    for (const cause of [undefined, RESPONSE, SILENCE]) {
+      expect(patienceMs({ isFree: true, ageMs: 1e9 }, cause, ON_NOT_SENT)).to.equal(FOR_EVER);
+    }
+  });
+
+  it('is what is left until FALLBACK_AFTER_MS', () => {
+    for (const cause of [undefined, NOT_SENT, RESPONSE, SILENCE]) {
+      expect(patienceMs({ isFree: true, ageMs: 0 }, cause, AFTER_5_S)).to.equal(5_000);
+      expect(patienceMs({ isFree: true, ageMs: 1_500 }, cause, AFTER_5_S)).to.equal(3_500);
+      expect(patienceMs({ isFree: true, ageMs: 5_000 }, cause, AFTER_5_S)).to.equal(0);
+      expect(patienceMs({ isFree: true, ageMs: 9_000 }, cause, AFTER_5_S)).to.equal(0);
+    }
+  });
+
+  it('is endless under FALLBACK_ON=never', () => {
+    expect(patienceMs({ isFree: true, ageMs: 1e9 }, NOT_SENT, { on: 'never', afterMs: 0 })).to.equal(FOR_EVER);
+  });
+
+  it('is endless for a payment that is not free, whatever the policy', () => {
+    for (const policy of POLICIES) {
+      expect(patienceMs({ isFree: false, ageMs: 1e9 }, NOT_SENT, policy)).to.equal(FOR_EVER);
+    }
+  });
+});
+
+describe('canLeaveSilence', () => {
+  it('holds only with FALLBACK_AFTER_MS and a fallback in use', () => {
+    expect(canLeaveSilence(AFTER_5_S)).to.equal(true);
+    expect(canLeaveSilence(ON_NOT_SENT)).to.equal(false);
+    expect(canLeaveSilence({ on: 'never', afterMs: 0 })).to.equal(false);
   });
 });

@@ -1,0 +1,107 @@
+import { expect } from 'chai';
+import { LedgerUnavailableError } from '../../../src/errors.ts';
+import { DeadLetterError } from '../../../src/processing/payment-run.ts';
+import {
+  ACCEPTED_AT,
+  BOUND,
+  BOUND_AND_UNRESOLVED,
+  DOUBTED,
+  expectDeadLetter,
+  expectRequeue,
+  FREE,
+  ID,
+  STATES,
+  stage,
+  UNRESOLVED,
+} from './stage.ts';
+
+const INVALID = { payload: { correlationId: 'x', amount: 0 } };
+const MISSING = { payload: undefined, isPayloadMissing: true, readPayloadText: async () => undefined };
+
+describe('processPayment, dead letters', () => {
+  it('buries an invalid payload with every fault and asks nobody, whatever the state', async () => {
+    for (const state of STATES) {
+      const { run, events, letters } = stage();
+      const end = await run({ ...INVALID, ...state });
+      expect(end).to.be.instanceOf(DeadLetterError);
+      expect((end as Error).message)
+        .to.match(/^invalid_payment: /)
+        .and.include('correlationId')
+        .and.include('amount');
+      expect(events).to.deep.equal(['bury']);
+      expect(letters[0]).to.include({ code: 'invalid_payment', correlationId: undefined, gateway: undefined });
+    }
+  });
+
+  it('keeps the id of an invalid payload that has one', async () => {
+    const { run, letters } = stage();
+    await run({ payload: { correlationId: ID.toUpperCase(), amount: -1 } });
+    expect(letters[0]).to.include({ correlationId: ID, amountText: '-1' });
+  });
+
+  it('buries payloads that are no objects', async () => {
+    for (const payload of [null, 7, 'text', [], true]) {
+      const { run, letters } = stage();
+      expect(await run({ payload })).to.be.instanceOf(DeadLetterError);
+      expect(letters[0]).to.include({ code: 'invalid_payment', correlationId: undefined, amountText: undefined });
+    }
+  });
+
+  it('keeps the payload as it was posted, when it was accepted, and how many runs there were', async () => {
+    const { run, letters } = stage();
+    const text = '{"correlationId":"x",  "amount":0.10}';
+    await run({
+      payload: JSON.parse(text),
+      readPayloadText: async () => text,
+      history: { runs: 4, isUnresolved: false, doubts: 0, doubtedSinceMs: undefined },
+    });
+    expect(letters[0]).to.include({ jobId: ID, payload: text, acceptedAt: ACCEPTED_AT, attempts: 5 });
+  });
+
+  it('buries a payment whose payload is gone, under its job’s id', async () => {
+    const { run, events, letters } = stage();
+    expect(await run(MISSING)).to.be.instanceOf(DeadLetterError);
+    expect(events).to.deep.equal(['bury']);
+    expect(letters[0]).to.include({ code: 'payload_missing', correlationId: ID, payload: undefined });
+  });
+
+  it('ties a payment whose payload is gone to the gateway at which it may be paid', async () => {
+    const rows = [
+      { state: FREE, gateway: undefined },
+      { state: UNRESOLVED, gateway: 'default' },
+      { state: DOUBTED, gateway: 'default' },
+      { state: BOUND, gateway: 'fallback' },
+      { state: BOUND_AND_UNRESOLVED, gateway: 'fallback' },
+    ];
+    for (const { state, gateway } of rows) {
+      const { run, letters } = stage();
+      await run({ ...MISSING, ...state });
+      expect(letters[0]).to.include({ gateway });
+    }
+  });
+
+  it('ends the run as a dead letter only when the row is committed', async () => {
+    const committed = Promise.withResolvers<void>();
+    const { start, clock } = stage({ bury: () => committed.promise });
+    const running = start(MISSING);
+    await clock.tickAsync(60_000);
+    expect(running.end).to.equal(undefined);
+    committed.resolve();
+    await clock.tickAsync(0);
+    expectDeadLetter(running.end, (running.end as Error).message);
+  });
+
+  it('stays in the queue with a pause when the row cannot be committed', async () => {
+    for (const error of [new LedgerUnavailableError('no reply'), new Error('permission denied')]) {
+      const { run } = stage({ bury: () => Promise.reject(error) });
+      expectRequeue(await run(INVALID), { end: 'clean', pause: 'backoff', code: 'ledger_unavailable' });
+    }
+  });
+
+  it('stays in the queue with a pause when Redis does not give the payload as it was posted', async () => {
+    const { run, events } = stage();
+    const readPayloadText = () => Promise.reject(new Error('Connection is closed.'));
+    expectRequeue(await run({ ...INVALID, readPayloadText }), { end: 'clean', pause: 'backoff' });
+    expect(events).to.deep.equal([]);
+  });
+});
