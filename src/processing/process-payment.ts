@@ -70,7 +70,7 @@ export async function processPayment(run: PaymentRun, deps: ProcessingDeps): Pro
 async function validPayment(run: PaymentRun, deps: ProcessingDeps): Promise<Payment> {
   const parsed = parsePayment(run.payload);
   if ('payment' in parsed) return parsed.payment;
-  if ((await run.readPayloadText()) === undefined) {
+  if ((await payloadTextOf(run)) === undefined) {
     // What was known of earlier attempts went with the payload, so there may have been one.
     const why = 'the job has lost its payload: Redis evicted it (maxmemory-policy must be noeviction)';
     return bury('payload_missing', why, run.boundTo ?? 'default', run, deps);
@@ -79,6 +79,15 @@ async function validPayment(run: PaymentRun, deps: ProcessingDeps): Promise<Paym
   const tiedTo = run.boundTo ?? (mayBeAtPrimary(run) ? 'default' : undefined);
   const faults = parsed.faults.map(({ param, message }) => `${param} ${message}`).join('; ');
   return bury('invalid_payment', faults, tiedTo, run, deps);
+}
+
+async function payloadTextOf(run: PaymentRun): Promise<string | undefined> {
+  try {
+    return await run.readPayloadText();
+  } catch (error) {
+    const message = `the payload could not be read: ${(error as Error).message}`;
+    throw new RequeueError(message, { code: 'queue_unavailable', end: 'clean', pause: 'backoff' });
+  }
 }
 
 async function lookUp(payment: Payment, { recorder }: ProcessingDeps): ReturnType<Recorder['lookUp']> {
@@ -302,19 +311,19 @@ async function bury(
   run: PaymentRun,
   deps: ProcessingDeps,
 ): Promise<never> {
-  const letter = async (): Promise<DeadLetter> => ({
+  const letter: DeadLetter = {
     jobId: run.jobId,
     correlationId: correlationIdOf(run.payload) ?? parseCorrelationId(run.jobId),
     amountText: amountTextOf(run.payload),
-    payload: await run.readPayloadText(),
+    payload: await payloadTextOf(run),
     code,
     reason: why,
     gateway,
     attempts: run.history.runs + 1,
     acceptedAt: run.acceptedAt,
-  });
+  };
   try {
-    await deps.recorder.bury(await letter());
+    await deps.recorder.bury(letter);
   } catch (error) {
     const message = `dead letter not recorded yet: ${(error as Error).message}`;
     throw new RequeueError(message, { code: 'ledger_unavailable', end: 'clean', pause: 'backoff' });

@@ -82,6 +82,8 @@ export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueNam
     async purge() {
       try {
         await (await this.queue()).obliterate({ force: true });
+        // Ours, not BullMQ's.
+        await opened?.redis.del(queueKey(queueName, 'unresolved'));
       } catch (cause) {
         throw new QueueUnavailableError('could not empty the queue', { cause, retryAfterSeconds: 1 });
       }

@@ -61,7 +61,9 @@ describe('processPayment, changing to the fallback', () => {
     ];
     for (const { outcome, policy, ageMs, end } of rows) {
       const { run, events } = stage({ primary: [outcome], policy });
-      expect(await run({ ageMs })).to.be.instanceOf(RequeueError).and.include({ end });
+      expect(await run({ ageMs }))
+        .to.be.instanceOf(RequeueError)
+        .and.include({ end });
       expect(events).to.deep.equal(['look up', 'send to default']);
     }
   });
@@ -94,7 +96,10 @@ describe('processPayment, changing to the fallback', () => {
   });
 
   it('writes one binding for one probe of the fallback, however many payments wait for it', async () => {
-    const { start, clock, events, primary, fallback } = stage({ fallback: () => new Promise(() => {}), policy: ON_NOT_SENT });
+    const { start, clock, events, primary, fallback } = stage({
+      fallback: () => new Promise(() => {}),
+      policy: ON_NOT_SENT,
+    });
     await openWithoutProbes(primary, UNREACHABLE);
     await open(fallback, UNREACHABLE);
     const running = Array.from({ length: 20 }, () => start());

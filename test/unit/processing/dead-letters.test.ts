@@ -15,8 +15,9 @@ import {
   UNRESOLVED,
 } from './stage.ts';
 
-const INVALID = { payload: { correlationId: 'x', amount: 0 } };
-const MISSING = { payload: undefined, isPayloadMissing: true, readPayloadText: async () => undefined };
+/** BullMQ numbers the job of a payload without an id. */
+const INVALID = { jobId: '17', payload: { correlationId: 'x', amount: 0 } };
+const MISSING = { payload: {}, readPayloadText: async () => undefined };
 
 describe('processPayment, dead letters', () => {
   it('buries an invalid payload with every fault and asks nobody, whatever the state', async () => {
@@ -29,7 +30,7 @@ describe('processPayment, dead letters', () => {
         .and.include('correlationId')
         .and.include('amount');
       expect(events).to.deep.equal(['bury']);
-      expect(letters[0]).to.include({ code: 'invalid_payment', correlationId: undefined, gateway: undefined });
+      expect(letters[0]).to.include({ code: 'invalid_payment', correlationId: undefined });
     }
   });
 
@@ -42,7 +43,7 @@ describe('processPayment, dead letters', () => {
   it('buries payloads that are no objects', async () => {
     for (const payload of [null, 7, 'text', [], true]) {
       const { run, letters } = stage();
-      expect(await run({ payload })).to.be.instanceOf(DeadLetterError);
+      expect(await run({ jobId: '17', payload })).to.be.instanceOf(DeadLetterError);
       expect(letters[0]).to.include({ code: 'invalid_payment', correlationId: undefined, amountText: undefined });
     }
   });
@@ -67,7 +68,7 @@ describe('processPayment, dead letters', () => {
 
   it('ties a payment whose payload is gone to the gateway at which it may be paid', async () => {
     const rows = [
-      { state: FREE, gateway: undefined },
+      { state: FREE, gateway: 'default' },
       { state: UNRESOLVED, gateway: 'default' },
       { state: DOUBTED, gateway: 'default' },
       { state: BOUND, gateway: 'fallback' },
@@ -76,6 +77,18 @@ describe('processPayment, dead letters', () => {
     for (const { state, gateway } of rows) {
       const { run, letters } = stage();
       await run({ ...MISSING, ...state });
+      expect(letters[0]).to.include({ gateway });
+    }
+  });
+
+  it('ties an invalid payment to the gateway at which an earlier one of its id may be paid', async () => {
+    for (const [state, gateway] of [
+      [FREE, undefined],
+      [UNRESOLVED, 'default'],
+      [BOUND, 'fallback'],
+    ] as const) {
+      const { run, letters } = stage();
+      await run({ ...INVALID, ...state });
       expect(letters[0]).to.include({ gateway });
     }
   });

@@ -1,12 +1,7 @@
 import { expect } from 'chai';
 import type { FallbackConfig } from '../../../src/config.ts';
 import type { FailedAttempt } from '../../../src/gateways/gateway.ts';
-import {
-  canLeaveSilence,
-  mayFallBackAfter,
-  mayFallBackInstead,
-  patienceMs,
-} from '../../../src/processing/route.ts';
+import { canLeaveSilence, mayFallBackAfter, mayFallBackInstead, patienceMs } from '../../../src/processing/route.ts';
 import {
   AFTER_5_S,
   DOUBTFUL,

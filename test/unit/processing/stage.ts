@@ -229,7 +229,6 @@ export function stage({
     const paymentRun: PaymentRun = {
       jobId: ID,
       payload: { correlationId: ID, amount: 19.9 },
-      isPayloadMissing: false,
       readPayloadText: async () => `{"correlationId":"${ID}","amount":19.9}`,
       acceptedAt: ACCEPTED_AT,
       get ageMs() {
