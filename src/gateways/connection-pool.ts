@@ -22,10 +22,12 @@ export function createConnectionPool({ size, timeoutMs }: { size: number; timeou
         return Promise.resolve(true);
       }
       return new Promise((resolve) => {
-        const timer = setTimeout(() => {
-          waiting.delete(proceed);
-          resolve(false);
-        }, timeoutMs);
+        const giveUp = () => {
+          if (waiting.delete(proceed)) resolve(false);
+        };
+        // Node runs due timers before it reads what has come. After a stop of the process (a CPU limit takes it from the
+        // core for 50 ms and more) places may be free by responses that are still unread: they are read first.
+        const timer = setTimeout(() => setImmediate(giveUp), timeoutMs);
         const proceed = () => {
           clearTimeout(timer);
           resolve(true);
