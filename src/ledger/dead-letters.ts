@@ -89,8 +89,7 @@ const MAX_TEXT = 1_000;
 /** How old the count of open invalid payments may be. Counting 100,000 takes milliseconds; a flood has many batches. */
 const COUNT_AGE_MS = 1_000;
 
-const BURY_SQL = `
-  INSERT INTO dead_letters AS kept (job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
+const BURY_SQL = `INSERT INTO dead_letters AS kept (job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
     gateway, unresolved_at, attempts, accepted_at, died_at, state, state_by)
   SELECT job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
     gateway, unresolved_at, attempts, accepted_at, coalesce(died_at, clock_timestamp()),
@@ -118,8 +117,7 @@ const BURY_SQL = `
   WHERE kept.state NOT IN ('paid', 'recorded', 'discarded')`;
 
 /** The lateral keeps the planner at one look into an index for each id, whatever it believes of the table's size. */
-const LOOK_UP_SQL = `
-  SELECT correlation_id, true AS is_recorded, NULL AS id, NULL AS gateway, NULL AS state
+const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL AS id, NULL AS gateway, NULL AS state
   FROM payments WHERE correlation_id = ANY(?::uuid[])
   UNION ALL
   SELECT letter.correlation_id, false, letter.id, letter.gateway, letter.state
@@ -129,8 +127,7 @@ const LOOK_UP_SQL = `
   ) AS letter`;
 
 /** Also closes rows whose payment and row were committed so close together that neither statement saw the other's. */
-const QUEUED_AGAIN_SQL = `
-  UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
+const QUEUED_AGAIN_SQL = `UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
     state = CASE WHEN EXISTS (SELECT FROM payments WHERE payments.correlation_id = dead_letters.correlation_id)
       THEN 'paid' ELSE 'queued_again' END
   WHERE id IN (

@@ -93,6 +93,7 @@ for i = 2, #ARGV, 3 do
       redis.call('ZREM', KEYS[1], id)
       redis.call('DEL', jobKey, jobKey .. ':logs')
     else
+      redis.call('HDEL', jobKey, 'buried')
       redis.call('HSET', jobKey, 'ats', runs, 'buried', runs)
       if data ~= '' then redis.call('HSET', jobKey, 'data', data) end
     end
@@ -101,9 +102,13 @@ end
 return 1
 `;
 
-/** KEYS job, lock. ARGV token, the data to keep ('' leaves them). Does nothing for a run that has lost its job. */
+/**
+ * KEYS job, lock. ARGV token, the data to keep ('' leaves them). Does nothing for a run that has lost its job.
+ * HDEL comes first: a Redis that is out of memory refuses a script whose first write may need some.
+ */
 const BURIED_SCRIPT = `
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], 'buried')
 redis.call('HSET', KEYS[1], 'buried', redis.call('HGET', KEYS[1], 'ats') or '')
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'data', ARGV[2]) end
 return 1

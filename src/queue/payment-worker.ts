@@ -16,7 +16,7 @@ import { markBuried } from './failed-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
 import type { RedisClock } from './redis-clock.ts';
-import { explainRedisError } from './redis-errors.ts';
+import { explainRedisError, isErrorReply } from './redis-errors.ts';
 import type { ServerCheck } from './server-check.ts';
 
 /** Takes payments from the queue and sees to what becomes of their jobs. */
@@ -249,11 +249,17 @@ export function createPaymentWorker({
   async function end(job: Job, token: string, error: unknown): Promise<never> {
     if (error instanceof DeadLetterError) {
       logger.warn('payment became a dead letter', { jobId: job.id, reason: error.message });
-      await markBuried(redis, queueKey(queue, job.id!), token, await payloadText(job));
+      try {
+        await markBuried(redis, queueKey(queue, job.id!), token, await payloadText(job));
+      } catch (cause) {
+        // Its row is committed; failed-jobs.ts does this for every failed job that lacks it.
+        outage.failed(explainRedisError(cause), { jobId: job.id });
+      }
       await unlist(job);
       throw withoutStack(new UnrecoverableError(error.message));
     }
-    if (!(error instanceof RequeueError)) {
+    if (isErrorReply(error)) outage.failed(explainRedisError(error), { jobId: job.id });
+    else if (!(error instanceof RequeueError)) {
       logger.error('processing failed unexpectedly', { jobId: job.id, cause: describeError(error) });
     }
     if (error instanceof RequeueError && error.pause !== 'none') {
@@ -271,7 +277,10 @@ export function createPaymentWorker({
       if (cause instanceof CleanEnd) throw withoutStack(cause);
       // Redis refused, or the lock is lost. The job comes back when its lock has expired. The cause itself must not reach
       // BullMQ: it would count the run among those that ended clean.
-      logger.warn('payment could not be requeued', { jobId: job.id, cause: describeError(cause) });
+      const failure = isErrorReply(cause)
+        ? explainRedisError(cause)
+        : { code: 'not_requeued', detail: describeError(cause) };
+      outage.failed(failure, { jobId: job.id });
     }
     // Tells BullMQ to leave the job as it is.
     throw new DelayedError(error instanceof Error ? error.message : String(error));
