@@ -30,15 +30,18 @@ export async function up(knex: Knex): Promise<void> {
     )`);
   await knex.raw('CREATE INDEX dead_letters_listed ON dead_letters (state, reason_code, died_at)');
   await knex.raw('CREATE INDEX dead_letters_correlation_id ON dead_letters (correlation_id)');
-  // The plan of a function is kept. Made while the table is small it would read all of it, and go on to when it has grown.
-  // Rows are locked in the order of their ids, as everywhere, so that two statements cannot wait for each other.
+  // The plan of a function is kept, so it is made such that it stays right when the table grows: no scan of all of it, and
+  // inside the lateral no condition but the id, so that there is one index to look into. Rows are locked in the order of
+  // their ids, as everywhere, so that two statements cannot wait for each other.
   await knex.raw(`
     CREATE FUNCTION close_paid_dead_letters() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
     BEGIN
-      UPDATE dead_letters SET state = 'paid', state_at = clock_timestamp(), state_by = 'ledger' WHERE id = ANY(ARRAY(
-        SELECT id FROM dead_letters
-        WHERE correlation_id = ANY(ARRAY(SELECT correlation_id FROM added)) AND state IN ('open', 'queued_again')
-        ORDER BY id FOR UPDATE
+      UPDATE dead_letters SET state = 'paid', state_at = clock_timestamp(), state_by = 'ledger'
+      WHERE state IN ('open', 'queued_again') AND id = ANY(ARRAY(
+        SELECT letter.id FROM added, LATERAL (
+          SELECT id, state FROM dead_letters WHERE correlation_id = added.correlation_id OFFSET 0
+        ) AS letter
+        WHERE letter.state IN ('open', 'queued_again') ORDER BY letter.id
       ));
       RETURN NULL;
     END $$`);

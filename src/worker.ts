@@ -8,6 +8,7 @@ import { createRecorder } from './ledger/recorder.ts';
 import { type Service, within } from './lifecycle.ts';
 import type { Logger } from './logger.ts';
 import { buryFailedJobs } from './operations/bury-failed-jobs.ts';
+import { startReopening } from './operations/reopen-dead-letters.ts';
 import { createOutageLog } from './process/outage-log.ts';
 import { type GuardedGateway, processPayment } from './processing/process-payment.ts';
 import { canLeaveSilence } from './processing/route.ts';
@@ -101,10 +102,12 @@ export function startWorker(
   });
   let isTaking = false;
   let isClosing = false;
+  let reopening: { stop(): void } | undefined;
   failedJobs.copyAll().then(() => {
     if (isClosing) return;
     isTaking = true;
     worker.start();
+    reopening = startReopening({ deadLetters, failedJobs, logger });
   });
   const watchdog = startWatchdog({
     worker,
@@ -125,6 +128,7 @@ export function startWorker(
       isClosing = true;
       watchdog.stop();
       failedJobs.close();
+      reopening?.stop();
       // Whoever waits for a gateway or for the ledger hands the payment back; whoever has paid goes on to record it.
       for (const { circuit } of [primary, fallback]) circuit.close();
       recorder.stopLookUps();

@@ -73,6 +73,13 @@ export interface DeadLetters {
   lookUp(correlationIds: readonly string[]): Promise<ReadonlyMap<string, LookUp>>;
   /** Which of these have a row that stands for them as they are now, dead. @throws LedgerUnavailableError */
   areBuried(keys: readonly DeadLetterKey[]): Promise<readonly boolean[]>;
+  /**
+   * A page of the rows, by id, that have been `queued_again` for {@link SETTLED_AFTER_MS} or longer.
+   * @throws LedgerUnavailableError
+   */
+  queuedAgain(afterId: string, limit: number): Promise<readonly { readonly id: string; readonly jobId: string }[]>;
+  /** Opens those of these rows that are still `queued_again`. @throws LedgerUnavailableError */
+  reopen(ids: readonly string[]): Promise<void>;
   /** @throws LedgerUnavailableError */
   find(key: DeadLetterKey): Promise<StoredDeadLetter | undefined>;
 }
@@ -85,6 +92,9 @@ const MAX_INVALID_PAYLOAD_BYTES = 2 * 1024;
 
 /** A reason or amount may quote what a client sent. In characters. */
 const MAX_TEXT = 1_000;
+
+/** By then a run that has looked its id up has a job in the queue, or has ended. */
+const SETTLED_AFTER_MS = 60_000;
 
 /** How old the count of open invalid payments may be. Counting 100,000 takes milliseconds; a flood has many batches. */
 const COUNT_AGE_MS = 1_000;
@@ -122,9 +132,9 @@ const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL AS id, NUL
   UNION ALL
   SELECT letter.correlation_id, false, letter.id, letter.gateway, letter.state
   FROM unnest(?::uuid[]) AS asked (id), LATERAL (
-    SELECT correlation_id, id, gateway, state FROM dead_letters
-    WHERE correlation_id = asked.id AND state IN ('open', 'queued_again') OFFSET 0
-  ) AS letter`;
+    SELECT correlation_id, id, gateway, state FROM dead_letters WHERE correlation_id = asked.id OFFSET 0
+  ) AS letter
+  WHERE letter.state IN ('open', 'queued_again')`;
 
 /** Also closes rows whose payment and row were committed so close together that neither statement saw the other's. */
 const QUEUED_AGAIN_SQL = `UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
@@ -239,6 +249,24 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       );
       const found = new Set(rows.map(({ ordinality }) => Number(ordinality) - 1));
       return keys.map((_key, index) => found.has(index));
+    },
+
+    async queuedAgain(afterId, limit) {
+      const rows = await query<{ id: string; job_id: string }>(
+        `SELECT id, job_id FROM dead_letters
+         WHERE state = 'queued_again' AND state_at < clock_timestamp() - make_interval(secs => ?) AND id > ?
+         ORDER BY id LIMIT ?`,
+        [SETTLED_AFTER_MS / 1_000, afterId, limit],
+      );
+      return rows.map(({ id, job_id }) => ({ id, jobId: job_id }));
+    },
+
+    async reopen(ids) {
+      await query(
+        `UPDATE dead_letters SET state = 'open', state_at = clock_timestamp(), state_by = 'worker'
+         WHERE id = ANY(?::bigint[]) AND state = 'queued_again'`,
+        [[...ids]],
+      );
     },
 
     async find({ jobId, acceptedAt }) {

@@ -19,6 +19,8 @@ export interface FailedJobs {
   copyAll(): Promise<void>;
   /** The same once, at most once a second, for the jobs that have failed since. */
   tidySoon(): void;
+  /** Which of these ids have a job that is not dead. */
+  areQueued(ids: readonly string[]): Promise<readonly boolean[]>;
   /** Starts nothing more. */
   close(): void;
 }
@@ -114,11 +116,22 @@ if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'data', ARGV[2]) end
 return 1
 `;
 
+/** KEYS failed. ARGV key prefix, then ids. Of each: 1 when its job is there and has not failed. */
+const QUEUED_SCRIPT = `
+local queued = {}
+for i = 2, #ARGV do
+  local isQueued = redis.call('EXISTS', ARGV[1] .. ARGV[i]) == 1 and not redis.call('ZSCORE', KEYS[1], ARGV[i])
+  queued[#queued + 1] = isQueued and 1 or 0
+end
+return queued
+`;
+
 type ListedJob = [id: string, isBeyond: 0 | 1, fields: (string | null)[]];
 
 declare module 'ioredis' {
   interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
     listFailedPayments(failedKey: string, ...args: (string | number)[]): Result<ListedJob[], Context>;
+    areQueuedPayments(failedKey: string, ...args: string[]): Result<(0 | 1)[], Context>;
     tidyFailedPayments(failedKey: string, ...args: string[]): Result<number, Context>;
     markBuried(jobKey: string, lockKey: string, token: string, data: string): Result<number, Context>;
   }
@@ -190,6 +203,7 @@ export function createFailedJobs({
 }): FailedJobs {
   redis.defineCommand('listFailedPayments', { numberOfKeys: 1, lua: LIST_SCRIPT });
   redis.defineCommand('tidyFailedPayments', { numberOfKeys: 1, lua: TIDY_SCRIPT });
+  redis.defineCommand('areQueuedPayments', { numberOfKeys: 1, lua: QUEUED_SCRIPT });
   const failedKey = queueKey(queue, 'failed');
   const prefix = queueKey(queue, '');
   const closing = new AbortController();
@@ -266,6 +280,10 @@ export function createFailedJobs({
     tidySoon() {
       isAsked = true;
       if (!isTidying) tidyWhileAsked();
+    },
+    async areQueued(ids) {
+      if (ids.length === 0) return [];
+      return (await redis.areQueuedPayments(failedKey, prefix, ...ids)).map((isQueued) => isQueued === 1);
     },
     close: () => closing.abort(),
   };
