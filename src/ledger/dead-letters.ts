@@ -253,6 +253,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
 
     async queuedAgain(afterId, limit) {
       const rows = await query<{ id: string; job_id: string }>(
+        db,
         `SELECT id, job_id FROM dead_letters
          WHERE state = 'queued_again' AND state_at < clock_timestamp() - make_interval(secs => ?) AND id > ?
          ORDER BY id LIMIT ?`,
@@ -263,6 +264,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
 
     async reopen(ids) {
       await query(
+        db,
         `UPDATE dead_letters SET state = 'open', state_at = clock_timestamp(), state_by = 'worker'
          WHERE id = ANY(?::bigint[]) AND state = 'queued_again'`,
         [[...ids]],
