@@ -13,11 +13,12 @@ import { type PaymentQueueName, queueKey } from './payment-queue.ts';
  */
 export interface FailedJobs {
   /**
-   * Has every failed job kept that is not yet, and removes all but the newest. Tries again until it is done.
+   * Has every failed job kept that is not yet, and removes all but the newest. Tries again until it is done, and from then
+   * on looks every few seconds for what an older worker has buried.
    * Resolves early, with nothing lost, after `close()`.
    */
   copyAll(): Promise<void>;
-  /** The same once, at most once a second, for the jobs that have failed since. */
+  /** Looks once, within a second and at most once a second, for the jobs that have failed since. */
   tidySoon(): void;
   /** Which of these ids have a job that is not dead. */
   areQueued(ids: readonly string[]): Promise<readonly boolean[]>;
@@ -50,6 +51,9 @@ const KEPT = 100;
 const PAGE = 100;
 
 const TIDY_EVERY_MS = 1_000;
+
+/** An older worker's failed jobs tell nobody. Before it has buried the 10,000 after which BullMQ deletes, they are copied. */
+const LOOK_EVERY_MS = 5_000;
 
 /** The pause of `copyAll` after a failure, doubled from the first to the last. */
 const RETRY_MS = { first: 250, max: 5_000 };
@@ -213,6 +217,7 @@ export function createFailedJobs({
   });
   let isAsked = false;
   let isTidying = false;
+  let looking: NodeJS.Timeout | undefined;
 
   /** Page by page, until nothing is left to do. */
   async function tidy(): Promise<void> {
@@ -227,6 +232,11 @@ export function createFailedJobs({
       ]);
       await redis.tidyFailedPayments(failedKey, prefix, ...changes);
     }
+  }
+
+  function tidySoon(): void {
+    isAsked = true;
+    if (!isTidying) tidyWhileAsked();
   }
 
   /** Never rejects. */
@@ -269,6 +279,7 @@ export function createFailedJobs({
         try {
           await tidy();
           outage.ended();
+          if (!closing.signal.aborted) looking = setInterval(tidySoon, LOOK_EVERY_MS).unref();
           return;
         } catch (error) {
           if (closing.signal.aborted) return;
@@ -277,15 +288,15 @@ export function createFailedJobs({
         }
       }
     },
-    tidySoon() {
-      isAsked = true;
-      if (!isTidying) tidyWhileAsked();
-    },
+    tidySoon,
     async areQueued(ids) {
       if (ids.length === 0) return [];
       return (await redis.areQueuedPayments(failedKey, prefix, ...ids)).map((isQueued) => isQueued === 1);
     },
-    close: () => closing.abort(),
+    close() {
+      clearInterval(looking);
+      closing.abort();
+    },
   };
 }
 

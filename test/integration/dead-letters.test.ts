@@ -3,6 +3,7 @@ import { UnrecoverableError } from 'bullmq';
 import { expect } from 'chai';
 import pg from 'pg';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
+import { markBuried } from '../../src/queue/failed-jobs.ts';
 import { countPayments } from '../../src/queue/payment-queue.ts';
 import { freePort, startRedis } from '../../tools/servers.ts';
 import { atTestEnd } from '../support/cleanup.ts';
@@ -163,6 +164,22 @@ describe('dead letters', () => {
     }
   });
 
+  it('are not marked, nor their payload cut, by a run that has lost its job', async () => {
+    const { queue, prefix, post } = await relay();
+    const payment = { ...aPayment(), amount: 0, note: 'x'.repeat(5_000) };
+    await post(payment);
+    const worker = await bullWorker(prefix);
+    const job = await worker.getNextJob('owner');
+    const key = queue.key(job!.id!);
+    const { data } = await queue.job(job!.id!);
+    expect(await markBuried(queue.redis, key, 'another', data)).to.equal(false);
+    expect(await queue.job(job!.id!))
+      .to.include({ data })
+      .and.not.have.property('buried');
+    expect(await markBuried(queue.redis, key, 'owner', data)).to.equal(true);
+    expect(await queue.job(job!.id!)).to.include({ buried: '1' });
+  });
+
   it('does not let 1,200 invalid payments of 60 KB fill a Redis of 60 MB', async function () {
     this.timeout(60_000);
     const redis = await startRedis({ args: ['--maxmemory', '60mb', '--appendonly', 'no', '--save', ''] });
@@ -261,7 +278,7 @@ describe('dead letters', () => {
       await inState('open', 1);
     });
 
-    it('that die beside a new worker are copied after its next dead letter', async () => {
+    it('that die beside a new worker are copied, though it has buried none', async () => {
       const { work, post, failAsBefore, inState, failed, databaseUrl, primary } = await relay({
         PAYMENT_QUEUE_MAX_CONCURRENCY: '1',
       });
@@ -275,8 +292,7 @@ describe('dead letters', () => {
       expect(await failAsBefore('the default gateway refused it: HTTP 400')).to.have.length(120);
       await ledger.release();
       await primary.waitFor(({ payments }) => payments.has(payment.correlationId));
-      await post({ ...aPayment(), amount: 0 });
-      await inState('open', 121);
+      await inState('open', 120);
       await eventually(async () => (await failed()) === 100);
     });
 
