@@ -1,132 +1,193 @@
 import { expect } from 'chai';
-import { classifyAnswer, classifyFailure } from '../../../src/gateways/classify-attempt.ts';
+import {
+  causeOfResponse,
+  classifyFailure,
+  classifyResponse,
+  parseJson,
+  parseRetryAfter,
+  VERDICTS,
+} from '../../../src/gateways/classify-attempt.ts';
 
-const REQUESTED_AT = new Date('2025-07-15T12:00:00.000Z');
+const RULES = { empty500: 'unknown' } as const;
 
-describe('classifyAnswer', () => {
-  const answers: [statusCode: number, body: string, kind: string][] = [
-    [200, '{"message":"payment processed successfully"}', 'paid'],
-    [200, '', 'paid'],
-    [201, '', 'paid'],
-    [204, '', 'paid'],
-    [299, '', 'paid'],
-    [422, '', 'already_paid'],
-    [422, '{"message":"CorrelationId already exists"}', 'already_paid'],
-    [429, '', 'refused'],
-    [429, '{"message":"slow down"}', 'refused'],
-    [500, '', 'refused'],
-    [502, '', 'refused'],
-    [503, '', 'refused'],
-    [500, '{"message":"something broke"}', 'unknown'],
-    [500, ' ', 'unknown'],
-    [502, '<html>Bad Gateway</html>', 'unknown'],
-    [504, '<html>Gateway Time-out</html>', 'unknown'],
-    [400, '', 'invalid'],
-    [400, 'amount is wrong', 'invalid'],
-    [301, '', 'unknown'],
-    [302, '', 'unknown'],
-    [304, '', 'unknown'],
-    [307, '', 'unknown'],
-    [401, '', 'unknown'],
-    [403, '', 'unknown'],
-    [404, '', 'unknown'],
-    [405, '', 'unknown'],
-    [408, '', 'unknown'],
-    [409, '', 'unknown'],
-    [413, '', 'unknown'],
-    [101, '', 'unknown'],
-    [199, '', 'unknown'],
-  ];
-  for (const [statusCode, body, kind] of answers) {
-    it(`takes ${statusCode} with ${body === '' ? 'an empty body' : `"${body}"`} as ${kind}`, () => {
-      expect(classifyAnswer({ statusCode, body }, REQUESTED_AT).kind).to.equal(kind);
-    });
-  }
+function verdict(statusCode: number, body: string | undefined, empty500: 'unknown' | 'refused' = 'unknown'): string {
+  return classifyResponse({ statusCode, body }, { empty500 });
+}
 
-  it('keeps the time the payment was sent with', () => {
-    expect(classifyAnswer({ statusCode: 200, body: '' }, REQUESTED_AT)).to.deep.equal({
-      kind: 'paid',
-      requestedAt: REQUESTED_AT,
-    });
+/** The verdicts of one body under many statuses. */
+function verdicts(statusCodes: readonly number[], body: string | undefined): string[] {
+  return [...new Set(statusCodes.map((statusCode) => verdict(statusCode, body)))];
+}
+
+describe('classifyResponse', () => {
+  it('takes 200 and 201 with a JSON object for paid if the body is known', () => {
+    expect(verdicts([200, 201], '{"message":"payment processed successfully"}')).to.deep.equal(['paid_if_known']);
+    expect(verdict(200, '\ufeff{}'), 'after a byte-order mark').to.equal('paid_if_known');
   });
 
-  it('names the status as cause', () => {
-    expect(classifyAnswer({ statusCode: 503, body: '' }, REQUESTED_AT)).to.deep.equal({
-      kind: 'refused',
-      cause: 'HTTP 503',
-    });
+  it('asks after any other 2xx', () => {
+    expect(verdicts([202, 203, 204, 206, 299], '{}')).to.deep.equal(['ask']);
+    const bodies = ['', 'ok', '<html>Welcome</html>', '[]', 'null', '"ok"', '1', '{"cut":', undefined];
+    expect([...new Set(bodies.map((body) => verdict(200, body)))]).to.deep.equal(['ask']);
   });
 
-  it('repeats what a refusal for good says, up to 200 characters', () => {
-    expect(classifyAnswer({ statusCode: 400, body: 'x'.repeat(1_000) }, REQUESTED_AT)).to.deep.equal({
-      kind: 'invalid',
-      cause: `HTTP 400: ${'x'.repeat(200)}`,
+  it('takes 422 and 409 for a known id, whatever they say', () => {
+    expect(verdicts([422, 409], '{"message":"CorrelationId already exists"}')).to.deep.equal(['already_paid']);
+    expect(verdicts([422, 409], undefined)).to.deep.equal(['already_paid']);
+  });
+
+  it('takes 429 as refused, whatever it says', () => {
+    for (const body of ['', '{}', '<html>', undefined]) expect(verdict(429, body)).to.equal('refused');
+  });
+
+  it('takes a 500 with a complete, empty body as refused only when GATEWAY_EMPTY_500 says so', () => {
+    expect(verdict(500, '', 'refused')).to.equal('refused');
+    expect(verdict(500, '', 'unknown')).to.equal('unknown');
+    for (const body of [' ', '{}', undefined]) expect(verdict(500, body, 'refused')).to.equal('unknown');
+    for (const statusCode of [501, 502, 503, 504]) expect(verdict(statusCode, '', 'refused')).to.equal('unknown');
+  });
+
+  it('takes a 400 with a complete JSON body as doubtful', () => {
+    for (const body of ['{"error":"amount"}', '[]', '"no"', '1', 'null']) {
+      expect(verdict(400, body)).to.equal('doubtful');
+    }
+  });
+
+  it('takes any other status as unknown', () => {
+    for (const body of ['', 'amount is wrong', '<html>400 Bad Request</html>', '{"cut":', undefined]) {
+      expect(verdict(400, body)).to.equal('unknown');
+    }
+    const others = [100, 199, 300, 301, 302, 304, 307, 308, 401, 403, 404, 405, 408, 413, 418, 451, 501, 502, 503, 504];
+    expect(verdicts(others, '{}')).to.deep.equal(['unknown']);
+    expect(verdicts(others, '')).to.deep.equal(['unknown']);
+  });
+
+  it('takes a status that no document names as unknown', () => {
+    expect(verdicts([600, 799, 999], '{}')).to.deep.equal(['unknown']);
+  });
+
+  it('takes a status that came without a body as what it is without one', () => {
+    expect(verdicts([200, 204], undefined)).to.deep.equal(['ask']);
+    expect(verdicts([400, 500, 502], undefined)).to.deep.equal(['unknown']);
+  });
+
+  it('ends its table with a row that matches everything', () => {
+    expect(VERDICTS.at(-1)!.matches({ statusCode: 0, body: undefined }, RULES)).to.equal(true);
+    expect(new Set(VERDICTS.map(({ response }) => response)).size).to.equal(VERDICTS.length);
+  });
+});
+
+describe('causeOfResponse', () => {
+  it('names the status, and the first 80 characters of the body on one line', () => {
+    expect(causeOfResponse({ statusCode: 400, body: 'x'.repeat(1_000) })).to.deep.equal({
+      code: 'http_400',
+      detail: `HTTP 400: ${'x'.repeat(80)}`,
     });
+    expect(causeOfResponse({ statusCode: 502, body: '<html>\r\n  Bad\tGateway\n' }).detail).to.equal(
+      'HTTP 502: <html> Bad Gateway',
+    );
+  });
+
+  it('names the status alone when the body is empty', () => {
+    expect(causeOfResponse({ statusCode: 503, body: '' })).to.deep.equal({ code: 'http_503', detail: 'HTTP 503' });
+  });
+
+  it('tells a body that is not usable from an empty one', () => {
+    expect(causeOfResponse({ statusCode: 503, body: undefined }).detail).not.to.equal('HTTP 503');
   });
 });
 
 describe('classifyFailure', () => {
-  interface Failure {
-    name?: string;
-    code?: string | number;
-    event?: string;
-    timings?: { connect?: number | undefined };
-  }
-  const failure = (fields: Failure) => Object.assign(new Error('it failed'), fields);
-  const timeout = (event: string, timings?: Failure['timings']): Failure => ({
-    name: 'TimeoutError',
-    code: 'ETIMEDOUT',
-    event,
-    ...(timings && { timings }),
+  const reset = Object.assign(new Error('it failed'), { code: 'ECONNRESET' });
+
+  it('goes by the phase, never by the code', () => {
+    const refused = Object.assign(new Error('refused'), { code: 'ECONNREFUSED' });
+    expect([reset, refused].map((error) => classifyFailure('connecting', error).evidence)).to.deep.equal([
+      'not_sent',
+      'not_sent',
+    ]);
+    expect([reset, refused].map((error) => classifyFailure('connected', error).evidence)).to.deep.equal([
+      'no_response',
+      'no_response',
+    ]);
   });
 
-  const notSent: [title: string, fields: Failure][] = [
-    ['a refused connection', { code: 'ECONNREFUSED' }],
-    ['a name that is not found', { code: 'ENOTFOUND' }],
-    ['a resolver that is not there', { code: 'EAI_AGAIN' }],
-    ['an unreachable network', { code: 'ENETUNREACH' }],
-    ['an unreachable host', { code: 'EHOSTUNREACH' }],
-    ['a refused connection by its timings', { code: 'ECONNREFUSED', timings: { connect: undefined } }],
-    ['a time-out while looking up the name', timeout('lookup')],
-    ['a time-out while connecting', timeout('connect', { connect: undefined })],
-    ['a time-out of the TLS handshake', timeout('secureConnect', { connect: 1 })],
-    ['a time-out of a request that was still connecting', timeout('request', { connect: undefined })],
-  ];
-  for (const [title, fields] of notSent) {
-    it(`takes ${title} as not sent`, () => {
-      expect(classifyFailure(failure(fields))).to.include({ kind: 'not_sent', reason: 'unreachable' });
+  it('names the code of the error, and describes it', () => {
+    expect(classifyFailure('connected', reset).cause).to.deep.equal({
+      code: 'ECONNRESET',
+      detail: 'Error ECONNRESET: it failed',
     });
-  }
+  });
 
-  const unknown: [title: string, fields: Failure][] = [
-    ['a time-out of the response', timeout('response', { connect: 1 })],
-    ['a time-out of the socket', timeout('socket', { connect: 1 })],
-    ['a time-out while sending', timeout('send', { connect: 1 })],
-    ['a time-out of a request under way', timeout('request', { connect: 1 })],
-    ['a time-out of a request of which nothing is known', timeout('request')],
-    ['a time-out of reading', timeout('read', { connect: 1 })],
-    ['a time-out without a phase', { name: 'TimeoutError', code: 23 }],
-    ['a time-out of connecting on a connection that is there', timeout('connect', { connect: 1 })],
-    ['a time-out whose code is of another kind', { name: 'TimeoutError', code: 'ECONNREFUSED', event: 'response' }],
-    ['a reset', { code: 'ECONNRESET' }],
-    ['a reset before connecting', { code: 'ECONNRESET', timings: { connect: undefined } }],
-    ['a broken pipe', { code: 'EPIPE' }],
-    ['an answer that cannot be read', { code: 'ERR_BODY_PARSE_FAILURE' }],
-    ['a time-out of the operating system', { code: 'ETIMEDOUT' }],
-    ['an abort', { name: 'AbortError', code: 'ERR_ABORTED' }],
-    ['an error without a code', {}],
-    ['a refusal on a connection that was there', { code: 'ECONNREFUSED', timings: { connect: 1 } }],
-  ];
-  for (const [title, fields] of unknown) {
-    it(`takes ${title} as unknown`, () => {
-      expect(classifyFailure(failure(fields)).kind).to.equal('unknown');
-    });
-  }
+  it('names the kind of the error when it has no code, or one that is no text', () => {
+    expect(classifyFailure('connected', new TypeError('odd')).cause.code).to.equal('TypeError');
+    const numbered = Object.assign(new Error('aborted'), { name: 'TimeoutError', code: 23 });
+    expect(classifyFailure('connected', numbered).cause.code).to.equal('TimeoutError');
+  });
+});
 
-  it('describes the error as cause', () => {
-    expect(classifyFailure(failure({ code: 'ECONNRESET' }))).to.deep.equal({
-      kind: 'unknown',
-      cause: 'Error ECONNRESET: it failed',
-    });
+describe('parseRetryAfter', () => {
+  const NOW_MS = Date.parse('1994-11-06T08:49:30Z');
+
+  it('reads seconds', () => {
+    expect(parseRetryAfter('5')).to.equal(5_000);
+    expect(parseRetryAfter(' 5 ')).to.equal(5_000);
+  });
+
+  it('reads the three forms of an HTTP date', () => {
+    expect(parseRetryAfter('Sun, 06 Nov 1994 08:49:37 GMT', NOW_MS)).to.equal(7_000);
+    expect(parseRetryAfter('Sunday, 06-Nov-94 08:49:37 GMT', NOW_MS)).to.equal(7_000);
+    expect(parseRetryAfter('Sun Nov  6 08:49:37 1994', NOW_MS)).to.equal(7_000);
+  });
+
+  it('reads a date without a zone as GMT, whatever the time zone of the machine', () => {
+    const { TZ } = process.env;
+    process.env['TZ'] = 'America/Sao_Paulo';
+    try {
+      expect(parseRetryAfter('Sun Nov  6 08:49:37 1994', NOW_MS)).to.equal(7_000);
+    } finally {
+      if (TZ === undefined) delete process.env['TZ'];
+      else process.env['TZ'] = TZ;
+    }
+  });
+
+  it('waits 30 s at most', () => {
+    expect(parseRetryAfter('31')).to.equal(30_000);
+    expect(parseRetryAfter('86400')).to.equal(30_000);
+    expect(parseRetryAfter('Sun, 06 Nov 1994 09:49:30 GMT', NOW_MS)).to.equal(30_000);
+  });
+
+  it('takes no pause, the past, and more than a day as if the header were absent', () => {
+    for (const header of ['0', '86401', '999999999', '99999999999999999999']) {
+      expect(parseRetryAfter(header)).to.equal(undefined);
+    }
+    expect(parseRetryAfter('Sun, 06 Nov 1994 08:49:30 GMT', NOW_MS)).to.equal(undefined);
+    expect(parseRetryAfter('Tue, 08 Nov 1994 08:49:30 GMT', NOW_MS)).to.equal(undefined);
+  });
+
+  it('takes what is neither seconds nor a date as if the header were absent', () => {
+    for (const header of [
+      undefined,
+      '',
+      'soon',
+      '-5',
+      '1.5',
+      '5s',
+      '1e3',
+      '0x10',
+      '2999-01-01',
+      'Monday',
+      'Sun, never',
+    ]) {
+      expect(parseRetryAfter(header), String(header)).to.equal(undefined);
+    }
+  });
+});
+
+describe('parseJson', () => {
+  it('reads JSON with and without a byte-order mark, and nothing else', () => {
+    expect(parseJson('\ufeff{"a":1}')).to.deep.equal({ a: 1 });
+    expect(parseJson('null')).to.equal(null);
+    for (const text of ['', '{', '\ufeff\ufeff{}', 'undefined', 'NaN']) expect(parseJson(text)).to.equal(undefined);
   });
 });
