@@ -1,27 +1,43 @@
 import { expect } from 'chai';
 import nock from 'nock';
 import type { GatewayConfig } from '../../../src/config.ts';
-import { HttpGateway, parseHeldPayment } from '../../../src/gateways/http-gateway.ts';
-import { atTestEnd as undoAfter } from '../../support/cleanup.ts';
+import type { AttemptHistory } from '../../../src/gateways/gateway.ts';
+import { HttpGateway } from '../../../src/gateways/http-gateway.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
+import { type LogEntry, recordingLogger } from '../../support/logger.ts';
 
 const URL = 'http://gateway.test:8001';
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
 const PAYMENT = { correlationId: ID, amountCents: 1990 };
+const NOON = '2025-07-15T12:00:00.123Z';
+const AT_NOON = { amountCents: 1990, requestedAt: new Date(NOON) };
 
-function gateway(config: Partial<GatewayConfig> = {}): HttpGateway {
-  const created = new HttpGateway('default', {
-    url: URL,
-    poolSize: 4,
-    poolTimeoutMs: 1_000,
-    receiveTimeoutMs: 1_000,
-    ...config,
-  });
-  undoAfter(() => created.close());
-  return created;
+const FIRST: AttemptHistory = { isFirst: true, isUnresolved: false, onNewConnection: false };
+/** After an attempt that certainly was not paid. */
+const AGAIN: AttemptHistory = { ...FIRST, isFirst: false };
+const UNRESOLVED: AttemptHistory = { ...FIRST, isFirst: false, isUnresolved: true };
+
+function gateway(config: Partial<GatewayConfig> = {}): HttpGateway & { log: readonly LogEntry[] } {
+  const { logger, entries } = recordingLogger();
+  const created = new HttpGateway(
+    'default',
+    {
+      url: URL,
+      poolSize: 4,
+      poolTimeoutMs: 1_000,
+      receiveTimeoutMs: 1_000,
+      connectionMaxAgeMs: 60_000,
+      empty500: 'unknown',
+      ...config,
+    },
+    logger,
+  );
+  atTestEnd(() => created.close());
+  return Object.assign(created, { log: entries });
 }
 
-/** A gateway's answer that comes when the test says so; `asked` tells that the request is there. */
-function answerWhenTold() {
+/** A gateway's response that comes when the test says so; `asked` says that the request is there. */
+function respondWhenTold(body = '') {
   const asked = Promise.withResolvers<void>();
   const told = Promise.withResolvers<void>();
   return {
@@ -30,9 +46,35 @@ function answerWhenTold() {
     async reply() {
       asked.resolve();
       await told.promise;
-      return '';
+      return body;
     },
   };
+}
+
+/** The gateway responds to one payment, and keeps the requestedAt that came with it. */
+function post(status = 200, body: string | object = { message: 'payment processed successfully' }) {
+  const received = { requestedAt: '' };
+  nock(URL)
+    .post('/payments')
+    .reply(status, async (request: Request) => {
+      received.requestedAt = ((await request.json()) as { requestedAt: string }).requestedAt;
+      return body;
+    });
+  return received;
+}
+
+/** The gateway responds to one look-up. */
+function lookUp(body: string | object | (() => object), status = 200, id = ID) {
+  return nock(URL)
+    .get(`/payments/${id}`)
+    .reply(status, () => (typeof body === 'function' ? body() : body));
+}
+
+/** Sends a payment whose body the look-up confirms. */
+async function learn(to: HttpGateway): Promise<void> {
+  const received = post();
+  lookUp(() => ({ amount: 19.9, requestedAt: received.requestedAt }));
+  expect((await to.send(PAYMENT, FIRST)).kind).to.equal('paid');
 }
 
 describe('HttpGateway', () => {
@@ -52,134 +94,247 @@ describe('HttpGateway', () => {
       let request: Request | undefined;
       nock(URL)
         .post('/payments')
-        .reply(200, (received: Request) => {
+        .reply(429, (received: Request) => {
           request = received;
-          return { message: 'payment processed successfully' };
+          return '';
         });
       const before = Date.now();
-      const outcome = await gateway().send(PAYMENT);
-      expect(outcome.kind).to.equal('paid');
+      await gateway().send(PAYMENT, FIRST);
       const { requestedAt, ...rest } = (await request!.json()) as { requestedAt: string };
       expect(rest).to.deep.equal({ correlationId: ID, amount: 19.9 });
       expect(requestedAt).to.match(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
       expect(Date.parse(requestedAt)).to.be.within(before, Date.now());
-      expect(outcome).to.deep.equal({ kind: 'paid', requestedAt: new Date(requestedAt) });
       expect(request!.headers.get('content-type')).to.equal('application/json');
     });
 
-    const amounts: [cents: number, text: string][] = [
-      [1, '0.01'],
-      [29, '0.29'],
-      [110, '1.1'],
-      [1999, '19.99'],
-      [100, '1'],
-      [4503599627370495, '45035996273704.95'],
-    ];
-    for (const [amountCents, text] of amounts) {
-      it(`sends ${amountCents} cents as ${text}`, async () => {
-        let sent = '';
-        nock(URL)
-          .post('/payments', (body: object) => {
-            sent = JSON.stringify(body);
-            return true;
-          })
-          .reply(200);
-        await gateway().send({ correlationId: ID, amountCents });
-        expect(sent).to.include(`"amount":${text},`);
-      });
-    }
-
-    it('keeps the path of its base URL', async () => {
-      nock(URL).post('/v1/payments').reply(200);
-      expect((await gateway({ url: `${URL}/v1` }).send(PAYMENT)).kind).to.equal('paid');
+    it('sends every cent of an amount', async () => {
+      const texts: string[] = [];
+      nock(URL)
+        .post('/payments', (body: object) => {
+          texts.push(/"amount":([^,]+),/.exec(JSON.stringify(body))![1]!);
+          return true;
+        })
+        .times(6)
+        .reply(429);
+      const to = gateway();
+      for (const amountCents of [1, 29, 110, 1999, 100, 4503599627370495]) {
+        await to.send({ correlationId: ID, amountCents }, FIRST);
+      }
+      expect(texts).to.deep.equal(['0.01', '0.29', '1.1', '19.99', '1', '45035996273704.95']);
     });
 
-    const answers: [status: number, body: string, outcome: object][] = [
-      [201, '', { kind: 'paid' }],
-      [422, '', { kind: 'already_paid' }],
-      [429, '', { kind: 'refused', cause: 'HTTP 429' }],
-      [500, '', { kind: 'refused', cause: 'HTTP 500' }],
-      [500, '{"message":"something broke"}', { kind: 'unknown', cause: 'HTTP 500' }],
-      [400, 'amount is wrong', { kind: 'invalid', cause: 'HTTP 400: amount is wrong' }],
-      [404, '', { kind: 'unknown', cause: 'HTTP 404' }],
-    ];
-    for (const [status, body, outcome] of answers) {
-      it(`returns ${Object.values(outcome).join(', ')} for ${status} with ${body || 'an empty body'}`, async () => {
-        nock(URL).post('/payments').reply(status, body);
-        expect(await gateway().send(PAYMENT)).to.include(outcome);
-      });
-    }
+    it('keeps the path of its base URL, for look-ups too', async () => {
+      nock(URL).post('/v1/payments').reply(204);
+      nock(URL).get(`/v1/payments/${ID}`).reply(200, { amount: 19.9, requestedAt: NOON });
+      expect((await gateway({ url: `${URL}/v1` }).send(PAYMENT, FIRST)).kind).to.equal('paid');
+    });
 
-    for (const status of [301, 302, 303, 307, 308]) {
-      it(`does not follow a redirect by ${status}`, async () => {
+    it('does not follow a redirect', async () => {
+      const to = gateway();
+      for (const status of [301, 302, 303, 307, 308]) {
         nock(URL).post('/payments').reply(status, '', { location: 'http://other.test/payments' });
         const other = nock('http://other.test').post('/payments').reply(200);
         const otherGet = nock('http://other.test').get('/payments').reply(200);
-        expect(await gateway().send(PAYMENT)).to.deep.equal({ kind: 'unknown', cause: `HTTP ${status}` });
+        expect(await to.send(PAYMENT, FIRST)).to.include({ kind: 'unknown', evidence: 'response' });
         expect([other.isDone(), otherGet.isDone()]).to.deep.equal([false, false]);
         nock.cleanAll();
-      });
-    }
+      }
+    });
 
-    const failures: [code: string, outcome: object][] = [
-      ['ECONNREFUSED', { kind: 'not_sent', reason: 'unreachable' }],
-      ['ENOTFOUND', { kind: 'not_sent', reason: 'unreachable' }],
-      ['ECONNRESET', { kind: 'unknown' }],
-      ['EPIPE', { kind: 'unknown' }],
-    ];
-    for (const [code, outcome] of failures) {
-      it(`returns ${Object.values(outcome).join(', ')} for ${code}, after one attempt`, async () => {
-        let attempts = 0;
-        nock(URL)
-          .post('/payments', () => {
-            attempts += 1;
-            return true;
-          })
-          .replyWithError(Object.assign(new Error(code), { code }));
-        expect(await gateway().send(PAYMENT)).to.include(outcome);
-        expect(attempts).to.equal(1);
-      });
-    }
+    it('makes one attempt when the connection breaks', async () => {
+      let attempts = 0;
+      nock(URL)
+        .post('/payments', () => {
+          attempts += 1;
+          return true;
+        })
+        .replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
+      const outcome = await gateway().send(PAYMENT, FIRST);
+      // nock has no connection, so how far it came is a matter of the tests over a real network.
+      expect(outcome).to.have.nested.property('cause.code', 'ECONNRESET');
+      expect(attempts).to.equal(1);
+    });
 
-    for (const status of [429, 500, 503]) {
-      it(`does not repeat after ${status}`, async () => {
-        nock(URL).post('/payments').reply(status, '', { 'retry-after': '0' });
+    it('does not repeat a payment that was not taken, and looks none of them up', async () => {
+      const to = gateway();
+      const kinds: string[] = [];
+      for (const status of [429, 500, 502, 503, 504]) {
+        post(status, '');
         const second = nock(URL).post('/payments').reply(200);
-        expect((await gateway().send(PAYMENT)).kind).to.equal('refused');
-        expect(second.isDone()).to.equal(false);
+        const asked = nock(URL).get(`/payments/${ID}`).reply(200);
+        kinds.push((await to.send(PAYMENT, FIRST)).kind);
+        expect([second.isDone(), asked.isDone()]).to.deep.equal([false, false]);
         nock.cleanAll();
+      }
+      expect(kinds).to.deep.equal(['refused', 'unknown', 'unknown', 'unknown', 'unknown']);
+    });
+
+    it('returns doubtful with what a 400 says', async () => {
+      post(400, { error: 'amount' });
+      expect(await gateway().send(PAYMENT, FIRST)).to.deep.equal({
+        kind: 'doubtful',
+        evidence: 'response',
+        cause: { code: 'http_400', detail: 'HTTP 400: {"error":"amount"}' },
       });
-    }
+    });
+
+    it('passes on how long a 429 or a 503 asks to wait, and no other status', async () => {
+      const to = gateway();
+      const waits: unknown[] = [];
+      for (const status of [429, 503, 502, 400]) {
+        nock(URL).post('/payments').reply(status, '{}', { 'retry-after': '5' });
+        const outcome = await to.send(PAYMENT, FIRST);
+        waits.push('retryAfterMs' in outcome ? outcome.retryAfterMs : undefined);
+      }
+      expect(waits).to.deep.equal([5_000, 5_000, undefined, undefined]);
+    });
+
+    it('looks up what a 422 or a 409 stands for', async () => {
+      const to = gateway();
+      for (const status of [422, 409]) {
+        post(status, '');
+        lookUp({ correlationId: ID, amount: 19.9, requestedAt: NOON });
+        expect(await to.send(PAYMENT, FIRST)).to.deep.equal({ kind: 'already_paid', onRecord: AT_NOON });
+      }
+    });
+
+    it('returns unknown after a 422 that the look-up does not bear out, which says nothing about the gateway', async () => {
+      const to = gateway();
+      for (const [status, body] of [
+        [404, ''],
+        [503, ''],
+        [200, '{}'],
+      ] as const) {
+        post(422, '');
+        lookUp(body, status);
+        const outcome = await to.send(PAYMENT, FIRST);
+        expect(outcome).to.include({ kind: 'unknown', evidence: 'none' });
+        expect(outcome).to.have.nested.property('cause.code', 'http_422');
+      }
+    });
+
+    it('asks after a 2xx that proves nothing, and records what is on record', async () => {
+      const to = gateway();
+      for (const [status, body] of [
+        [200, ''],
+        [200, '<html>Welcome</html>'],
+        [200, '[]'],
+        [202, '{}'],
+        [204, ''],
+      ] as const) {
+        post(status, body);
+        lookUp({ amount: 19.9, requestedAt: NOON });
+        expect(await to.send(PAYMENT, FIRST)).to.deep.equal({ kind: 'paid', onRecord: AT_NOON });
+      }
+    });
+
+    it('returns unknown after a 2xx whose payment is not on record', async () => {
+      const to = gateway();
+      for (const body of ['<html>Welcome</html>', '{"message":"Welcome"}']) {
+        post(200, body);
+        lookUp('', 404);
+        const outcome = await to.send(PAYMENT, FIRST);
+        expect(outcome).to.include({ kind: 'unknown', evidence: 'response' });
+        expect(outcome).to.have.nested.property('cause.code', 'http_200');
+      }
+    });
+
+    it('believes a known body without asking, with the time it has sent', async () => {
+      const to = gateway();
+      await learn(to);
+      const received = post();
+      const outcome = await to.send(PAYMENT, FIRST);
+      expect(outcome).to.deep.equal({
+        kind: 'paid',
+        onRecord: { amountCents: 1990, requestedAt: new Date(received.requestedAt) },
+      });
+    });
+
+    it('does not learn a body from a payment that was tried before', async () => {
+      const to = gateway();
+      for (let payment = 0; payment < 2; payment += 1) {
+        const received = post();
+        lookUp(() => ({ amount: 19.9, requestedAt: received.requestedAt }));
+        expect((await to.send(PAYMENT, AGAIN)).kind).to.equal('paid');
+      }
+    });
+
+    it('does not learn a body whose payment is on record with another time', async () => {
+      const to = gateway();
+      for (let payment = 0; payment < 2; payment += 1) {
+        post();
+        lookUp({ amount: 19.9, requestedAt: NOON });
+        expect(await to.send(PAYMENT, FIRST)).to.deep.equal({ kind: 'paid', onRecord: AT_NOON });
+      }
+    });
+
+    it('asks for the time of a payment with an unresolved attempt: its response may be a replay', async () => {
+      const to = gateway();
+      await learn(to);
+      post();
+      lookUp({ amount: 19.9, requestedAt: NOON });
+      expect(await to.send(PAYMENT, UNRESOLVED)).to.deep.equal({ kind: 'paid', onRecord: AT_NOON });
+      post();
+      lookUp('', 503);
+      expect(await to.send(PAYMENT, UNRESOLVED)).to.include({ kind: 'unknown' });
+    });
+
+    it('does not ask for it once the gateway has refused a known id', async () => {
+      const to = gateway();
+      await learn(to);
+      post(422, '');
+      lookUp({ amount: 19.9, requestedAt: NOON });
+      await to.send(PAYMENT, FIRST);
+      const received = post();
+      const outcome = await to.send(PAYMENT, UNRESOLVED);
+      expect(outcome).to.have.nested.property('onRecord.requestedAt').deep.equal(new Date(received.requestedAt));
+    });
+
+    it('goes on asking after a 422 that was not borne out', async () => {
+      const to = gateway();
+      await learn(to);
+      post(422, '');
+      lookUp('', 404);
+      await to.send(PAYMENT, FIRST);
+      post();
+      lookUp({ amount: 19.9, requestedAt: NOON });
+      expect(await to.send(PAYMENT, UNRESOLVED)).to.deep.equal({ kind: 'paid', onRecord: AT_NOON });
+    });
 
     it('returns pool_timeout without a request when no connection becomes free', async () => {
-      const first = answerWhenTold();
-      nock(URL).post('/payments').reply(200, first.reply);
+      const first = respondWhenTold();
+      nock(URL).post('/payments').reply(429, first.reply);
       const busy = gateway({ poolSize: 1, poolTimeoutMs: 10 });
-      const sent = busy.send(PAYMENT);
+      expect(busy.hasFreeConnection).to.equal(true);
+      const sent = busy.send(PAYMENT, FIRST);
       await first.asked;
-      expect(await busy.send(PAYMENT)).to.deep.equal({
-        kind: 'not_sent',
-        reason: 'pool_timeout',
-        cause: 'no connection to the default gateway became free within 10 ms',
-      });
+      expect(busy.hasFreeConnection).to.equal(false);
+      const outcome = await busy.send(PAYMENT, FIRST);
+      expect(outcome).to.include({ kind: 'not_sent', reason: 'pool_timeout', evidence: 'none' });
+      expect(outcome).to.have.nested.property('cause.code', 'pool_timeout');
       first.tell();
-      expect((await sent).kind).to.equal('paid');
+      expect((await sent).kind).to.equal('refused');
+    });
+
+    it('looks up within its own place in the pool', async () => {
+      const single = gateway({ poolSize: 1, poolTimeoutMs: 10 });
+      await learn(single);
+      expect(single.hasFreeConnection).to.equal(true);
     });
 
     it('sets requestedAt when the request is sent, not when it began to wait', async () => {
-      const first = answerWhenTold();
-      nock(URL).post('/payments').reply(200, first.reply);
+      const first = respondWhenTold();
+      nock(URL).post('/payments').reply(429, first.reply);
       const busy = gateway({ poolSize: 1 });
-      const sent = busy.send(PAYMENT);
+      const sent = busy.send(PAYMENT, FIRST);
       await first.asked;
-      nock(URL).post('/payments').reply(200);
-      const waited = busy.send(PAYMENT);
+      const received = post(429, '');
+      const waited = busy.send(PAYMENT, FIRST);
       const began = Date.now();
       while (Date.now() === began) await new Promise((resolve) => setImmediate(resolve));
       first.tell();
-      await sent;
-      const outcome = await waited;
-      expect(outcome.kind === 'paid' && outcome.requestedAt.getTime()).to.be.above(began);
+      await Promise.all([sent, waited]);
+      expect(Date.parse(received.requestedAt)).to.be.above(began);
     });
 
     it('gives its connection back whatever the outcome', async () => {
@@ -187,94 +342,83 @@ describe('HttpGateway', () => {
       nock(URL)
         .post('/payments')
         .replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
-      nock(URL).post('/payments').reply(500);
-      nock(URL).get(`/payments/${ID}`).reply(200, 'no JSON');
+      post(500, '');
+      lookUp('no JSON');
       nock(URL).get(`/payments/${ID}`).replyWithError(new Error('reset'));
-      nock(URL).post('/payments').reply(200);
-      const outcomes = [await single.send(PAYMENT), await single.send(PAYMENT)].map(({ kind }) => kind);
+      const outcomes = [await single.send(PAYMENT, FIRST), await single.send(PAYMENT, FIRST)];
       for (let ask = 0; ask < 2; ask += 1) await single.findPayment(ID);
-      outcomes.push((await single.send(PAYMENT)).kind);
-      expect(outcomes).to.deep.equal(['unknown', 'refused', 'paid']);
+      post(429, '');
+      outcomes.push(await single.send(PAYMENT, FIRST));
+      const codes = outcomes.map((outcome) => 'cause' in outcome && outcome.cause.code);
+      expect(codes).to.deep.equal(['ECONNRESET', 'http_500', 'http_429']);
     });
   });
 
   describe('findPayment', () => {
-    const NOON = '2025-07-15T12:00:00.123Z';
-    const held: [title: string, body: object, amountCents: number, requestedAt: string][] = [
-      ['a payment', { correlationId: ID, amount: 19.9, requestedAt: NOON }, 1990, NOON],
-      ['a time without the Z as UTC', { amount: 19.9, requestedAt: '2025-07-15T12:00:00.123' }, 1990, NOON],
-      ['a time with an offset', { amount: 19.9, requestedAt: '2025-07-15T09:00:00.123-03:00' }, 1990, NOON],
-      ['an offset without a colon', { amount: 19.9, requestedAt: '2025-07-15T14:00:00.123+0200' }, 1990, NOON],
-      ['more digits than it keeps', { amount: 19.9, requestedAt: '2025-07-15T12:00:00.1239999Z' }, 1990, NOON],
-      ['an amount of its own', { amount: 0.01, requestedAt: NOON }, 1, NOON],
-    ];
-    for (const [title, body, amountCents, requestedAt] of held) {
-      it(`reads ${title}`, async () => {
-        nock(URL).get(`/payments/${ID}`).reply(200, body);
-        expect(await gateway().findPayment(ID)).to.deep.equal({ amountCents, requestedAt: new Date(requestedAt) });
-      });
-    }
-
-    it('takes a time without an offset as UTC, whatever the time zone of the machine', async () => {
-      const { TZ } = process.env;
-      undoAfter(() => {
-        if (TZ === undefined) delete process.env['TZ'];
-        else process.env['TZ'] = TZ;
-      });
-      process.env['TZ'] = 'America/Sao_Paulo';
-      expect(new Date(NOON).getTimezoneOffset()).to.equal(180);
-      nock(URL).get(`/payments/${ID}`).reply(200, { amount: 19.9, requestedAt: '2025-07-15T12:00:00.123' });
-      expect((await gateway().findPayment(ID))?.requestedAt.toISOString()).to.equal(NOON);
+    it('returns what is on record', async () => {
+      lookUp({ correlationId: ID, amount: 19.9, requestedAt: NOON });
+      expect(await gateway().findPayment(ID)).to.deep.equal({ kind: 'on_record', onRecord: AT_NOON });
     });
 
-    const useless: [title: string, status: number, body: string][] = [
-      ['404', 404, ''],
-      ['404 with a payment', 404, JSON.stringify({ amount: 19.9, requestedAt: NOON })],
-      ['500', 500, ''],
-      ['429', 429, ''],
-      ['204', 204, ''],
-      ['an empty body', 200, ''],
-      ['garbage', 200, '<html>'],
-      ['cut-off JSON', 200, '{"amount":19.9,"requestedAt":"2025'],
-      ['null', 200, 'null'],
-      ['an empty object', 200, '{}'],
-      ['a list', 200, '[]'],
-      ['no amount', 200, JSON.stringify({ requestedAt: NOON })],
-      ['an amount that is a text', 200, JSON.stringify({ amount: '19.9', requestedAt: NOON })],
-      ['an amount of three decimals', 200, JSON.stringify({ amount: 19.999, requestedAt: NOON })],
-      ['no time', 200, JSON.stringify({ amount: 19.9 })],
-      ['a time that is null', 200, JSON.stringify({ amount: 19.9, requestedAt: null })],
-      ['a time that is none', 200, JSON.stringify({ amount: 19.9, requestedAt: 'soon' })],
-    ];
-    for (const [title, status, body] of useless) {
-      it(`returns undefined for ${title}`, async () => {
-        nock(URL).get(`/payments/${ID}`).reply(status, body);
-        expect(await gateway().findPayment(ID)).to.equal(undefined);
-      });
-    }
+    it('asks past every cache', async () => {
+      const asked = nock(URL, { reqheaders: { 'cache-control': 'no-cache' } })
+        .get(`/payments/${ID}`)
+        .reply(404);
+      expect(await gateway().findPayment(ID)).to.deep.equal({ kind: 'not_found' });
+      expect(asked.isDone()).to.equal(true);
+    });
 
-    it('returns undefined when the connection breaks', async () => {
+    it('takes a 404 as not found, even with a payment in it', async () => {
+      lookUp({ amount: 19.9, requestedAt: NOON }, 404);
+      expect(await gateway().findPayment(ID)).to.deep.equal({ kind: 'not_found' });
+    });
+
+    it('takes any other response for none', async () => {
+      const to = gateway();
+      const payment = JSON.stringify({ amount: 19.9, requestedAt: NOON });
+      const other = JSON.stringify({ correlationId: NOON, amount: 19.9, requestedAt: NOON });
+      for (const [status, body] of [
+        [500, ''],
+        [429, ''],
+        [503, payment],
+        [201, payment],
+        [206, payment],
+        [204, ''],
+        [200, ''],
+        [200, '<html>'],
+        [200, '{}'],
+        [200, other],
+        [200, payment.slice(0, -5)],
+      ] as const) {
+        lookUp(body, status);
+        const found = await to.findPayment(ID);
+        expect(found.kind, `${status} ${body}`).to.equal('no_response');
+        expect(found).to.have.nested.property('cause.code', `http_${status}`);
+      }
+    });
+
+    it('returns no_response when the connection breaks', async () => {
       nock(URL)
         .get(`/payments/${ID}`)
         .replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
-      expect(await gateway().findPayment(ID)).to.equal(undefined);
+      expect(await gateway().findPayment(ID)).to.have.nested.property('cause.code', 'ECONNRESET');
     });
 
-    it('returns undefined when no answer comes within the receive time-out', async () => {
-      const { reply, tell } = answerWhenTold();
+    it('returns no_response when none comes within the receive time-out', async () => {
+      const { reply, tell } = respondWhenTold();
       nock(URL).get(`/payments/${ID}`).reply(200, reply);
-      expect(await gateway({ receiveTimeoutMs: 20 }).findPayment(ID)).to.equal(undefined);
+      expect((await gateway({ receiveTimeoutMs: 20 }).findPayment(ID)).kind).to.equal('no_response');
       tell();
     });
 
-    it('returns undefined without a request when no connection becomes free', async () => {
-      const first = answerWhenTold();
-      nock(URL).post('/payments').reply(200, first.reply);
+    it('returns no_response without a request when no connection becomes free', async () => {
+      const first = respondWhenTold();
+      nock(URL).post('/payments').reply(429, first.reply);
       const busy = gateway({ poolSize: 1, poolTimeoutMs: 10 });
-      const sent = busy.send(PAYMENT);
+      const sent = busy.send(PAYMENT, FIRST);
       await first.asked;
       const asked = nock(URL).get(`/payments/${ID}`).reply(200, { amount: 19.9, requestedAt: NOON });
-      expect(await busy.findPayment(ID)).to.equal(undefined);
+      expect(await busy.findPayment(ID)).to.have.nested.property('cause.code', 'pool_timeout');
       expect(asked.isDone()).to.equal(false);
       nock.cleanAll();
       first.tell();
@@ -284,17 +428,9 @@ describe('HttpGateway', () => {
     it('does not follow a redirect', async () => {
       nock(URL).get(`/payments/${ID}`).reply(302, '', { location: 'http://other.test/' });
       const other = nock('http://other.test').get('/').reply(200, { amount: 1, requestedAt: NOON });
-      expect(await gateway().findPayment(ID)).to.equal(undefined);
+      expect((await gateway().findPayment(ID)).kind).to.equal('no_response');
       expect(other.isDone()).to.equal(false);
       nock.cleanAll();
     });
   });
-});
-
-describe('parseHeldPayment', () => {
-  for (const requestedAt of ['5', '2025', 'yesterday', '', null, 1_700_000_000_000]) {
-    it(`does not take ${JSON.stringify(requestedAt)} for a time`, () => {
-      expect(parseHeldPayment(JSON.stringify({ amount: 1, requestedAt }))).to.equal(undefined);
-    });
-  }
 });
