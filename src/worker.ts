@@ -82,7 +82,7 @@ export function startWorker(
   const primary = guarded(new HttpGateway('default', primaryConfig, logger), canLeaveSilence(policy));
   const fallback = guarded(new HttpGateway('fallback', fallbackConfig, logger), false);
   if (policy.on === 'pool_timeout' && primaryConfig.poolSize >= concurrency) {
-    logger.warn('pool_timeout cannot occur: GATEWAY_POOL_SIZE is not smaller than PAYMENT_QUEUE_MAX_CONCURRENCY', {
+    logger.info('pool_timeout cannot occur: GATEWAY_POOL_SIZE is not smaller than PAYMENT_QUEUE_MAX_CONCURRENCY', {
       poolSize: primaryConfig.poolSize,
       concurrency,
     });

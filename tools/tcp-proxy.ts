@@ -53,7 +53,8 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
       // A reset on one side is passed on by the close below.
       from.on('error', () => {});
       from.on('close', () => {
-        pairs.delete(pair);
+        // A side that outlives the other, half-open or in a black hole, must still be reset when the fault ends.
+        if (to.destroyed) pairs.delete(pair);
         if (from === server && fault.kind === 'half_open') return;
         if (fault.kind !== 'black_hole') to.destroy();
       });

@@ -46,8 +46,6 @@ export class HttpGateway implements Gateway {
   readonly #poolTimeoutMs: number;
   readonly #rules: VerdictRules;
   readonly #knownBodies: KnownBodies;
-  /** It has answered 422 or 409 to an id that it has on record. So a 2xx of it is never a replay of an earlier one. */
-  #refusesKnownIds = false;
 
   constructor(name: GatewayName, config: GatewayConfig, logger: Pick<Logger, 'error'>) {
     const { url, poolSize, poolTimeoutMs, receiveTimeoutMs, connectionMaxAgeMs, empty500 } = config;
@@ -146,7 +144,6 @@ export class HttpGateway implements Gateway {
       case 'already_paid': {
         const found = await this.#lookUp(payment.correlationId);
         if (found.kind !== 'on_record') return unproven(cause, found, 'none');
-        this.#refusesKnownIds = true;
         return { kind: 'already_paid', onRecord: found.onRecord };
       }
       case 'refused':
@@ -178,7 +175,7 @@ export class HttpGateway implements Gateway {
         ? { kind: 'paid', onRecord: found.onRecord }
         : unproven(cause, found, 'response');
     }
-    if (!history.isUnresolved || this.#refusesKnownIds) {
+    if (!history.isUnresolved) {
       return { kind: 'paid', onRecord: { amountCents, requestedAt } };
     }
     // Paid, but a gateway may replay its first response, and then has the requestedAt of an earlier attempt.

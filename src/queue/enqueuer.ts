@@ -2,6 +2,7 @@ import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { BatcherClosedError, BatcherOverflowError, createBatcher } from '../batcher.ts';
 import { QueueFullError, QueueUnavailableError, type ServiceError } from '../errors.ts';
 import { ENQUEUE_KEY_COUNT, ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
+import { createMemoryHeadroom } from './memory-headroom.ts';
 import { countPayments, type PaymentQueueName, type QueueCounts } from './payment-queue.ts';
 import { explainRedisError } from './redis-errors.ts';
 import type { ServerCheck } from './server-check.ts';
@@ -50,6 +51,9 @@ const RETRY_AFTER_SECONDS = 1;
 /** One batch holds Redis for about 25 µs a job; 200 keep that under 5 ms, and beyond it batches gain nothing more. */
 const MAX_BATCH = 200;
 
+/** What a job takes of Redis beside its payload (README, "Settings"), rounded up. */
+const JOB_BYTES = 512;
+
 /** Waiting requests at most, per process. At 64 KiB each, the largest they can be, this is 640 MiB. */
 const MAX_PENDING = 10_000;
 
@@ -73,6 +77,7 @@ export function createEnqueuer({
 }): Enqueuer {
   redis.defineCommand('enqueuePayments', { numberOfKeys: ENQUEUE_KEY_COUNT, lua: ENQUEUE_SCRIPT });
   const keys = enqueueKeys(queue);
+  const headroom = createMemoryHeadroom({ redis, key: keys[0]! });
 
   const batcher = createBatcher<NewJob, undefined | ServiceError>({
     maxItems: MAX_BATCH,
@@ -87,7 +92,13 @@ export function createEnqueuer({
   async function add(jobs: readonly NewJob[], acceptedAt?: Date): Promise<number[]> {
     if (serverCheck.refusal !== undefined) throw unavailable(serverCheck.refusal.detail);
     const args = [...keys, ...enqueueArguments(queue, maxSize, acceptedAt)];
-    for (const { id, data } of jobs) args.push(id ?? '', data);
+    let bytes = 0;
+    for (const { id, data } of jobs) {
+      args.push(id ?? '', data);
+      bytes += data.length + JOB_BYTES;
+    }
+    const tooFull = await headroom.refusalOf(bytes);
+    if (tooFull !== undefined) throw unavailable(tooFull);
     try {
       return await redis.enqueuePayments(...args);
     } catch (cause) {

@@ -10,6 +10,9 @@ const PAYMENTS_PER_SECOND = 150;
 /** Of faults at the same time. */
 const MAX_ACTIVE = 3;
 
+/** No fault lasts longer than 10 s, and a start after it no longer than 30. */
+const FAULTS_END_WITHIN_MS = 60_000;
+
 /** What happened while the faults were injected. */
 export interface Account {
   readonly load: LoadReport;
@@ -59,7 +62,20 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
       say(fault.name);
       hold(fault.on, fault.run);
     }
-    await Promise.all(active.values());
+    await ended();
+  }
+
+  /** Resolves when all faults have been taken back. @throws an Error that names those that do not end. */
+  async function ended(): Promise<void> {
+    const timeOut = new AbortController();
+    const tooLate = sleep(FAULTS_END_WITHIN_MS, undefined, { signal: timeOut.signal, ref: false }).then(
+      () => {
+        throw new Error(`a fault does not end: ${[...active.keys()].join(', ')}`);
+      },
+      () => {},
+    );
+    await Promise.race([Promise.all(active.values()), tooLate]);
+    timeOut.abort();
   }
 
   /** As a supervisor would: a program that ended by itself is started again. Each end counts as a failure. */
@@ -111,19 +127,18 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
     await Promise.all(posts);
   }
 
-  await Promise.all([injectFaults(), post()]);
-  isClosed = true;
-  clearInterval(supervisor);
-  await Promise.all(active.values());
+  let longestRecoveryMs: number;
+  try {
+    await Promise.all([injectFaults(), post()]);
+  } finally {
+    isClosed = true;
+    clearInterval(supervisor);
+    longestRecoveryMs = recovery.stop();
+  }
+  // A program that has been started again since.
+  await ended();
   load.close();
-  return {
-    load: load.report,
-    invalid,
-    startedAtMs,
-    faults: faultsInjected,
-    longestRecoveryMs: recovery.stop(),
-    failures,
-  };
+  return { load: load.report, invalid, startedAtMs, faults: faultsInjected, longestRecoveryMs, failures };
 }
 
 /** Measures the time from the end of the last fault to the next payment at a gateway. `stop` returns the longest, in ms. */

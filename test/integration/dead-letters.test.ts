@@ -184,7 +184,7 @@ describe('dead letters', () => {
     this.timeout(60_000);
     const redis = await startRedis({ args: ['--maxmemory', '60mb', '--appendonly', 'no', '--save', ''] });
     atTestEnd(() => redis.dispose());
-    const env = { REDIS_URL: redis.url, PAYMENT_QUEUE_MAX_CONCURRENCY: '16' };
+    const env = { REDIS_URL: redis.url, DURABILITY: 'memory', PAYMENT_QUEUE_MAX_CONCURRENCY: '16' };
     const { url, work, queue, rows, failed, post, inState } = await relay(env);
     await work();
     const agent = new Agent({ keepAlive: true, maxSockets: 16 });
