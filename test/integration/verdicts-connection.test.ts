@@ -104,10 +104,11 @@ describe('verdict on a connection that broke after it was there', () => {
       'is unknown when TLS breaks after the request was carried out': async () => {
         trustTestCa();
         const secure = await scriptedGateway({ tls: testCertificate('localhost') });
-        const clients = new Set<Socket>();
+        /** By the port from which the gateway sees it come. */
+        const clients = new Map<number | undefined, Socket>();
         const port = await serve((client) => {
-          clients.add(client);
           const upstream = connect(secure.port, '127.0.0.1').on('error', () => {});
+          upstream.once('connect', () => clients.set(upstream.localPort, client));
           client.pipe(upstream).pipe(client, { end: false });
           client.on('close', () => upstream.destroy());
         });
@@ -115,11 +116,10 @@ describe('verdict on a connection that broke after it was there', () => {
         secure.onPayment = () =>
           isWell
             ? undefined
-            : charged(() => {
-                // Bytes in the stream of TLS that its other end never sent.
-                for (const client of clients) client.end(Buffer.from(`1703030040${'00'.repeat(64)}`, 'hex'));
-                clients.clear();
-              });
+            : // Bytes in the stream of TLS that its other end never sent.
+              charged(({ request: { socket } }) =>
+                clients.get(socket.remotePort)!.end(Buffer.from(`1703030040${'00'.repeat(64)}`, 'hex')),
+              );
         const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: `https://127.0.0.1:${port}`, ...WILLING });
         const ids = await relay.postMany(4);
         await relay.work();
