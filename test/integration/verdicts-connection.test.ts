@@ -94,7 +94,7 @@ describe('verdict without a connection', () => {
         expect(relay.fallback.posts).to.deep.equal([]);
       },
     },
-    { atOnce: 5 },
+    { atOnce: 9 },
   );
 });
 
@@ -172,7 +172,7 @@ describe('verdict on a connection that broke after it was there', () => {
         expect(relay.fallback.posts).to.deep.equal([]);
       },
     },
-    { atOnce: 4 },
+    { atOnce: 9 },
   );
 });
 

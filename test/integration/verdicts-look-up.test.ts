@@ -169,6 +169,6 @@ describe('verdict on a 422 or 409', () => {
         await relay.expectTrueBooks();
       },
     },
-    { atOnce: 4 },
+    { atOnce: 8 },
   );
 });

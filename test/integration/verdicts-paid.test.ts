@@ -151,6 +151,7 @@ describe('verdict on a 2xx', () => {
         expect(relay.primary.lookUpsOf(id).length).to.be.greaterThan(0);
         expect((await relay.ledger()).has(id)).to.equal(false);
         relay.primary.onPayment = () => undefined;
+        await relay.hurry([id]);
         await relay.recorded([id]);
         await relay.expectTrueBooks();
       },
@@ -167,6 +168,7 @@ describe('verdict on a 2xx', () => {
         await eventually(() => relay.primary.lookUpsOf(declined).length > 0);
         expect((await relay.ledger()).has(declined)).to.equal(false);
         relay.primary.onPayment = () => undefined;
+        await relay.hurry([declined]);
         await relay.recorded([declined]);
         await relay.expectTrueBooks();
       },
@@ -185,6 +187,6 @@ describe('verdict on a 2xx', () => {
         await relay.expectTrueBooks();
       },
     },
-    { atOnce: 5 },
+    { atOnce: 9 },
   );
 });

@@ -123,12 +123,13 @@ describe('verdict on a status that is neither 2xx nor 422 nor 400', () => {
         await relay.work();
         await eventually(() => ids.every((id) => relay.primary.postsOf(id).length >= 2), 15_000);
         isWell = true;
+        await relay.hurry(ids);
         await relay.recorded(ids);
         await relay.expectTrueBooks();
         expect(relay.fallback.posts).to.deep.equal([]);
       },
     },
-    { atOnce: 5 },
+    { atOnce: 10 },
   );
 });
 
@@ -193,9 +194,13 @@ describe('verdict on a connection without a complete response head', () => {
         relay.primary.onLookUp = () => (tells ? tell : json(404, { message: 'not found' }));
         const id = await relay.post();
         await relay.work();
-        await eventually(() => relay.primary.lookUpsOf(id).length >= 2, 15_000);
+        await eventually(async () => {
+          await relay.hurry([id]);
+          return relay.primary.lookUpsOf(id).length >= 2;
+        }, 15_000);
         expect([...(await relay.ledger()).keys()]).to.deep.equal([]);
         tells = true;
+        await relay.hurry([id]);
         await relay.recorded([id]);
         await relay.expectTrueBooks();
       },

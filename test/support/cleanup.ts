@@ -1,14 +1,37 @@
-/** What a test has opened, closed after it in reverse order, whether it passed or not. */
-const pending: (() => unknown)[] = [];
+import { AsyncLocalStorage } from 'node:async_hooks';
 
-/** Registers something to be undone when the test is over. */
-export function atTestEnd(undo: () => unknown): void {
-  pending.push(undo);
+type Undo = () => unknown;
+
+/** What a test has opened, closed after it in reverse order, whether it passed or not. */
+const pending: Undo[] = [];
+
+/** The same for a part of a test that ends by itself. */
+const ownPending = new AsyncLocalStorage<Undo[]>();
+
+/** Registers something to be undone when the test is over, or the part of it that calls this ({@link withOwnEnd}). */
+export function atTestEnd(undo: Undo): void {
+  (ownPending.getStore() ?? pending).push(undo);
 }
 
-export async function cleanUp(): Promise<void> {
+/** Runs a part of a test. What it opens is closed at its end, while other parts go on. */
+export function withOwnEnd<T>(run: () => Promise<T>): Promise<T> {
+  const own: Undo[] = [];
+  return ownPending.run(own, async () => {
+    try {
+      return await run();
+    } finally {
+      await undoAll(own);
+    }
+  });
+}
+
+export function cleanUp(): Promise<void> {
+  return undoAll(pending);
+}
+
+async function undoAll(undos: Undo[]): Promise<void> {
   const failures: unknown[] = [];
-  for (let undo = pending.pop(); undo; undo = pending.pop()) {
+  for (let undo = undos.pop(); undo; undo = undos.pop()) {
     try {
       await undo();
     } catch (error) {

@@ -10,7 +10,7 @@ import { freePort, type ManagedServer, startRedis } from '../../tools/servers.ts
 import type { SimulatedGateway, SimulatedGatewayOptions } from '../../tools/simulated-gateway.ts';
 import { type ServiceProcess, startService } from '../../tools/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../tools/tcp-proxy.ts';
-import { atTestEnd } from './cleanup.ts';
+import { atTestEnd, withOwnEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
 import { freshDatabase, sharedPostgres, sharedRedis, sql, startTestPostgres } from './services.ts';
@@ -268,7 +268,7 @@ const SCENARIOS_AT_ONCE = 4;
 
 /**
  * A test for each scenario. They run side by side, as they mostly wait: for processes to start, for a fault to last, for
- * the lock of a dead worker to expire. Each has a stack of its own, and all of it is gone after the first of the tests.
+ * the lock of a dead worker to expire. Each has a stack of its own, which is gone at its end.
  * @param atOnce more than the usual number, for scenarios that start no processes
  */
 export function sideBySide(
@@ -282,7 +282,7 @@ export function sideBySide(
     await Promise.all(
       Array.from({ length: atOnce }, async () => {
         for (const [title, run] of queue) {
-          await run().catch((error: unknown) => verdicts.set(title, error));
+          await withOwnEnd(run).catch((error: unknown) => verdicts.set(title, error));
         }
       }),
     );

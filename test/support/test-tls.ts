@@ -13,11 +13,17 @@ export function testCertificate(name: 'localhost' | 'other-name' | 'self-signed'
   return { key: readFileSync(file(`${name}.key`)), cert: readFileSync(file(`${name}.pem`)) };
 }
 
-/** Makes this process trust the test's authority, until the test is over. */
+/** The certificates trusted by default, while some test adds its own to them. */
+let before: string[] | undefined;
+let users = 0;
+
+/** Makes this process trust the test's authority, until the last test that asked for it is over. */
 export function trustTestCa(): void {
-  const trusted = tls.getCACertificates('default');
-  const authority = readFileSync(TEST_CA_FILE, 'utf8');
-  if (trusted.includes(authority)) return;
-  tls.setDefaultCACertificates([...trusted, authority]);
-  atTestEnd(() => tls.setDefaultCACertificates(trusted));
+  before ??= tls.getCACertificates('default');
+  users += 1;
+  if (users === 1) tls.setDefaultCACertificates([...before, readFileSync(TEST_CA_FILE, 'utf8')]);
+  atTestEnd(() => {
+    users -= 1;
+    if (users === 0) tls.setDefaultCACertificates(before!);
+  });
 }
