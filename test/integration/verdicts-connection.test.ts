@@ -7,7 +7,7 @@ import { atTestEnd } from '../support/cleanup.ts';
 import { eventually, type TestEnv } from '../support/relay.ts';
 import { charged, hang, html, raw, respond, scriptedGateway } from '../support/scripted-gateway.ts';
 import { type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';
-import { sideBySide } from '../support/stack.ts';
+import { groupsSideBySide } from '../support/stack.ts';
 import { testCertificate, trustTestCa } from '../support/test-tls.ts';
 
 /** A TCP server that does this with each connection. Closed after the test. */
@@ -50,213 +50,214 @@ async function expectHeldBack(relay: ScriptedRelay, ids: readonly string[]): Pro
 
 const WILLING: TestEnv = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '0' };
 
-describe('verdict without a connection', () => {
-  sideBySide(
+describe('connections to a gateway', () => {
+  groupsSideBySide(
     {
-      'is not_sent when the connection is refused': async () => {
-        await expectNotSent(`http://127.0.0.1:${await freePort()}`);
+      'verdict without a connection': {
+        'is not_sent when the connection is refused': async () => {
+          await expectNotSent(`http://127.0.0.1:${await freePort()}`);
+        },
+        'is not_sent when the name is not found': async () => {
+          await expectNotSent('http://gateway.invalid:8001');
+        },
+        'is not_sent when the certificate is self-signed': async () => {
+          const { url } = await scriptedGateway({ tls: testCertificate('self-signed') });
+          await expectNotSent(url);
+        },
+        'is not_sent when the certificate is for another name': async () => {
+          trustTestCa();
+          const { url } = await scriptedGateway({ tls: testCertificate('other-name') });
+          await expectNotSent(url);
+        },
+        'is not_sent when the port speaks plain HTTP instead of TLS': async () => {
+          const { port } = await scriptedGateway();
+          await expectNotSent(`https://127.0.0.1:${port}`);
+        },
+        'is not_sent when the connection is reset in the TLS handshake': async () => {
+          const port = await serve((socket) => socket.once('data', () => socket.resetAndDestroy()));
+          await expectNotSent(`https://127.0.0.1:${port}`);
+        },
+        'is not_sent when the connection ends in the TLS handshake': async () => {
+          const port = await serve((socket) => socket.once('data', () => socket.end()));
+          await expectNotSent(`https://127.0.0.1:${port}`);
+        },
+        'is not_sent when the TLS handshake takes too long': async () => {
+          await expectNotSent(`https://127.0.0.1:${await serve(() => {})}`);
+        },
+        'sends a payment over TLS that can be trusted': async () => {
+          trustTestCa();
+          const secure = await scriptedGateway({ tls: testCertificate('localhost') });
+          const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: secure.url, ...WILLING });
+          await relay.work();
+          const ids = await relay.postMany(4);
+          await relay.recorded(ids);
+          expect([...secure.onRecord.keys()].sort()).to.deep.equal([...ids].sort());
+          expect(relay.fallback.posts).to.deep.equal([]);
+        },
       },
-      'is not_sent when the name is not found': async () => {
-        await expectNotSent('http://gateway.invalid:8001');
+
+      'verdict on a connection that broke after it was there': {
+        'is unknown when TLS breaks after the request was carried out': async () => {
+          trustTestCa();
+          const secure = await scriptedGateway({ tls: testCertificate('localhost') });
+          /** By the port from which the gateway sees it come. */
+          const clients = new Map<number | undefined, Socket>();
+          const port = await serve((client) => {
+            const upstream = connect(secure.port, '127.0.0.1').on('error', () => {});
+            upstream.once('connect', () => clients.set(upstream.localPort, client));
+            client.pipe(upstream).pipe(client, { end: false });
+            client.on('close', () => upstream.destroy());
+          });
+          let isWell = false;
+          secure.onPayment = () =>
+            isWell
+              ? undefined
+              : // Bytes in the stream of TLS that its other end never sent.
+                charged(({ request: { socket } }) =>
+                  clients.get(socket.remotePort)!.end(Buffer.from(`1703030040${'00'.repeat(64)}`, 'hex')),
+                );
+          const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: `https://127.0.0.1:${port}`, ...WILLING });
+          const ids = await relay.postMany(4);
+          await relay.work();
+          await expectHeldBack(relay, ids);
+          isWell = true;
+          const rows = await relay.recorded(ids);
+          expect([...rows.values()].map(({ requestedAt }) => requestedAt).sort()).to.deep.equal(
+            [...secure.onRecord.values()].map(({ requestedAt }) => requestedAt).sort(),
+          );
+          expect(relay.fallback.posts).to.deep.equal([]);
+        },
+        'is unknown when the server misses a client certificate, which shows after the handshake': async () => {
+          trustTestCa();
+          const { url } = await scriptedGateway({
+            tls: {
+              ...testCertificate('localhost'),
+              requestCert: true,
+              rejectUnauthorized: true,
+              minVersion: 'TLSv1.3',
+            },
+          });
+          const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: url, ...WILLING });
+          const ids = await relay.postMany(3);
+          await relay.work();
+          await expectHeldBack(relay, ids);
+        },
+        'is unknown when a keep-alive connection is reset under the next request': async () => {
+          const relay = await scriptedRelay({ ...WILLING, PAYMENT_QUEUE_MAX_CONCURRENCY: '1' });
+          await relay.work();
+          await relay.recorded([await relay.post()]);
+          let isWell = false;
+          relay.primary.onPayment = () => (isWell ? undefined : charged(raw('', 'reset')));
+          const ids = await relay.postMany(2);
+          await eventually(() => relay.primary.postsOf(ids[0]!).length > 0);
+          expect(relay.primary.postsOf(ids[0]!)[0]!.connection, 'the kept connection').to.equal(1);
+          await expectHeldBack(relay, ids);
+          isWell = true;
+          await relay.recorded(ids);
+          await relay.expectTrueBooks();
+          expect(relay.fallback.posts).to.deep.equal([]);
+        },
+        'stays unknown when the port is closed after the request had gone out': async () => {
+          const port = await freePort();
+          const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: `http://127.0.0.1:${port}`, ...WILLING });
+          const first = await scriptedGateway({ port });
+          first.onPayment = () => charged(raw('', 'reset'));
+          const ids = await relay.postMany(3);
+          await relay.work();
+          await eventually(() => ids.every((id) => first.postsOf(id).length > 0));
+          await first.close();
+          await expectHeldBack(relay, ids);
+          const second = await scriptedGateway({ port, onRecord: first.onRecord });
+          await relay.recorded(ids);
+          expect(second.posts.length).to.be.at.least(3);
+          expect(relay.fallback.posts).to.deep.equal([]);
+        },
       },
-      'is not_sent when the certificate is self-signed': async () => {
-        const { url } = await scriptedGateway({ tls: testCertificate('self-signed') });
-        await expectNotSent(url);
+
+      "a gateway's connections": {
+        'are replaced after GATEWAY_CONNECTION_MAX_AGE_MS': async () => {
+          const relay = await scriptedRelay({
+            GATEWAY_CONNECTION_MAX_AGE_MS: '1000',
+            PAYMENT_QUEUE_MAX_CONCURRENCY: '1',
+          });
+          const { primary } = relay;
+          await relay.work();
+          const ids: string[] = [];
+          const deadline = performance.now() + 6_000;
+          // A payment every 50 ms never lets the connection become idle for long.
+          while ((primary.posts.at(-1)?.connection ?? 0) < 3 && performance.now() < deadline) {
+            ids.push(await relay.post());
+            await sleep(50);
+          }
+          await relay.recorded(ids);
+          const uses = Map.groupBy([...primary.posts, ...primary.lookUps], ({ connection }) => connection);
+          expect(uses.size, 'connections').to.be.at.least(3);
+          const replaced = [...uses.values()].slice(0, -1);
+          const agesMs = replaced.map(
+            (its) => Math.max(...its.map(({ atMs }) => atMs)) - Math.min(...its.map(({ atMs }) => atMs)),
+          );
+          expect(Math.max(...agesMs), 'age of the oldest').to.be.below(1_300);
+          expect(Math.min(...replaced.map((its) => its.length)), 'requests of a connection').to.be.greaterThan(3);
+          await relay.expectTrueBooks();
+        },
+        'say nothing of the gateway when the own pool has no place': async () => {
+          const relay = await scriptedRelay({
+            GATEWAY_POOL_SIZE: '1',
+            GATEWAY_POOL_TIMEOUT_MS: '50',
+            PAYMENT_QUEUE_MAX_CONCURRENCY: '8',
+            FALLBACK_ON: 'pool_timeout',
+            FALLBACK_AFTER_MS: 'never',
+          });
+          const { primary, fallback } = relay;
+          primary.onPayment = ({ attempt }) =>
+            attempt === 1 && primary.posts.length === 1
+              ? (arrival, gateway) => void sleep(600).then(() => charged(respond(200))(arrival, gateway))
+              : undefined;
+          const ids = await relay.postMany(6);
+          const { entries } = await relay.work();
+          await relay.recorded(ids);
+          await relay.expectTrueBooks();
+          expect(primary.onRecord.size, 'at the primary').to.be.at.least(1);
+          expect(fallback.onRecord.size, 'at the fallback').to.be.at.least(3);
+          const opened = entries.filter((entry) => entry['state'] === 'open' || /circuit open/.test(entry.message));
+          expect(opened).to.deep.equal([]);
+        },
       },
-      'is not_sent when the certificate is for another name': async () => {
-        trustTestCa();
-        const { url } = await scriptedGateway({ tls: testCertificate('other-name') });
-        await expectNotSent(url);
-      },
-      'is not_sent when the port speaks plain HTTP instead of TLS': async () => {
-        const { port } = await scriptedGateway();
-        await expectNotSent(`https://127.0.0.1:${port}`);
-      },
-      'is not_sent when the connection is reset in the TLS handshake': async () => {
-        const port = await serve((socket) => socket.once('data', () => socket.resetAndDestroy()));
-        await expectNotSent(`https://127.0.0.1:${port}`);
-      },
-      'is not_sent when the connection ends in the TLS handshake': async () => {
-        const port = await serve((socket) => socket.once('data', () => socket.end()));
-        await expectNotSent(`https://127.0.0.1:${port}`);
-      },
-      'is not_sent when the TLS handshake takes too long': async () => {
-        await expectNotSent(`https://127.0.0.1:${await serve(() => {})}`);
-      },
-      'sends a payment over TLS that can be trusted': async () => {
-        trustTestCa();
-        const secure = await scriptedGateway({ tls: testCertificate('localhost') });
-        const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: secure.url, ...WILLING });
-        await relay.work();
-        const ids = await relay.postMany(4);
-        await relay.recorded(ids);
-        expect([...secure.onRecord.keys()].sort()).to.deep.equal([...ids].sort());
-        expect(relay.fallback.posts).to.deep.equal([]);
+
+      'the log of a circuit that opens': {
+        'names the gateway, its URL, the cause and the payments that wait': async () => {
+          const relay = await scriptedRelay({ FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' });
+          relay.primary.onPayment = () => html(403, 'Attention Required!');
+          const { entries } = await relay.work();
+          await relay.postMany(8);
+          const opened = await eventually(() => entries.find((entry) => entry['state'] === 'open'));
+          expect(opened['gateway']).to.be.oneOf(['primary', 'default']);
+          expect(opened['url']).to.be.a('string').and.include(relay.primary.url);
+          expect(opened['waiting']).to.be.a('number');
+          // The status and the start of the body, in whatever field.
+          expect(JSON.stringify(opened)).to.include('403').and.to.include('Attention Required!');
+          expect(opened).to.have.property('since');
+        },
+        'is written again when the cause changes': async () => {
+          const relay = await scriptedRelay({
+            FALLBACK_ON: 'pool_timeout',
+            FALLBACK_AFTER_MS: 'never',
+            GATEWAY_RECEIVE_TIMEOUT_MS: '200',
+          });
+          let reply = respond(502);
+          relay.primary.onPayment = () => reply;
+          const { entries } = await relay.work();
+          await relay.postMany(6);
+          const lines = () => entries.filter((entry) => entry['state'] === 'open');
+          const causes = () => new Set(lines().map((entry) => JSON.stringify([entry['code'], entry['cause']])));
+          await eventually(() => causes().size === 1);
+          reply = hang;
+          await eventually(() => causes().size === 2, 15_000);
+          // One for each cause at once, the next of a cause a minute later.
+          expect(lines().length, 'lines of the outage').to.be.below(6);
+        },
       },
     },
-    { atOnce: 9 },
+    { atOnce: 17 },
   );
-});
-
-describe('verdict on a connection that broke after it was there', () => {
-  sideBySide(
-    {
-      'is unknown when TLS breaks after the request was carried out': async () => {
-        trustTestCa();
-        const secure = await scriptedGateway({ tls: testCertificate('localhost') });
-        /** By the port from which the gateway sees it come. */
-        const clients = new Map<number | undefined, Socket>();
-        const port = await serve((client) => {
-          const upstream = connect(secure.port, '127.0.0.1').on('error', () => {});
-          upstream.once('connect', () => clients.set(upstream.localPort, client));
-          client.pipe(upstream).pipe(client, { end: false });
-          client.on('close', () => upstream.destroy());
-        });
-        let isWell = false;
-        secure.onPayment = () =>
-          isWell
-            ? undefined
-            : // Bytes in the stream of TLS that its other end never sent.
-              charged(({ request: { socket } }) =>
-                clients.get(socket.remotePort)!.end(Buffer.from(`1703030040${'00'.repeat(64)}`, 'hex')),
-              );
-        const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: `https://127.0.0.1:${port}`, ...WILLING });
-        const ids = await relay.postMany(4);
-        await relay.work();
-        await expectHeldBack(relay, ids);
-        isWell = true;
-        const rows = await relay.recorded(ids);
-        expect([...rows.values()].map(({ requestedAt }) => requestedAt).sort()).to.deep.equal(
-          [...secure.onRecord.values()].map(({ requestedAt }) => requestedAt).sort(),
-        );
-        expect(relay.fallback.posts).to.deep.equal([]);
-      },
-      'is unknown when the server misses a client certificate, which shows after the handshake': async () => {
-        trustTestCa();
-        const { url } = await scriptedGateway({
-          tls: { ...testCertificate('localhost'), requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.3' },
-        });
-        const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: url, ...WILLING });
-        const ids = await relay.postMany(3);
-        await relay.work();
-        await expectHeldBack(relay, ids);
-      },
-      'is unknown when a keep-alive connection is reset under the next request': async () => {
-        const relay = await scriptedRelay({ ...WILLING, PAYMENT_QUEUE_MAX_CONCURRENCY: '1' });
-        await relay.work();
-        await relay.recorded([await relay.post()]);
-        let isWell = false;
-        relay.primary.onPayment = () => (isWell ? undefined : charged(raw('', 'reset')));
-        const ids = await relay.postMany(2);
-        await eventually(() => relay.primary.postsOf(ids[0]!).length > 0);
-        expect(relay.primary.postsOf(ids[0]!)[0]!.connection, 'the kept connection').to.equal(1);
-        await expectHeldBack(relay, ids);
-        isWell = true;
-        await relay.recorded(ids);
-        await relay.expectTrueBooks();
-        expect(relay.fallback.posts).to.deep.equal([]);
-      },
-      'stays unknown when the port is closed after the request had gone out': async () => {
-        const port = await freePort();
-        const relay = await scriptedRelay({ GATEWAY_PRIMARY_URL: `http://127.0.0.1:${port}`, ...WILLING });
-        const first = await scriptedGateway({ port });
-        first.onPayment = () => charged(raw('', 'reset'));
-        const ids = await relay.postMany(3);
-        await relay.work();
-        await eventually(() => ids.every((id) => first.postsOf(id).length > 0));
-        await first.close();
-        await expectHeldBack(relay, ids);
-        const second = await scriptedGateway({ port, onRecord: first.onRecord });
-        await relay.recorded(ids);
-        expect(second.posts.length).to.be.at.least(3);
-        expect(relay.fallback.posts).to.deep.equal([]);
-      },
-    },
-    { atOnce: 9 },
-  );
-});
-
-describe("a gateway's connections", () => {
-  sideBySide({
-    'are replaced after GATEWAY_CONNECTION_MAX_AGE_MS': async () => {
-      const relay = await scriptedRelay({ GATEWAY_CONNECTION_MAX_AGE_MS: '1000', PAYMENT_QUEUE_MAX_CONCURRENCY: '1' });
-      const { primary } = relay;
-      await relay.work();
-      const ids: string[] = [];
-      const deadline = performance.now() + 6_000;
-      // A payment every 50 ms never lets the connection become idle for long.
-      while ((primary.posts.at(-1)?.connection ?? 0) < 3 && performance.now() < deadline) {
-        ids.push(await relay.post());
-        await sleep(50);
-      }
-      await relay.recorded(ids);
-      const uses = Map.groupBy([...primary.posts, ...primary.lookUps], ({ connection }) => connection);
-      expect(uses.size, 'connections').to.be.at.least(3);
-      const replaced = [...uses.values()].slice(0, -1);
-      const agesMs = replaced.map(
-        (its) => Math.max(...its.map(({ atMs }) => atMs)) - Math.min(...its.map(({ atMs }) => atMs)),
-      );
-      expect(Math.max(...agesMs), 'age of the oldest').to.be.below(1_300);
-      expect(Math.min(...replaced.map((its) => its.length)), 'requests of a connection').to.be.greaterThan(3);
-      await relay.expectTrueBooks();
-    },
-    'say nothing of the gateway when the own pool has no place': async () => {
-      const relay = await scriptedRelay({
-        GATEWAY_POOL_SIZE: '1',
-        GATEWAY_POOL_TIMEOUT_MS: '50',
-        PAYMENT_QUEUE_MAX_CONCURRENCY: '8',
-        FALLBACK_ON: 'pool_timeout',
-        FALLBACK_AFTER_MS: 'never',
-      });
-      const { primary, fallback } = relay;
-      primary.onPayment = ({ attempt }) =>
-        attempt === 1 && primary.posts.length === 1
-          ? (arrival, gateway) => void sleep(600).then(() => charged(respond(200))(arrival, gateway))
-          : undefined;
-      const ids = await relay.postMany(6);
-      const { entries } = await relay.work();
-      await relay.recorded(ids);
-      await relay.expectTrueBooks();
-      expect(primary.onRecord.size, 'at the primary').to.be.at.least(1);
-      expect(fallback.onRecord.size, 'at the fallback').to.be.at.least(3);
-      const opened = entries.filter((entry) => entry['state'] === 'open' || /circuit open/.test(entry.message));
-      expect(opened).to.deep.equal([]);
-    },
-  });
-});
-
-describe('the log of a circuit that opens', () => {
-  sideBySide({
-    'names the gateway, its URL, the cause and the payments that wait': async () => {
-      const relay = await scriptedRelay({ FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' });
-      relay.primary.onPayment = () => html(403, 'Attention Required!');
-      const { entries } = await relay.work();
-      await relay.postMany(8);
-      const opened = await eventually(() => entries.find((entry) => entry['state'] === 'open'));
-      expect(opened['gateway']).to.be.oneOf(['primary', 'default']);
-      expect(opened['url']).to.be.a('string').and.include(relay.primary.url);
-      expect(opened['waiting']).to.be.a('number');
-      // The status and the start of the body, in whatever field.
-      expect(JSON.stringify(opened)).to.include('403').and.to.include('Attention Required!');
-      expect(opened).to.have.property('since');
-    },
-    'is written again when the cause changes': async () => {
-      const relay = await scriptedRelay({
-        FALLBACK_ON: 'pool_timeout',
-        FALLBACK_AFTER_MS: 'never',
-        GATEWAY_RECEIVE_TIMEOUT_MS: '200',
-      });
-      let reply = respond(502);
-      relay.primary.onPayment = () => reply;
-      const { entries } = await relay.work();
-      await relay.postMany(6);
-      const lines = () => entries.filter((entry) => entry['state'] === 'open');
-      const causes = () => new Set(lines().map((entry) => JSON.stringify([entry['code'], entry['cause']])));
-      await eventually(() => causes().size === 1);
-      reply = hang;
-      await eventually(() => causes().size === 2, 15_000);
-      // One for each cause at once, the next of a cause a minute later.
-      expect(lines().length, 'lines of the outage').to.be.below(6);
-    },
-  });
 });

@@ -4,7 +4,7 @@ import { freePort } from '../../tools/servers.ts';
 import { eventually } from '../support/relay.ts';
 import { charged, hang, html, json, type Reply, respond, scriptedGateway } from '../support/scripted-gateway.ts';
 import { type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';
-import { sideBySide } from '../support/stack.ts';
+import { groupsSideBySide } from '../support/stack.ts';
 
 const FEW_PLACES = { PAYMENT_QUEUE_MAX_CONCURRENCY: '4' };
 const PRIMARY_ONLY = { ...FEW_PLACES, FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' };
@@ -35,126 +35,129 @@ async function expectDislikedAlive(relay: ScriptedRelay, disliked: ReadonlySet<s
   ).to.deep.equal([]);
 }
 
-describe('payments that a gateway dislikes for good', () => {
-  sideBySide(
+describe('places of a worker', () => {
+  groupsSideBySide(
     {
-      'do not stop the others when they are answered 403': async () => {
-        await expectGoodOnesPaid(html(403, 'Attention Required!'));
+      'payments that a gateway dislikes for good': {
+        'do not stop the others when they are answered 403': async () => {
+          await expectGoodOnesPaid(html(403, 'Attention Required!'));
+        },
+        'do not stop the others when they are answered 404': async () => {
+          await expectGoodOnesPaid(json(404, { message: 'merchant not found' }));
+        },
+        'do not stop the others when they are answered 400 in JSON': async () => {
+          await expectGoodOnesPaid(json(400, { message: 'invalid merchant' }));
+        },
+        'do not stop the others when they are answered an empty 502': async () => {
+          await expectGoodOnesPaid(respond(502));
+        },
+        'do not stop the others when no response comes within the time-out': async () => {
+          const relay = await scriptedRelay({ ...PRIMARY_ONLY, GATEWAY_RECEIVE_TIMEOUT_MS: '300' });
+          const disliked = new Set(await relay.postMany(10));
+          // While nothing responds a new payment is sent only every five seconds: these ten become known by a quick 503.
+          relay.primary.onPayment = ({ correlationId, attempt }) => {
+            if (!disliked.has(correlationId)) return undefined;
+            return attempt === 1 ? respond(503) : hang;
+          };
+          await relay.work();
+          const hangs = () => relay.primary.posts.filter(({ attempt }) => attempt > 1).length;
+          await eventually(
+            () => [...disliked].every((id) => relay.primary.postsOf(id).length > 0) && hangs() > 3,
+            15_000,
+          );
+          const good = await relay.postMany(20);
+          await relay.recorded(good, 5_000);
+          await expectDislikedAlive(relay, disliked);
+        },
+        'do not stop those that come later, when every place could be theirs': async () => {
+          const relay = await scriptedRelay(PRIMARY_ONLY);
+          const disliked = new Set(await relay.postMany(15));
+          relay.primary.onPayment = ({ correlationId }) =>
+            disliked.has(correlationId) ? html(403, 'Attention Required!') : undefined;
+          await relay.work();
+          await eventually(() => relay.primary.posts.filter(({ attempt }) => attempt > 1).length >= 6, 15_000);
+          await relay.recorded(await relay.postMany(20), 5_000);
+          await expectDislikedAlive(relay, disliked);
+        },
       },
-      'do not stop the others when they are answered 404': async () => {
-        await expectGoodOnesPaid(json(404, { message: 'merchant not found' }));
-      },
-      'do not stop the others when they are answered 400 in JSON': async () => {
-        await expectGoodOnesPaid(json(400, { message: 'invalid merchant' }));
-      },
-      'do not stop the others when they are answered an empty 502': async () => {
-        await expectGoodOnesPaid(respond(502));
-      },
-      'do not stop the others when no response comes within the time-out': async () => {
-        const relay = await scriptedRelay({ ...PRIMARY_ONLY, GATEWAY_RECEIVE_TIMEOUT_MS: '300' });
-        const disliked = new Set(await relay.postMany(10));
-        // While nothing responds a new payment is sent only every five seconds: these ten become known by a quick 503.
-        relay.primary.onPayment = ({ correlationId, attempt }) => {
-          if (!disliked.has(correlationId)) return undefined;
-          return attempt === 1 ? respond(503) : hang;
-        };
-        await relay.work();
-        const hangs = () => relay.primary.posts.filter(({ attempt }) => attempt > 1).length;
-        await eventually(
-          () => [...disliked].every((id) => relay.primary.postsOf(id).length > 0) && hangs() > 3,
-          15_000,
-        );
-        const good = await relay.postMany(20);
-        await relay.recorded(good, 5_000);
-        await expectDislikedAlive(relay, disliked);
-      },
-      'do not stop those that come later, when every place could be theirs': async () => {
-        const relay = await scriptedRelay(PRIMARY_ONLY);
-        const disliked = new Set(await relay.postMany(15));
-        relay.primary.onPayment = ({ correlationId }) =>
-          disliked.has(correlationId) ? html(403, 'Attention Required!') : undefined;
-        await relay.work();
-        await eventually(() => relay.primary.posts.filter(({ attempt }) => attempt > 1).length >= 6, 15_000);
-        await relay.recorded(await relay.postMany(20), 5_000);
-        await expectDislikedAlive(relay, disliked);
-      },
-    },
-    { atOnce: 6 },
-  );
-});
 
-describe('payments that can go nowhere', () => {
-  sideBySide(
-    {
-      'do not keep later ones from the fallback while the primary hangs with all places taken': async () => {
-        const relay = await scriptedRelay({ ...FEW_PLACES, FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: '1000' });
-        relay.primary.onPayment = () => hang;
-        await relay.work();
-        const tied = await relay.postMany(4);
-        // Those in flight have come back and been sent again: all places could be theirs.
-        await eventually(() => relay.primary.posts.length >= 7, 15_000);
-        const later = await relay.postMany(20);
-        const startedAtMs = performance.now();
-        // Of the later ones a new one is the primary's probe every five seconds, and then it is tied as well.
-        const isTied = (id: string) => relay.primary.postsOf(id).length > 0;
-        const rows = await eventually(async () => {
-          const found = await relay.ledger();
-          return later.every((id) => found.has(id) || isTied(id)) && found;
-        }, 10_000);
-        expect(performance.now() - startedAtMs).to.be.below(10_000);
-        expect(later.filter(isTied).length, 'used as probes').to.be.at.most(3);
-        expect(rows.size).to.be.at.least(17);
-        expect(new Set([...rows.values()].map(({ gateway }) => gateway))).to.deep.equal(new Set(['fallback']));
-        expect(
-          tied.filter((id) => relay.fallback.postsOf(id).length > 0),
-          'paid twice',
-        ).to.deep.equal([]);
-        relay.primary.onPayment = () => undefined;
-        await relay.recorded([...tied, ...later]);
-        await relay.expectTrueBooks();
-      },
-      'do not keep others from a healthy primary while they are bound to a dead fallback': async () => {
-        const port = await freePort();
-        const relay = await scriptedRelay({
-          ...FEW_PLACES,
-          GATEWAY_PRIMARY_URL: `http://127.0.0.1:${port}`,
-          FALLBACK_ON: 'not_sent',
-          FALLBACK_AFTER_MS: 'never',
-          GATEWAY_RECEIVE_TIMEOUT_MS: '300',
-        });
-        relay.fallback.onPayment = () => charged(hang);
-        const bound = await relay.postMany(10);
-        await relay.work();
-        await eventually(() => relay.fallback.posts.length >= 7, 15_000);
-        const primary = await scriptedGateway({ port });
-        const good = await relay.postMany(20);
-        await relay.recorded(good, 5_000);
-        expect(
-          good.filter((id) => !primary.onRecord.has(id)),
-          'not paid at the primary',
-        ).to.deep.equal([]);
-        relay.fallback.onPayment = () => undefined;
-        await relay.recorded(bound);
-        const twice = [...relay.fallback.onRecord.keys()].filter((id) => primary.onRecord.has(id));
-        expect(twice, 'paid twice').to.deep.equal([]);
-      },
-      'are not fetched and handed back in circles while both gateways are down': async () => {
-        const relay = await scriptedRelay({ ...FEW_PLACES, FALLBACK_AFTER_MS: '1000' });
-        relay.primary.onPayment = () => charged(respond(502));
-        relay.fallback.onPayment = () => respond(502);
-        const ids = await relay.postMany(30);
-        await relay.work();
-        await eventually(() => relay.primary.onRecord.size >= 4, 15_000);
-        const before = await relay.fetches(ids);
-        await sleep(3_000);
-        // The probes of both gateways, and the pauses of those that are tied.
-        expect(((await relay.fetches(ids)) - before) / 3, 'fetches a second').to.be.below(15);
-        relay.primary.onPayment = () => undefined;
-        relay.fallback.onPayment = () => undefined;
-        await relay.recorded(ids);
-        await relay.expectTrueBooks();
+      'payments that can go nowhere': {
+        'do not keep later ones from the fallback while the primary hangs with all places taken': async () => {
+          const relay = await scriptedRelay({
+            ...FEW_PLACES,
+            FALLBACK_ON: 'pool_timeout',
+            FALLBACK_AFTER_MS: '1000',
+            GATEWAY_RECEIVE_TIMEOUT_MS: '300',
+          });
+          relay.primary.onPayment = () => hang;
+          await relay.work();
+          const tied = await relay.postMany(4);
+          // Those in flight have come back and been sent again: all places could be theirs.
+          await eventually(() => relay.primary.posts.length >= 7, 15_000);
+          const later = await relay.postMany(20);
+          const startedAtMs = performance.now();
+          // Of the later ones a new one is the primary's probe every five seconds, and then it is tied as well.
+          const isTied = (id: string) => relay.primary.postsOf(id).length > 0;
+          const rows = await eventually(async () => {
+            const found = await relay.ledger();
+            return later.every((id) => found.has(id) || isTied(id)) && found;
+          }, 10_000);
+          expect(performance.now() - startedAtMs).to.be.below(10_000);
+          expect(later.filter(isTied).length, 'used as probes').to.be.at.most(3);
+          expect(rows.size).to.be.at.least(17);
+          expect(new Set([...rows.values()].map(({ gateway }) => gateway))).to.deep.equal(new Set(['fallback']));
+          expect(
+            tied.filter((id) => relay.fallback.postsOf(id).length > 0),
+            'paid twice',
+          ).to.deep.equal([]);
+          relay.primary.onPayment = () => undefined;
+          await relay.hurry([...tied, ...later]);
+          await relay.recorded([...tied, ...later]);
+          await relay.expectTrueBooks();
+        },
+        'do not keep others from a healthy primary while they are bound to a dead fallback': async () => {
+          const port = await freePort();
+          const relay = await scriptedRelay({
+            ...FEW_PLACES,
+            GATEWAY_PRIMARY_URL: `http://127.0.0.1:${port}`,
+            FALLBACK_ON: 'not_sent',
+            FALLBACK_AFTER_MS: 'never',
+            GATEWAY_RECEIVE_TIMEOUT_MS: '300',
+          });
+          relay.fallback.onPayment = () => charged(hang);
+          const bound = await relay.postMany(10);
+          await relay.work();
+          await eventually(() => relay.fallback.posts.length >= 7, 15_000);
+          const primary = await scriptedGateway({ port });
+          const good = await relay.postMany(20);
+          await relay.recorded(good, 5_000);
+          expect(
+            good.filter((id) => !primary.onRecord.has(id)),
+            'not paid at the primary',
+          ).to.deep.equal([]);
+          relay.fallback.onPayment = () => undefined;
+          await relay.recorded(bound);
+          const twice = [...relay.fallback.onRecord.keys()].filter((id) => primary.onRecord.has(id));
+          expect(twice, 'paid twice').to.deep.equal([]);
+        },
+        'are not fetched and handed back in circles while both gateways are down': async () => {
+          const relay = await scriptedRelay({ ...FEW_PLACES, FALLBACK_AFTER_MS: '1000' });
+          relay.primary.onPayment = () => charged(respond(502));
+          relay.fallback.onPayment = () => respond(502);
+          const ids = await relay.postMany(30);
+          await relay.work();
+          await eventually(() => relay.primary.onRecord.size >= 4, 15_000);
+          const before = await relay.fetches(ids);
+          await sleep(3_000);
+          // The probes of both gateways, and the pauses of those that are tied.
+          expect(((await relay.fetches(ids)) - before) / 3, 'fetches a second').to.be.below(15);
+          relay.primary.onPayment = () => undefined;
+          relay.fallback.onPayment = () => undefined;
+          await relay.recorded(ids);
+          await relay.expectTrueBooks();
+        },
       },
     },
-    { atOnce: 3 },
+    { atOnce: 9 },
   );
 });

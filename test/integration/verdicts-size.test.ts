@@ -69,7 +69,7 @@ async function expectPaidWithinMemory(reply: Reply): Promise<void> {
 
 /** Nothing is recorded, nothing is dead, and the payments are sent again. */
 async function expectUnpaidWithinMemory(reply: Reply): Promise<void> {
-  const { stack, peak, ids, ledger } = await survive(reply, { isOver: (_, sent) => sent >= 24 });
+  const { stack, peak, ids, ledger } = await survive(reply, { isOver: (_, sent) => sent >= 18 });
   expect(peak).to.be.below(MEMORY_BUDGET);
   expect([...(await ledger()).keys()]).to.deep.equal([]);
   expect(await stack.redis.zcard(stack.queueKey('failed')), 'dead letters').to.equal(0);

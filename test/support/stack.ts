@@ -266,30 +266,45 @@ export async function holdLedger(databaseUrl: string) {
 /** Enough to fill the time in which most of them wait, few enough for two cores. */
 const SCENARIOS_AT_ONCE = 4;
 
+type Scenarios = Readonly<Record<string, () => Promise<void>>>;
+
 /**
  * A test for each scenario. They run side by side, as they mostly wait: for processes to start, for a fault to last, for
  * the lock of a dead worker to expire. Each has a stack of its own, which is gone at its end.
  * @param atOnce more than the usual number, for scenarios that start no processes
  */
-export function sideBySide(
-  scenarios: Readonly<Record<string, () => Promise<void>>>,
+export function sideBySide(scenarios: Scenarios, { atOnce = SCENARIOS_AT_ONCE }: { atOnce?: number } = {}): void {
+  testsOf(scenarios, startBefore(Object.values(scenarios), atOnce));
+}
+
+/** As {@link sideBySide}, with a `describe` for each group; the scenarios of all groups run side by side. */
+export function groupsSideBySide(
+  groups: Readonly<Record<string, Scenarios>>,
   { atOnce = SCENARIOS_AT_ONCE }: { atOnce?: number } = {},
 ): void {
-  const verdicts = new Map<string, unknown>();
+  const failures = startBefore(Object.values(groups).flatMap(Object.values<Scenarios[string]>), atOnce);
+  for (const [title, scenarios] of Object.entries(groups)) describe(title, () => testsOf(scenarios, failures));
+}
+
+/** Runs the scenarios before the first test. @returns the errors of those that failed */
+function startBefore(scenarios: readonly Scenarios[string][], atOnce: number): ReadonlyMap<Scenarios[string], unknown> {
+  const failures = new Map<Scenarios[string], unknown>();
   before(async function () {
     this.timeout(6 * PATIENCE_MS);
-    const queue = Object.entries(scenarios).values();
+    const queue = scenarios.values();
     await Promise.all(
       Array.from({ length: atOnce }, async () => {
-        for (const [title, run] of queue) {
-          await withOwnEnd(run).catch((error: unknown) => verdicts.set(title, error));
-        }
+        for (const run of queue) await withOwnEnd(run).catch((error: unknown) => failures.set(run, error));
       }),
     );
   });
-  for (const title of Object.keys(scenarios)) {
+  return failures;
+}
+
+function testsOf(scenarios: Scenarios, failures: ReadonlyMap<Scenarios[string], unknown>): void {
+  for (const [title, run] of Object.entries(scenarios)) {
     it(title, () => {
-      if (verdicts.has(title)) throw verdicts.get(title);
+      if (failures.has(run)) throw failures.get(run);
     });
   }
 }
