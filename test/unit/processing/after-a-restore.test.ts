@@ -2,22 +2,20 @@ import { expect } from 'chai';
 import { LedgerUnavailableError } from '../../../src/errors.ts';
 import {
   DOUBTED,
-  expectRequeue,
   FOUND,
   FREE,
   ID,
   NOT_TOLD,
   ON_NEVER,
   ON_RECORD,
-  openWithoutProbes,
   PAID,
   POOL_TIMEOUT,
   REFUSED,
   REQUEUED_CLEAN,
-  stage,
   UNREACHABLE,
   UNRESOLVED,
-} from './stage.ts';
+} from './given.ts';
+import { expectRequeue, openWithoutProbes, stage } from './stage.ts';
 
 describe('processPayment, under FALLBACK_ON=never', () => {
   it('asks the fallback before the first send, and pays at the primary what that does not have', async () => {

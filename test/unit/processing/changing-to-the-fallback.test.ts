@@ -6,7 +6,6 @@ import {
   ALREADY_PAID,
   DOUBTFUL,
   EAGER,
-  expectRequeue,
   FREE,
   ID,
   NO_RESPONSE,
@@ -14,18 +13,14 @@ import {
   ON_NOT_SENT,
   ON_POOL_TIMEOUT,
   ON_RECORD,
-  open,
-  openWithoutProbes,
   PAID,
   POOL_TIMEOUT,
-  PROBE_INTERVAL_MS,
   REFUSED,
   REQUEUED_CLEAN,
-  stage,
-  stateOf,
   UNKNOWN,
   UNREACHABLE,
-} from './stage.ts';
+} from './given.ts';
+import { expectRequeue, open, openWithoutProbes, PROBE_INTERVAL_MS, stage, stateOf } from './stage.ts';
 
 const CHANGED = ['look up', 'send to default', 'bind to fallback', 'send to fallback', 'record'];
 

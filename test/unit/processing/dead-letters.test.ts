@@ -1,19 +1,8 @@
 import { expect } from 'chai';
 import { LedgerUnavailableError } from '../../../src/errors.ts';
 import { DeadLetterError } from '../../../src/processing/payment-run.ts';
-import {
-  ACCEPTED_AT,
-  BOUND,
-  BOUND_AND_UNRESOLVED,
-  DOUBTED,
-  expectDeadLetter,
-  expectRequeue,
-  FREE,
-  ID,
-  STATES,
-  stage,
-  UNRESOLVED,
-} from './stage.ts';
+import { ACCEPTED_AT, BOUND, BOUND_AND_UNRESOLVED, DOUBTED, FREE, ID, STATES, UNRESOLVED } from './given.ts';
+import { expectDeadLetter, expectRequeue, stage } from './stage.ts';
 
 /** BullMQ numbers the job of a payload without an id. */
 const INVALID = { jobId: '17', payload: { correlationId: 'x', amount: 0 } };

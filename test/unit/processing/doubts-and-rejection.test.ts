@@ -4,8 +4,6 @@ import {
   BOUND_AND_DOUBTED,
   DOUBTED,
   DOUBTFUL,
-  expectDeadLetter,
-  expectRequeue,
   FOUND,
   FREE,
   ID,
@@ -13,15 +11,19 @@ import {
   NOT_FOUND,
   NOT_TOLD,
   ON_RECORD,
-  open,
   PAID,
-  PROBE_INTERVAL_MS,
   REFUSED,
+  UNRESOLVED,
+} from './given.ts';
+import {
+  expectDeadLetter,
+  expectRequeue,
+  open,
+  PROBE_INTERVAL_MS,
   REJECT_AFTER_MS,
   type RunOptions,
   type Scene,
   stage,
-  UNRESOLVED,
 } from './stage.ts';
 
 const OTHER = { payload: { correlationId: ID.replace('4a', '4b'), amount: 1 } };

@@ -2,22 +2,19 @@ import { expect } from 'chai';
 import { LedgerUnavailableError } from '../../../src/errors.ts';
 import {
   ALREADY_PAID,
-  expectRequeue,
   FREE,
   ID,
   ON_RECORD,
-  open,
   PAID,
   POOL_TIMEOUT,
   REFUSED,
   REQUEUED_CLEAN,
   STATES,
-  stage,
-  stateOf,
   UNKNOWN,
   UNPROVEN,
   UNREACHABLE,
-} from './stage.ts';
+} from './given.ts';
+import { expectRequeue, open, stage, stateOf } from './stage.ts';
 
 describe('processPayment, at the primary', () => {
   it('pays at the primary and records what that has on record', async () => {

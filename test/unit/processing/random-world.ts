@@ -3,6 +3,8 @@ import type { SinonFakeTimers } from 'sinon';
 import type { FallbackConfig } from '../../../src/config.ts';
 import { createCircuit } from '../../../src/gateways/circuit.ts';
 import type { AttemptOutcome, FailedAttempt, LookUpOutcome } from '../../../src/gateways/gateway.ts';
+import type { DeadLetter } from '../../../src/ledger/dead-letters.ts';
+import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
 import type { GatewayName } from '../../../src/payment.ts';
 import {
   DeadLetterError,
@@ -12,7 +14,8 @@ import {
 } from '../../../src/processing/payment-run.ts';
 import { type GuardedGateway, processPayment } from '../../../src/processing/process-payment.ts';
 import { recordingLogger } from '../../support/logger.ts';
-import { ACCEPTED_AT, ALREADY_PAID, FOUND, ID, NOT_FOUND, NOT_TOLD, open, PAID } from './stage.ts';
+import { ACCEPTED_AT, ALREADY_PAID, FOUND, ID, NOT_FOUND, NOT_TOLD, PAID } from './given.ts';
+import { open } from './stage.ts';
 
 /** Numbers in [0, 1) that the seed decides (mulberry32). */
 export function randomFrom(seed: number): () => number {
@@ -185,12 +188,12 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
       fallback,
       recorder: {
         lookUp: () => step(() => ({ isRecorded: recordedAt !== undefined, tiedTo: letterTies })),
-        record: ({ gateway }) =>
+        record: ({ gateway }: PaidPayment) =>
           step(() => {
             if (!isCharged[gateway]) faults.push(`recorded at ${gateway} what was not paid there`);
             recordedAt ??= gateway;
           }),
-        bury: ({ gateway }) =>
+        bury: ({ gateway }: DeadLetter) =>
           step(() => {
             letterTies = gateway;
           }),

@@ -15,7 +15,7 @@ import {
   UNKNOWN,
   UNPROVEN,
   UNREACHABLE,
-} from './stage.ts';
+} from './given.ts';
 
 const FOR_EVER = Number.POSITIVE_INFINITY;
 const OUTCOMES = [POOL_TIMEOUT, UNREACHABLE, REFUSED, DOUBTFUL, UNKNOWN, NO_RESPONSE, UNPROVEN];

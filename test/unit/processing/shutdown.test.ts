@@ -1,18 +1,6 @@
 import { expect } from 'chai';
-import {
-  BOUND,
-  expectRequeue,
-  open,
-  openWithoutProbes,
-  PAID,
-  POOL_TIMEOUT,
-  PROBE_INTERVAL_MS,
-  REFUSED,
-  stage,
-  UNKNOWN,
-  UNREACHABLE,
-  UNRESOLVED,
-} from './stage.ts';
+import { BOUND, PAID, POOL_TIMEOUT, REFUSED, UNKNOWN, UNREACHABLE, UNRESOLVED } from './given.ts';
+import { expectRequeue, open, openWithoutProbes, PROBE_INTERVAL_MS, stage } from './stage.ts';
 
 const AT_ONCE = { pause: 'none', code: 'shutting_down' } as const;
 

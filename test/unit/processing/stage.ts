@@ -8,7 +8,6 @@ import type {
   FailedAttempt,
   Gateway,
   LookUpOutcome,
-  PaymentOnRecord,
 } from '../../../src/gateways/gateway.ts';
 import type { DeadLetter, LookUp } from '../../../src/ledger/dead-letters.ts';
 import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
@@ -19,96 +18,15 @@ import {
   type PaymentRun,
   RequeueError,
   type RunEnd,
-  type RunHistory,
 } from '../../../src/processing/payment-run.ts';
 import { type GuardedGateway, type ProcessingDeps, processPayment } from '../../../src/processing/process-payment.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
-
-export const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
-export const ACCEPTED_AT = new Date('2025-07-15T11:59:00.000Z');
-
-export const ON_RECORD: PaymentOnRecord = { amountCents: 1990, requestedAt: new Date('2025-07-15T12:00:00.123Z') };
-export const PAID: AttemptOutcome = { kind: 'paid', onRecord: ON_RECORD };
-export const ALREADY_PAID: AttemptOutcome = { kind: 'already_paid', onRecord: ON_RECORD };
-
-export const POOL_TIMEOUT: FailedAttempt = {
-  kind: 'not_sent',
-  reason: 'pool_timeout',
-  cause: { code: 'pool_timeout', detail: 'no connection became free' },
-  evidence: 'none',
-};
-export const UNREACHABLE: FailedAttempt = {
-  kind: 'not_sent',
-  reason: 'unreachable',
-  cause: { code: 'ECONNREFUSED', detail: 'connect ECONNREFUSED' },
-  evidence: 'not_sent',
-};
-export const REFUSED: FailedAttempt = {
-  kind: 'refused',
-  cause: { code: 'http_429', detail: 'HTTP 429' },
-  evidence: 'response',
-};
-export const DOUBTFUL: FailedAttempt = {
-  kind: 'doubtful',
-  cause: { code: 'http_400', detail: 'HTTP 400: {}' },
-  evidence: 'response',
-};
-export const UNKNOWN: FailedAttempt = {
-  kind: 'unknown',
-  cause: { code: 'http_502', detail: 'HTTP 502' },
-  evidence: 'response',
-};
-export const NO_RESPONSE: FailedAttempt = {
-  kind: 'unknown',
-  cause: { code: 'ETIMEDOUT', detail: 'no response' },
-  evidence: 'no_response',
-};
-/** A 422 whose look-up does not tell what is on record. */
-export const UNPROVEN: FailedAttempt = {
-  kind: 'unknown',
-  cause: { code: 'http_422', detail: 'HTTP 422' },
-  evidence: 'none',
-};
-
-export const FOUND: LookUpOutcome = { kind: 'on_record', onRecord: ON_RECORD };
-export const NOT_FOUND: LookUpOutcome = { kind: 'not_found' };
-export const NOT_TOLD: LookUpOutcome = { kind: 'no_response', cause: { code: 'http_503', detail: 'HTTP 503' } };
-
-const NEVER = Number.POSITIVE_INFINITY;
-export const ON_POOL_TIMEOUT: FallbackConfig = { on: 'pool_timeout', afterMs: NEVER };
-export const ON_NOT_SENT: FallbackConfig = { on: 'not_sent', afterMs: NEVER };
-export const ON_NEVER: FallbackConfig = { on: 'never', afterMs: NEVER };
-export const AFTER_5_S: FallbackConfig = { on: 'pool_timeout', afterMs: 5_000 };
-/** The policies that send most to the fallback. */
-export const EAGER: readonly FallbackConfig[] = [
-  ON_NOT_SENT,
-  { on: 'pool_timeout', afterMs: 0 },
-  { on: 'not_sent', afterMs: 0 },
-];
+import { ACCEPTED_AT, CLEAN, ID, NOT_FOUND, ON_POOL_TIMEOUT } from './given.ts';
 
 export const FAILURE_THRESHOLD = 3;
 export const PROBE_INTERVAL_MS = 200;
 export const REJECT_AFTER_MS = 300_000;
-
-const CLEAN: RunHistory = { runs: 0, isUnresolved: false, doubts: 0, doubtedSinceMs: undefined };
-export const FREE = {};
-export const REQUEUED_CLEAN = { history: { ...CLEAN, runs: 2 } };
-export const UNRESOLVED = { history: { ...CLEAN, runs: 1, isUnresolved: true } };
-export const DOUBTED = { history: { ...CLEAN, runs: 1, doubts: 1, doubtedSinceMs: ACCEPTED_AT.getTime() } };
-export const BOUND = { boundTo: 'fallback', history: { ...CLEAN, runs: 1 } } as const;
-export const BOUND_AND_UNRESOLVED = { boundTo: 'fallback', history: UNRESOLVED.history } as const;
-export const BOUND_AND_DOUBTED = { boundTo: 'fallback', history: DOUBTED.history } as const;
-/** Every state between runs. */
-export const STATES: readonly Partial<PaymentRun>[] = [
-  FREE,
-  REQUEUED_CLEAN,
-  UNRESOLVED,
-  DOUBTED,
-  BOUND,
-  BOUND_AND_UNRESOLVED,
-  BOUND_AND_DOUBTED,
-];
 
 /** Outcomes in order, where one more attempt fails the test; or what decides about each attempt. */
 export type Script = readonly AttemptOutcome[] | (() => AttemptOutcome | Promise<AttemptOutcome>);

@@ -2,30 +2,32 @@ import { expect } from 'chai';
 import type { LookUp } from '../../../src/ledger/dead-letters.ts';
 import {
   ALREADY_PAID,
-  anotherPaymentAt,
   BOUND,
   BOUND_AND_DOUBTED,
   BOUND_AND_UNRESOLVED,
   DOUBTED,
   DOUBTFUL,
   EAGER,
-  expectRequeue,
   FREE,
   ID,
   NO_RESPONSE,
   ON_NEVER,
   ON_RECORD,
-  open,
-  openWithoutProbes,
   PAID,
   POOL_TIMEOUT,
-  PROBE_INTERVAL_MS,
   REFUSED,
-  stage,
-  stateOf,
   UNKNOWN,
   UNREACHABLE,
   UNRESOLVED,
+} from './given.ts';
+import {
+  anotherPaymentAt,
+  expectRequeue,
+  open,
+  openWithoutProbes,
+  PROBE_INTERVAL_MS,
+  stage,
+  stateOf,
 } from './stage.ts';
 
 const tiedTo = (gateway: LookUp['tiedTo']) => async (): Promise<LookUp> => ({ isRecorded: false, tiedTo: gateway });

@@ -3,7 +3,6 @@ import sinon from 'sinon';
 import type { FallbackConfig } from '../../../src/config.ts';
 import type { FailedAttempt } from '../../../src/gateways/gateway.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
-import { createWorld, randomFrom } from './random-world.ts';
 import {
   ACCEPTED_AT,
   AFTER_5_S,
@@ -17,7 +16,8 @@ import {
   UNKNOWN,
   UNPROVEN,
   UNREACHABLE,
-} from './stage.ts';
+} from './given.ts';
+import { createWorld, randomFrom } from './random-world.ts';
 
 const POLICIES: readonly FallbackConfig[] = [ON_POOL_TIMEOUT, AFTER_5_S, ...EAGER];
 /** Outcomes that come together: a set in which the fallback is reached often, and sets that need many runs. */

@@ -1,20 +1,13 @@
 import { expect } from 'chai';
+import { AFTER_5_S, EAGER, FREE, ON_NOT_SENT, PAID, POOL_TIMEOUT, REFUSED, UNREACHABLE } from './given.ts';
 import {
-  AFTER_5_S,
   anotherPaymentAt,
-  EAGER,
   expectRequeue,
-  FREE,
-  ON_NOT_SENT,
   open,
   openWithoutProbes,
-  PAID,
-  POOL_TIMEOUT,
   PROBE_INTERVAL_MS,
-  REFUSED,
   stage,
   stateOf,
-  UNREACHABLE,
 } from './stage.ts';
 
 const TO_FALLBACK = ['look up', 'bind to fallback', 'send to fallback', 'record'];
