@@ -30,9 +30,21 @@ export async function up(knex: Knex): Promise<void> {
     )`);
   await knex.raw('CREATE INDEX dead_letters_listed ON dead_letters (state, reason_code, died_at)');
   await knex.raw('CREATE INDEX dead_letters_correlation_id ON dead_letters (correlation_id)');
-  // The plan of a function is kept, so it is made such that it stays right when the table grows: no scan of all of it, and
-  // inside the lateral no condition but the id, so that there is one index to look into. Rows are locked in the order of
-  // their ids, as everywhere, so that two statements cannot wait for each other.
+  // Plans are kept. One that was made while the table was small would read all of it, once for each id, and go on to when a
+  // flood has filled it. So these functions plan without such scans, and the lateral has no condition but the id, which
+  // leaves one index to look into.
+  await knex.raw(`
+    CREATE FUNCTION unpaid_dead_letters(ids uuid[])
+      RETURNS TABLE (id bigint, correlation_id uuid, gateway text, state text)
+      LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    BEGIN
+      RETURN QUERY SELECT letter.* FROM unnest(ids) AS asked (id), LATERAL (
+        SELECT dead_letters.id, dead_letters.correlation_id, dead_letters.gateway, dead_letters.state
+        FROM dead_letters WHERE dead_letters.correlation_id = asked.id OFFSET 0
+      ) AS letter
+      WHERE letter.state IN ('open', 'queued_again');
+    END $$`);
+  // Rows are locked in the order of their ids, as everywhere, so that two statements cannot wait for each other.
   await knex.raw(`
     CREATE FUNCTION close_paid_dead_letters() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
     BEGIN
@@ -53,5 +65,6 @@ export async function up(knex: Knex): Promise<void> {
 export async function down(knex: Knex): Promise<void> {
   await knex.raw('DROP TRIGGER payments_close_dead_letters ON payments');
   await knex.raw('DROP FUNCTION close_paid_dead_letters');
+  await knex.raw('DROP FUNCTION unpaid_dead_letters');
   await knex.raw('DROP TABLE dead_letters');
 }

@@ -99,6 +99,7 @@ const SETTLED_AFTER_MS = 60_000;
 /** How old the count of open invalid payments may be. Counting 100,000 takes milliseconds; a flood has many batches. */
 const COUNT_AGE_MS = 1_000;
 
+/** Without a name, so that it is planned for the size the tables have. */
 const BURY_SQL = `INSERT INTO dead_letters AS kept (job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
     gateway, unresolved_at, attempts, accepted_at, died_at, state, state_by)
   SELECT job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
@@ -126,15 +127,10 @@ const BURY_SQL = `INSERT INTO dead_letters AS kept (job_id, correlation_id, amou
     state_by = excluded.state_by
   WHERE kept.state NOT IN ('paid', 'recorded', 'discarded')`;
 
-/** The lateral keeps the planner at one look into an index for each id, whatever it believes of the table's size. */
-const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL AS id, NULL AS gateway, NULL AS state
+const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL::bigint AS id, NULL AS gateway, NULL AS state
   FROM payments WHERE correlation_id = ANY(?::uuid[])
   UNION ALL
-  SELECT letter.correlation_id, false, letter.id, letter.gateway, letter.state
-  FROM unnest(?::uuid[]) AS asked (id), LATERAL (
-    SELECT correlation_id, id, gateway, state FROM dead_letters WHERE correlation_id = asked.id OFFSET 0
-  ) AS letter
-  WHERE letter.state IN ('open', 'queued_again')`;
+  SELECT correlation_id, false, id, gateway, state FROM unpaid_dead_letters(?::uuid[])`;
 
 /** Also closes rows whose payment and row were committed so close together that neither statement saw the other's. */
 const QUEUED_AGAIN_SQL = `UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
@@ -155,7 +151,6 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         db,
         `SELECT count(*) FROM dead_letters WHERE state = 'open' AND reason_code = 'invalid_payment'`,
         [],
-        { name: 'count_invalid' },
       );
       room = { invalid: Math.max(0, maxInvalid - Number(row!.count)), countedAtMs: performance.now() };
     }
@@ -166,25 +161,20 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
     if (letters.length === 0) return;
     try {
       const rows = letters.map(toRow);
-      await query(
-        db,
-        BURY_SQL,
-        [
-          rows.map(({ jobId }) => jobId),
-          rows.map(({ correlationId }) => correlationId ?? null),
-          rows.map(({ amountText }) => amountText ?? null),
-          rows.map(({ payload }) => payload ?? null),
-          rows.map(({ payloadBytes }) => payloadBytes ?? null),
-          rows.map(({ code }) => code),
-          rows.map(({ reason }) => reason),
-          rows.map(({ gateway }) => gateway ?? null),
-          rows.map(({ code, gateway }) => (code === 'rejected' ? null : (gateway ?? null))),
-          rows.map(({ attempts }) => attempts),
-          rows.map(({ acceptedAt }) => acceptedAt.toISOString()),
-          rows.map(({ diedAt }) => diedAt?.toISOString() ?? null),
-        ],
-        { name: 'bury' },
-      );
+      await query(db, BURY_SQL, [
+        rows.map(({ jobId }) => jobId),
+        rows.map(({ correlationId }) => correlationId ?? null),
+        rows.map(({ amountText }) => amountText ?? null),
+        rows.map(({ payload }) => payload ?? null),
+        rows.map(({ payloadBytes }) => payloadBytes ?? null),
+        rows.map(({ code }) => code),
+        rows.map(({ reason }) => reason),
+        rows.map(({ gateway }) => gateway ?? null),
+        rows.map(({ code, gateway }) => (code === 'rejected' ? null : (gateway ?? null))),
+        rows.map(({ attempts }) => attempts),
+        rows.map(({ acceptedAt }) => acceptedAt.toISOString()),
+        rows.map(({ diedAt }) => diedAt?.toISOString() ?? null),
+      ]);
     } catch (error) {
       if (error instanceof LedgerUnavailableError) throw error;
       // PostgreSQL refused the statement: the row at fault must not hold up the others.
@@ -227,8 +217,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       );
       const letters = rows.filter(({ is_recorded }) => !is_recorded);
       const changed = letters.filter(({ correlation_id, state }) => state === 'open' || recorded.has(correlation_id));
-      if (changed.length > 0)
-        await query(db, QUEUED_AGAIN_SQL, [changed.map(({ id }) => id)], { name: 'queued_again' });
+      if (changed.length > 0) await query(db, QUEUED_AGAIN_SQL, [changed.map(({ id }) => id)]);
       // In the order of the rows: the latest tie counts.
       const ties = new Map(
         letters
