@@ -91,6 +91,14 @@ export function amountTextOf(payload: unknown): string | undefined {
   return typeof amount === 'number' || typeof amount === 'string' ? String(amount) : undefined;
 }
 
+/** The beginning of a payload's text, in whole characters, that fits into so many bytes of UTF-8. */
+export function beginningOf(text: string, maxBytes: number): string {
+  const encoded = Buffer.from(text);
+  if (encoded.length <= maxBytes) return text;
+  // A streaming decoder keeps an unfinished character back.
+  return new TextDecoder().decode(encoded.subarray(0, maxBytes), { stream: true });
+}
+
 /** Judges a payload. Names every fault, not only the first. */
 export function parsePayment(payload: unknown): { payment: Payment } | { faults: readonly ParameterFault[] } {
   if (!isRecord(payload)) return { faults: [{ param: 'body', message: 'must be a JSON object' }] };

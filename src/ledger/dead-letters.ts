@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { LedgerUnavailableError } from '../errors.ts';
-import type { GatewayName } from '../payment.ts';
+import { beginningOf, type GatewayName } from '../payment.ts';
 import { query } from './db.ts';
 
 /**
@@ -172,8 +172,8 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         rows.map(({ gateway }) => gateway ?? null),
         rows.map(({ code, gateway }) => (code === 'rejected' ? null : (gateway ?? null))),
         rows.map(({ attempts }) => attempts),
-        rows.map(({ acceptedAt }) => acceptedAt.toISOString()),
-        rows.map(({ diedAt }) => diedAt?.toISOString() ?? null),
+        rows.map(({ acceptedAt }) => timestamp(acceptedAt)),
+        rows.map(({ diedAt }) => (diedAt === undefined ? null : timestamp(diedAt))),
       ]);
     } catch (error) {
       if (error instanceof LedgerUnavailableError) throw error;
@@ -183,9 +183,8 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         return;
       }
       const [letter] = letters;
-      if (letter!.payload === undefined) throw error;
-      const { payload, ...rest } = letter!;
-      await insert([{ ...rest, payload: undefined, payloadBytes: Buffer.byteLength(payload!) }]);
+      if (letter!.isBare) throw error;
+      await insert([bare(letter!)]);
     }
   }
 
@@ -234,7 +233,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         db,
         `SELECT ordinality FROM unnest(?::text[], ?::timestamptz[]) WITH ORDINALITY AS asked (job_id, accepted_at)
          JOIN dead_letters USING (job_id, accepted_at) WHERE state <> 'queued_again'`,
-        [keys.map(({ jobId }) => jobId), keys.map(({ acceptedAt }) => acceptedAt.toISOString())],
+        [keys.map(({ jobId }) => jobId), keys.map(({ acceptedAt }) => timestamp(acceptedAt))],
       );
       const found = new Set(rows.map(({ ordinality }) => Number(ordinality) - 1));
       return keys.map((_key, index) => found.has(index));
@@ -264,7 +263,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       const [row] = await query<{ payload: string | null; payload_bytes: number | null }>(
         db,
         'SELECT payload, payload_bytes FROM dead_letters WHERE job_id = ? AND accepted_at = ?::timestamptz',
-        [jobId, acceptedAt.toISOString()],
+        [jobId, timestamp(acceptedAt)],
       );
       if (row === undefined) return undefined;
       const payload = row.payload ?? undefined;
@@ -274,12 +273,35 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
 }
 
 function keyOf({ jobId, acceptedAt }: DeadLetterKey): string {
-  return `${acceptedAt.getTime()} ${jobId}`;
+  return `${timestamp(acceptedAt)} ${jobId}`;
 }
 
-/** What a row says of its payload, beside it. */
+/** What a row needs to know of a payload that is not in it. */
 interface Measured {
   readonly payloadBytes?: number | undefined;
+  readonly isBare?: boolean;
+}
+
+/** The row that every PostgreSQL takes: without its payload, its texts in ASCII, which every encoding has. */
+function bare(letter: EarlierDeadLetter & Measured): EarlierDeadLetter & Measured {
+  const ascii = (text: string) => text.replaceAll(/[^\x20-\x7e]/g, '?');
+  const { payload, amountText, reason } = letter;
+  return {
+    ...letter,
+    amountText: amountText === undefined ? undefined : ascii(amountText),
+    reason: ascii(reason),
+    payload: undefined,
+    payloadBytes: payload === undefined ? undefined : Buffer.byteLength(payload),
+    isBare: true,
+  };
+}
+
+const LAST_TIMESTAMP_MS = Date.parse('9999-12-31T23:59:59.999Z');
+
+/** A time that was garbage in the job must not keep the dead letter from its row: the epoch, as for none. */
+function timestamp(date: Date): string {
+  const ms = date.getTime();
+  return new Date(ms >= 0 && ms <= LAST_TIMESTAMP_MS ? ms : 0).toISOString();
 }
 
 function toRow(letter: EarlierDeadLetter & Measured): EarlierDeadLetter & Measured {
@@ -289,7 +311,7 @@ function toRow(letter: EarlierDeadLetter & Measured): EarlierDeadLetter & Measur
     amountText: amountText === undefined ? undefined : plain(amountText),
     reason: plain(reason),
     payload:
-      code === 'invalid_payment' && payload !== undefined ? firstBytes(payload, MAX_INVALID_PAYLOAD_BYTES) : payload,
+      code === 'invalid_payment' && payload !== undefined ? beginningOf(payload, MAX_INVALID_PAYLOAD_BYTES) : payload,
     payloadBytes: letter.payloadBytes ?? (payload === undefined ? undefined : Buffer.byteLength(payload)),
   };
 }
@@ -297,12 +319,4 @@ function toRow(letter: EarlierDeadLetter & Measured): EarlierDeadLetter & Measur
 /** A zero byte is the one character that no text in PostgreSQL has. */
 function plain(text: string): string {
   return text.slice(0, MAX_TEXT).replaceAll('\0', '\uFFFD');
-}
-
-/** The text's beginning, in whole characters, that fits into so many bytes of UTF-8. */
-export function firstBytes(text: string, bytes: number): string {
-  const encoded = Buffer.from(text);
-  if (encoded.length <= bytes) return text;
-  // A streaming decoder keeps an unfinished character back.
-  return new TextDecoder().decode(encoded.subarray(0, bytes), { stream: true });
 }

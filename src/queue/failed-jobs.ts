@@ -1,5 +1,6 @@
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { describeError, type Logger } from '../logger.ts';
+import { beginningOf } from '../payment.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
 
@@ -166,12 +167,10 @@ export function shortData(payload: string | undefined): string | undefined {
   const brackets = payload.match(/[[{]/g)?.length ?? 0;
   if (bytes <= KEPT_PAYLOAD_BYTES && brackets <= MAX_BRACKETS) return undefined;
   const { correlationId, amount } = scalarsOf(payload);
-  const beginning = Buffer.from(payload).subarray(0, KEPT_PAYLOAD_BYTES);
   return JSON.stringify({
     correlationId,
     amount,
-    // A streaming decoder keeps an unfinished character back.
-    payload: new TextDecoder().decode(beginning, { stream: true }),
+    payload: beginningOf(payload, KEPT_PAYLOAD_BYTES),
     payloadBytes: bytes,
   });
 }

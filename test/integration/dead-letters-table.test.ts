@@ -4,6 +4,7 @@ import { LedgerUnavailableError } from '../../src/errors.ts';
 import { createDb } from '../../src/ledger/db.ts';
 import { createDeadLetters, type DeadLetter } from '../../src/ledger/dead-letters.ts';
 import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
+import { migrate } from '../../tools/stack.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 
@@ -291,9 +292,33 @@ describe('dead letters table', () => {
 
     it('is left out when PostgreSQL refuses it, which holds up no other row', async () => {
       const { row, stored } = await bury('"\0"', { reason: 'has \0', amountText: '\0' });
-      expect(row).to.include({ payload: null, payload_bytes: 3, reason: 'has \ufffd', amount_text: '\ufffd' });
+      expect(row).to.include({ payload: null, payload_bytes: 3, reason: 'has ?', amount_text: '?' });
       expect(stored).to.deep.equal({ payload: undefined, isCut: true });
     });
+  });
+
+  it('keeps a row in a database whose encoding lacks its characters', async () => {
+    const { pathname } = new URL(url);
+    const latin = `${pathname.slice(1)}_latin`;
+    await sql(url, `CREATE DATABASE ${latin} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'`);
+    const latinUrl = new URL(`/${latin}`, url).href;
+    await migrate(latinUrl);
+    const db = createDb({ url: latinUrl, poolSize: 1, ssl: false });
+    atTestEnd(() => db.destroy());
+    const { bury } = createDeadLetters(db, { maxInvalid: 10 });
+    expect(await bury([aDeadLetter({ reason: '\u20ac is no amount', payload: undefined })])).to.deep.equal(['kept']);
+    expect(await sql(latinUrl, 'SELECT reason, payload FROM dead_letters')).to.deep.equal([
+      { reason: '? is no amount', payload: null },
+    ]);
+  });
+
+  it('keeps a dead letter whose job had garbage for a time, once', async () => {
+    const { deadLetters } = table();
+    const letter = aDeadLetter({ acceptedAt: new Date(Number.NaN) });
+    await deadLetters.bury([letter]);
+    await deadLetters.bury([{ ...letter, acceptedAt: new Date(8.64e15) }]);
+    expect((await rows()).map(({ accepted_at }) => accepted_at.getTime())).to.deep.equal([0]);
+    expect(await deadLetters.areBuried([letter])).to.deep.equal([true]);
   });
 
   it('finds the row of one death of an id', async () => {

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import {
+  amountTextOf,
   correlationIdOf,
   MAX_AMOUNT_CENTS,
   parseAmountCents,
@@ -215,5 +216,15 @@ describe('parsePayment', () => {
     expect(fault({ correlationId: 'x' })).to.deep.equal([
       { param: 'correlationId', message: 'must be a UUID, not the string "x"' },
     ]);
+  });
+});
+
+describe('amountTextOf', () => {
+  it('is a number or a text as it stands, and nothing of anything else', () => {
+    expect(amountTextOf({ amount: 19.9 })).to.equal('19.9');
+    expect(amountTextOf({ amount: '19,90' })).to.equal('19,90');
+    for (const payload of [{ amount: { value: 1 } }, { amount: null }, {}, [1], 'x', null]) {
+      expect(amountTextOf(payload)).to.equal(undefined);
+    }
   });
 });
