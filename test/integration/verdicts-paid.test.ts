@@ -157,10 +157,10 @@ describe('verdict on a 2xx', () => {
       },
       'does not learn a body from a payment that had an earlier attempt': async () => {
         const relay = await scriptedRelay();
-        // Charged by the first attempt; what comes back to the second is an echo of any proxy.
+        // The second attempt charges it, with its own time. It may as well have been the first one, and this an echo.
         relay.primary.onPayment = ({ attempt, amount }) => {
           if (amount === 66.6) return json(200, { message: 'hello' });
-          return attempt === 1 ? charged(respond(502)) : json(200, { message: 'hello' });
+          return attempt === 1 ? respond(502) : charged(json(200, { message: 'hello' }));
         };
         await relay.work();
         await relay.recorded([await relay.post()]);
