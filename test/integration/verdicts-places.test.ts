@@ -69,6 +69,20 @@ describe('places of a worker', () => {
           await relay.recorded(good, 5_000);
           await expectDislikedAlive(relay, disliked);
         },
+        'do not open the circuit when it is only one of them, however often it is sent': async () => {
+          const relay = await scriptedRelay(PRIMARY_ONLY);
+          const { primary } = relay;
+          primary.onPayment = ({ amount }) => (amount === 66.6 ? html(403, 'Attention Required!') : undefined);
+          const { entries } = await relay.work();
+          const id = await relay.post(66.6);
+          await eventually(async () => {
+            await relay.hurry([id]);
+            return primary.postsOf(id).length >= 6;
+          });
+          expect(entries.filter((entry) => entry['state'] === 'open')).to.deep.equal([]);
+          await relay.recorded(await relay.postMany(4), 2_000);
+          await expectDislikedAlive(relay, new Set([id]));
+        },
         'do not stop those that come later, when every place could be theirs': async () => {
           const relay = await scriptedRelay(PRIMARY_ONLY);
           const disliked = new Set(await relay.postMany(15));
@@ -115,6 +129,31 @@ describe('places of a worker', () => {
           await relay.recorded([...tied, ...later]);
           await relay.expectTrueBooks();
         },
+        'do not keep later ones from the fallback while the primary asks for a pause': async () => {
+          const relay = await scriptedRelay({
+            FALLBACK_ON: 'pool_timeout',
+            FALLBACK_AFTER_MS: '500',
+            PAYMENT_QUEUE_MAX_CONCURRENCY: '2',
+          });
+          const { primary } = relay;
+          let isWell = false;
+          primary.onPayment = () => {
+            if (isWell) return undefined;
+            return primary.posts.length < 3 ? respond(502) : respond(503, '', { 'retry-after': '20' });
+          };
+          const tied = await relay.postMany(3);
+          await relay.work();
+          // Two of them are back after their pause, which is shorter than the primary's: they could take both places.
+          await eventually(async () => primary.posts.length >= 3 && (await relay.fetches(tied)) >= 5);
+          const later = await relay.postMany(10);
+          const rows = await relay.recorded(later, 5_000);
+          expect(new Set(later.map((id) => rows.get(id)?.gateway))).to.deep.equal(new Set(['fallback']));
+          expect(
+            tied.filter((id) => relay.fallback.postsOf(id).length > 0),
+            'tied',
+          ).to.deep.equal([]);
+          isWell = true;
+        },
         'do not keep others from a healthy primary while they are bound to a dead fallback': async () => {
           const port = await freePort();
           const relay = await scriptedRelay({
@@ -158,6 +197,6 @@ describe('places of a worker', () => {
         },
       },
     },
-    { atOnce: 9 },
+    { atOnce: 11 },
   );
 });
