@@ -37,7 +37,7 @@ export interface Circuit {
 
 export interface Visitor {
   readonly correlationId: string;
-  /** It has not failed before. */
+  /** It is free, and has not failed in this run. */
   readonly isNew: boolean;
   /** Only this gateway may get it. */
   readonly isTied: boolean;
@@ -240,7 +240,7 @@ export function createCircuit({
   function failed(
     visitor: Visitor,
     ownProbe: number | undefined,
-    { cause: own, evidence, retryAfterMs }: FailedAttempt,
+    { kind, cause: own, evidence, retryAfterMs }: FailedAttempt,
   ): void {
     if (evidence === 'none') {
       if (isOpen && ownProbe === probe) nextProbeAfter(probeIntervalMs);
@@ -258,7 +258,8 @@ export function createCircuit({
       newNotTaken = 0;
       // What has just failed was new as well: another one need not follow at once, where it would cost something.
       lastNewProbeAtMs = nowMs;
-    } else if (ownProbe !== undefined && visitor.isNew) {
+    } else if (ownProbe !== undefined && visitor.isNew && kind !== 'refused') {
+      // One that was refused costs nothing: it is free to go where it can be paid.
       newNotTaken += 1;
     }
     cause = { ...own, evidence, since: previous?.code === own.code ? previous.since : new Date() };

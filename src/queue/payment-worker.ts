@@ -262,14 +262,17 @@ export function createPaymentWorker({
     else if (!(error instanceof RequeueError)) {
       logger.error('processing failed unexpectedly', { jobId: job.id, cause: describeError(error) });
     }
-    if (error instanceof RequeueError && error.pause !== 'none') {
-      notPaid.failed({ code: error.code, detail: error.message }, { jobId: job.id });
+    if (error instanceof RequeueError) {
+      logger.debug('payment goes back to the queue', { jobId: job.id, code: error.code, reason: error.message });
+      if (error.pause !== 'none') notPaid.failed({ code: error.code, detail: error.message }, { jobId: job.id });
     }
     let pauseMs = backoffMs(job.attemptsStarted, error);
     try {
       if (error instanceof RequeueError && (error.end === 'doubtful' || isTied(error.pause))) {
         pauseMs = await note(job, token, error);
       }
+      // What the gateway asked for is longer than our own: the recall of wrong clocks must know.
+      if (pauseMs > BACKOFF_MS.max) await redis.hset(queueKey(queue, job.id!), 'pause', pauseMs);
       // An ordinary error: the backoff strategy below reads its pause.
       if (error instanceof RequeueError && error.end === 'clean') throw new CleanEnd(error.message, pauseMs);
       await job.moveToDelayed(Date.now() + pauseMs, token);
@@ -304,7 +307,6 @@ export function createPaymentWorker({
       runEnd === 'doubtful' ? '1' : '0',
     );
     if (pauseMs < 0) throw new Error('job lock lost to another worker');
-    logger.debug('payment requeued', { jobId: job.id, code, reason: message, pauseMs });
     return pauseMs;
   }
 

@@ -71,7 +71,9 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
 
     'a payment goes to the fallback, and only there, while the primary answers 500 for FALLBACK_AFTER_MS (row 1)':
       async () => {
-        const { primary, fallback, postMany, settled } = await startTestStack({ env: { FALLBACK_AFTER_MS: '200' } });
+        const { primary, fallback, postMany, settled } = await startTestStack({
+          env: { FALLBACK_AFTER_MS: '200', GATEWAY_EMPTY_500: 'refused' },
+        });
         primary.set({ failure: true });
         const switched = await postMany(20);
         await fallback.waitFor(({ payments }) => payments.size === 20, PATIENCE_MS);

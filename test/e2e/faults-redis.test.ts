@@ -141,12 +141,12 @@ describe('faults of Redis that take their time', function () {
         await redis.replicaof('127.0.0.1', 1);
         // Slow enough for the failover to be over before the worker is connected again.
         await proxies.redis.set({ kind: 'delay', ms: 300 });
-        await workers[0]!.logged(/requeued with an open attempt/);
+        await workers[0]!.logged(/"code":"ETIMEDOUT"/);
         await eventually(async () => (await refusedScripts(redis)) > 0, PATIENCE_MS);
         await redis.replicaof('NO', 'ONE');
         await proxies.primary.set({ kind: 'refuse' });
         await proxies.redis.set({ kind: 'none' });
-        await workers[0]!.logged(/circuit open|payment recorded/);
+        await workers[0]!.logged(/"code":"ECONNREFUSED"|payment recorded/);
         await primary.waitFor(({ payments }) => payments.size === 1, PATIENCE_MS);
         await proxies.primary.set({ kind: 'none' });
         primary.set({ delayMs: 0 });

@@ -208,7 +208,7 @@ describe('loadConfig', () => {
       { GATEWAY_RECEIVE_TIMEOUT_MS: '1001' },
       'GATEWAY_RECEIVE_TIMEOUT_MS must not be above GATEWAY_TIMEOUT_CAP_MS (1001 > 1000)',
     ],
-    [{ FALLBACK_ON: 'monday' }, 'FALLBACK_ON must be one of pool_timeout,not_sent (got "monday")'],
+    [{ FALLBACK_ON: 'monday' }, 'FALLBACK_ON must be one of pool_timeout,not_sent,never (got "monday")'],
     [
       { FALLBACK_AFTER_MS: 'infinity' },
       'FALLBACK_AFTER_MS must be an integer from 0 to 604800000 or "never" (got "infinity")',

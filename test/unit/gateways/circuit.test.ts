@@ -249,6 +249,19 @@ describe('circuit', () => {
       expect(sent.slice(NEW_PROBES + 3)).to.deep.equal([`new ${NEW_PROBES}`]);
     });
 
+    it('takes a new payment each time while those are refused: they are not tied by it', async () => {
+      const { open, visit, sent, tick } = setUp();
+      await open();
+      const refused: AttemptOutcome = {
+        kind: 'refused',
+        evidence: 'response',
+        cause: { code: 'http_429', detail: '' },
+      };
+      for (let n = 0; n < NEW_PROBES + 5; n += 1) visit(`new ${n}`, refused);
+      await tick((NEW_PROBES + 5) * PROBE_INTERVAL_MS);
+      expect(sent).to.have.length(NEW_PROBES + 5);
+    });
+
     it('spares new payments that could go elsewhere while nothing responds', async () => {
       const { circuit, open, visit, sent, tick } = setUp({ sparesNew: true });
       await open(TIMEOUT);
