@@ -280,10 +280,7 @@ export function createPaymentWorker({
       if (cause instanceof CleanEnd) throw withoutStack(cause);
       // Redis refused, or the lock is lost. The job comes back when its lock has expired. The cause itself must not reach
       // BullMQ: it would count the run among those that ended clean.
-      const failure = isErrorReply(cause)
-        ? explainRedisError(cause)
-        : { code: 'not_requeued', detail: describeError(cause) };
-      outage.failed(failure, { jobId: job.id });
+      outage.failed(explainRedisError(cause), { jobId: job.id });
     }
     // Tells BullMQ to leave the job as it is.
     throw new DelayedError(error instanceof Error ? error.message : String(error));

@@ -44,6 +44,8 @@ export function explainRedisError(error: unknown): Failure {
   const known = BY_FIRST_WORD[/^-?([A-Z]+)\b/.exec(reply)?.[1] ?? ''];
   if (known) return { code: known.code, detail: `${known.detail}: ${reply}` };
   if (isErrorReply(error)) return { code: 'error_reply', detail: `Redis replied with an error: ${reply}` };
+  // BullMQ's worker reports what becomes of its jobs in the same way.
+  if (/\bjob\b/.test(reply)) return { code: 'job_lost', detail: reply };
   const code = 'code' in error && typeof error.code === 'string' ? ` (${error.code})` : '';
   return { code: 'unreachable', detail: `Redis does not respond: ${reply || error.name}${code}` };
 }

@@ -63,7 +63,7 @@ async function overtake(
   const ids = [known.correlationId, waiting.correlationId, ...others];
   expect([...primary.payments.keys()]).to.have.members(ids);
   stopped.signal('SIGCONT');
-  await stopped.logged(new RegExp(`${waiting.correlationId}.*"code":"lock_lost"`));
+  await stopped.logged(new RegExp(`"code":"lock_lost","jobId":"${waiting.correlationId}"`));
   await proxies.primary.set({ kind: 'none' });
   await settled();
   expect(fallback.requests.total).to.equal(0);

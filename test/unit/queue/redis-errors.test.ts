@@ -58,6 +58,11 @@ describe('explainRedisError', () => {
     expect(explainRedisError(error).code).to.equal('wrong_password');
   });
 
+  it('does not blame the connection for what became of a job', () => {
+    expect(explainRedisError(new Error('could not renew lock for job 7')).code).to.equal('job_lost');
+    expect(explainRedisError(new Error('Missing key for job 7. moveToDelayed')).code).to.equal('job_lost');
+  });
+
   it('counts a lost connection as unreachable', () => {
     const error = Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:1'), { code: 'ECONNREFUSED' });
     expect(explainRedisError(error).code).to.equal('unreachable');
