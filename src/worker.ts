@@ -49,7 +49,13 @@ export function startWorker(
   const clock = createRedisClock({ redis, key: queueKey(queue, 'meta') });
   const db = createDb(config.database);
   const deadLetters = createDeadLetters(db, config.deadLetters);
-  const recorder = createRecorder({ table: createPaymentsTable(db), deadLetters, logger, maxPending: concurrency });
+  const recorder = createRecorder({
+    table: createPaymentsTable(db),
+    deadLetters,
+    logger,
+    maxPending: concurrency,
+    waitingElsewhere: () => primary.circuit.waiting + fallback.circuit.waiting,
+  });
   const failedJobs = createFailedJobs({
     redis,
     queue,

@@ -39,7 +39,7 @@ const RETRY_MS = 250;
 /**
  * How long the first payment waits for others, at most. At a few hundred payments a second most statements would carry one
  * payment without it, and cost PostgreSQL and the worker several times as much for each (test/bench/RESULTS.md). Look-ups
- * delay the sending, records the freeing of the worker's place. A worker whose places are all waiting waits for nobody:
+ * delay the sending, records the freeing of the worker's place. A worker whose payments all wait has nobody to wait for:
  * see `join`.
  */
 const LOOK_UP_WAIT_MS = 4;
@@ -57,6 +57,7 @@ export function createRecorder({
   deadLetters,
   logger,
   maxPending,
+  waitingElsewhere = () => 0,
   lookUpWaitMs = LOOK_UP_WAIT_MS,
   insertWaitMs = INSERT_WAIT_MS,
 }: {
@@ -68,6 +69,8 @@ export function createRecorder({
    * can join them. Larger than the worker's places: its batches wait in vain.
    */
   maxPending: number;
+  /** How many of them wait for something else, and so are not on their way to a batch. */
+  waitingElsewhere?: () => number;
   lookUpWaitMs?: number;
   insertWaitMs?: number;
 }): Recorder {
@@ -100,11 +103,11 @@ export function createRecorder({
 
   /**
    * A batch waits for those who could join it. Every payment of the worker comes to the batches, and a place that is free
-   * may bring one at any moment. But when the worker's places are all waiting here, nobody is left who could come.
+   * may bring one at any moment. But when the worker's payments all wait, here or elsewhere, nobody is left who could come.
    */
   function join<Item, Result>(batch: Batcher<Item, Result>, item: Item): Promise<Result> {
     const result = batch.add(item);
-    if (inserts.size + lookUps.size + burials.size >= maxPending) {
+    if (inserts.size + lookUps.size + burials.size + waitingElsewhere() >= maxPending) {
       for (const each of [inserts, lookUps, burials]) each.hurry();
     }
     return result;

@@ -39,7 +39,7 @@ const isRecorded = async (recorder: Recorder, correlationId: string) =>
 const UNAVAILABLE = new LedgerUnavailableError('PostgreSQL did not answer');
 
 /** A recorder over a ledger in memory that can be away, or refuse rows, as the test likes. */
-function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000 } = {}) {
+function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waitingElsewhere = (): number => 0 } = {}) {
   const clock = sinon.useFakeTimers();
   // Brings the clock to those who have imported node:timers/promises by name.
   syncBuiltinESMExports();
@@ -90,6 +90,7 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000 } = {}) 
     },
     logger,
     maxPending,
+    waitingElsewhere,
   });
   return { clock, recorder, ledger, rows, inserts, selects, burials, entries };
 }
@@ -247,6 +248,16 @@ describe('recorder', () => {
       watch([recorder.record(paid(4))]);
       await clock.tickAsync(0);
       expect([selects, inserts]).to.deep.equal([[1], [[2, 3, 4]]]);
+    });
+
+    it('does not wait for payments that wait for a gateway', async () => {
+      const { clock, recorder, selects } = setUp({ ...waits, waitingElsewhere: () => 2 });
+      watch([recorder.lookUp(id(1))]);
+      await clock.tickAsync(0);
+      expect(selects).to.deep.equal([]);
+      watch([recorder.lookUp(id(2))]);
+      await clock.tickAsync(0);
+      expect(selects).to.deep.equal([2]);
     });
 
     it('does not wait for payments whose statement is under way', async () => {
