@@ -76,6 +76,8 @@ export interface Gateway {
   findPayment(correlationId: string): Promise<LookUpOutcome>;
   /** Whether an attempt would get a connection of the pool at once. */
   readonly hasFreeConnection: boolean;
+  /** Whether an attempt would probably end as `pool_timeout`, by the rate at which connections became free. */
+  readonly wouldWaitInVain: boolean;
   /** Drops the keep-alive connections. */
   close(): void;
 }

@@ -79,6 +79,10 @@ export class HttpGateway implements Gateway {
     return this.#pool.hasFreePlace;
   }
 
+  get wouldWaitInVain(): boolean {
+    return this.#pool.wouldWaitInVain;
+  }
+
   async send(payment: Payment, history: AttemptHistory): Promise<AttemptOutcome> {
     if (!(await this.#pool.acquire())) {
       const detail = `no connection to the ${this.name} gateway became free within ${this.#poolTimeoutMs} ms`;

@@ -1,6 +1,6 @@
 import type { FallbackConfig } from '../config.ts';
 import type { CircuitCause } from '../gateways/circuit.ts';
-import type { FailedAttempt } from '../gateways/gateway.ts';
+import type { FailedAttempt, Gateway } from '../gateways/gateway.ts';
 
 /**
  * The rule that keeps a payment paid once.
@@ -31,16 +31,18 @@ export function mayFallBackAfter(outcome: FailedAttempt, history: PrimaryHistory
 }
 
 /**
- * Before an attempt at a primary whose circuit is closed: does the payment go to the fallback instead? FALLBACK_AFTER_MS
- * serves a slow primary, too. The payment does not wait for a connection then, but with a free one it goes to the primary,
- * however old it is.
+ * Before an attempt at a primary whose circuit is closed: does the payment go to the fallback instead? With a free connection
+ * never, however old it is. Else it does when it is as old as FALLBACK_AFTER_MS, which serves a slow primary, too; or when a
+ * wait for a connection would be in vain. Waiting first would give the same outcome, and hold a place of the worker: the
+ * places divided by the time-out would be the rate at which a slow primary's payments get paid.
  */
 export function mayFallBackInstead(
   history: PrimaryHistory,
   policy: FallbackConfig,
-  { hasFreeConnection }: { hasFreeConnection: boolean },
+  { hasFreeConnection, wouldWaitInVain }: Pick<Gateway, 'hasFreeConnection' | 'wouldWaitInVain'>,
 ): boolean {
-  return history.isFree && policy.on !== 'never' && !hasFreeConnection && isOldEnough(history, policy);
+  if (!history.isFree || policy.on === 'never' || hasFreeConnection) return false;
+  return wouldWaitInVain || isOldEnough(history, policy);
 }
 
 /**

@@ -9,12 +9,14 @@ const TIMEOUT_MS = 1_000;
 /** A pool under a clock of the test's own, and a way to see who has got a place. */
 function pool(size: number) {
   // The pool looks once more before it gives up, after what this turn of the event loop has read.
-  const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
   atTestEnd(() => clock.restore());
-  const { acquire, release } = createConnectionPool({ size, timeoutMs: TIMEOUT_MS });
+  const pool = createConnectionPool({ size, timeoutMs: TIMEOUT_MS });
+  const { acquire, release } = pool;
   const answers: string[] = [];
   return {
     clock,
+    pool,
     acquire,
     release,
     answers,
@@ -111,5 +113,51 @@ describe('connection pool', () => {
     const stop = new Int32Array(new SharedArrayBuffer(4));
     Atomics.wait(stop, 0, 0, 20);
     expect(await second).to.equal(true);
+  });
+
+  describe('wouldWaitInVain', () => {
+    /** Full for its time-out, within which `handedOn` places were handed on to those who waited. */
+    async function fullPool(handedOn: number) {
+      const full = pool(1);
+      full.ask('holder');
+      for (let n = 0; n < handedOn; n += 1) full.ask(`early ${n}`);
+      for (let n = 0; n < handedOn; n += 1) full.release();
+      await full.clock.tickAsync(TIMEOUT_MS);
+      return full;
+    }
+
+    it('is true once as many wait as got a place within the time-out', async () => {
+      const { ask, pool } = await fullPool(2);
+      ask('a');
+      expect(pool.wouldWaitInVain).to.equal(false);
+      ask('b');
+      expect(pool.wouldWaitInVain).to.equal(true);
+    });
+
+    it('is false while nobody waits, so that one sees whether places become free', async () => {
+      const { ask, pool } = await fullPool(0);
+      expect(pool.wouldWaitInVain).to.equal(false);
+      ask('a');
+      expect(pool.wouldWaitInVain).to.equal(true);
+    });
+
+    it('is false until the pool has been full for its time-out', async () => {
+      const { ask, clock, pool: full } = pool(1);
+      ask('holder');
+      ask('a');
+      await clock.tickAsync(TIMEOUT_MS - 1);
+      expect(full.wouldWaitInVain).to.equal(false);
+    });
+
+    it('is false again after a place was free', async () => {
+      const { ask, release, pool } = await fullPool(0);
+      ask('a');
+      release();
+      release();
+      expect(pool.wouldWaitInVain).to.equal(false);
+      ask('b');
+      ask('c');
+      expect(pool.wouldWaitInVain).to.equal(false);
+    });
   });
 });

@@ -175,6 +175,14 @@ describe('processPayment, with a slow primary', () => {
     expect(events).to.deep.equal(['look up', 'bind to fallback', 'send to fallback', 'record']);
   });
 
+  it('sends a payment to the fallback at once when a wait for a connection would be in vain', async () => {
+    const { run, events, hasFreeConnection, wouldWaitInVain } = stage({ fallback: [PAID], policy: ON_POOL_TIMEOUT });
+    hasFreeConnection.default = false;
+    wouldWaitInVain.default = true;
+    expect(await run({ ageMs: 0 })).to.equal('completed');
+    expect(events).to.deep.equal(['look up', 'bind to fallback', 'send to fallback', 'record']);
+  });
+
   it('sends an old payment to the primary when a connection is free, however old it is', async () => {
     const { run, events } = stage({ primary: [PAID], policy: AFTER_5_S });
     expect(await run({ ageMs: 1e9 })).to.equal('completed');

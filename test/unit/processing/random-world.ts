@@ -84,6 +84,9 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
       get hasFreeConnection() {
         return happens(0.5);
       },
+      get wouldWaitInVain() {
+        return happens(0.3);
+      },
       close() {},
     },
     circuit: createCircuit({

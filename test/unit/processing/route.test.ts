@@ -56,7 +56,8 @@ describe('mayFallBackAfter', () => {
 });
 
 describe('mayFallBackInstead', () => {
-  const BUSY = { hasFreeConnection: false };
+  const BUSY = { hasFreeConnection: false, wouldWaitInVain: false };
+  const CROWDED = { hasFreeConnection: false, wouldWaitInVain: true };
 
   it('allows the fallback from FALLBACK_AFTER_MS on when no connection is free', () => {
     expect(mayFallBackInstead({ isFree: true, ageMs: 4_999 }, AFTER_5_S, BUSY)).to.equal(false);
@@ -65,7 +66,9 @@ describe('mayFallBackInstead', () => {
 
   it('does not allow the fallback with a free connection, however old the payment is', () => {
     for (const policy of POLICIES) {
-      expect(mayFallBackInstead({ isFree: true, ageMs: 1e9 }, policy, { hasFreeConnection: true })).to.equal(false);
+      expect(
+        mayFallBackInstead({ isFree: true, ageMs: 1e9 }, policy, { ...CROWDED, hasFreeConnection: true }),
+      ).to.equal(false);
     }
   });
 
@@ -75,8 +78,16 @@ describe('mayFallBackInstead', () => {
     }
   });
 
+  it('allows the fallback at any age when a wait for a connection would be in vain, but not under FALLBACK_ON=never', () => {
+    for (const policy of [ON_POOL_TIMEOUT, ON_NOT_SENT, AFTER_5_S]) {
+      expect(mayFallBackInstead({ isFree: true, ageMs: 0 }, policy, CROWDED)).to.equal(true);
+    }
+    expect(mayFallBackInstead({ isFree: true, ageMs: 1e9 }, ON_NEVER, CROWDED)).to.equal(false);
+  });
+
   it('never allows the fallback to a payment that is not free, whatever the policy', () => {
     for (const policy of POLICIES) {
+      expect(mayFallBackInstead({ isFree: false, ageMs: 1e9 }, policy, CROWDED)).to.equal(false);
       expect(mayFallBackInstead({ isFree: false, ageMs: 1e9 }, policy, BUSY)).to.equal(false);
     }
   });

@@ -86,6 +86,7 @@ export function stage({
   const { logger, entries } = recordingLogger();
   const tiedPlaces: TiedPlaces = { limit: places, taken: 0 };
   const hasFreeConnection = { default: true, fallback: true };
+  const wouldWaitInVain = { default: false, fallback: false };
 
   const guarded = (name: GatewayName, script: Script, told: LookUpOutcome): GuardedGateway => {
     const outcomes = typeof script === 'function' ? undefined : [...script];
@@ -105,6 +106,9 @@ export function stage({
       },
       get hasFreeConnection() {
         return hasFreeConnection[name];
+      },
+      get wouldWaitInVain() {
+        return wouldWaitInVain[name];
       },
       close() {},
     };
@@ -181,6 +185,7 @@ export function stage({
     entries,
     tiedPlaces,
     hasFreeConnection,
+    wouldWaitInVain,
     primary: deps.primary,
     fallback: deps.fallback,
     run,
