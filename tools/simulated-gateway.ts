@@ -43,6 +43,8 @@ export interface SimulatedGatewayOptions {
   maxConcurrent?: number;
   /** Payments that may wait for their turn; more are answered 429. Default 500. */
   maxQueued?: number;
+  /** What a 429 to a payment asks for as `Retry-After`, in seconds. Default 5. */
+  retryAfterSeconds?: number;
   /** Whether `requests.receivedAt` is filled: about 200 bytes per id, so long runs turn it off. Default true. */
   recordArrivals?: boolean;
 }
@@ -116,6 +118,7 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
     healthIntervalMs = 5000,
     maxConcurrent = 800,
     maxQueued = 500,
+    retryAfterSeconds = PAYMENTS_RETRY_AFTER_S,
     recordArrivals = true,
   } = options;
   let { token = '123', delayMs = 0, failure = false } = options;
@@ -192,7 +195,7 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
       else arrivals.set(payment.correlationId, [Date.now()]);
     }
     if (!places.enter(res, () => handlePayment(res, payment))) {
-      answerPost(res, 429, tooMany(PAYMENTS_RETRY_AFTER_S));
+      answerPost(res, 429, tooMany(retryAfterSeconds));
     }
     changed();
   }
