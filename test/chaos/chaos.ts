@@ -24,8 +24,10 @@ import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
  * CHAOS_SECONDS: how long faults are injected (default 120; 60 with CHAOS_SEEDS). CHAOS_SEED: repeats a run.
  * CHAOS_SEEDS=1-20: these runs one after the other, and one row for each; 20 in a row have every policy, with and without
  * intermediaries. The exit code is 1 when any of them has a breach, 2 when one could not be run.
- * CHAOS_APPENDFSYNC (always): how Redis keeps what it is told. With `everysec` a killed Redis may lose what it took while
- * its disk was late (README, "Durability"), which the verdict then shows as lost.
+ * CHAOS_APPENDFSYNC (always): how Redis keeps what it is told. With `everysec` Redis replies before it writes while an fsync
+ * runs in the background, and a kill in that window loses what it replied to (README, "Durability"): payments, which the
+ * verdict shows as lost or unrecorded, and bindings to the fallback, without which a payment is paid twice. The cause is this
+ * window and nothing else: `node test/chaos/fsync-window.ts` aims at it, and `always` has none.
  * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once; the verdict must be a breach.
  * CHAOS_FAULTS='fsync|429': injects only faults whose names match this regular expression.
  * CHAOS_LOG=info: prints all that the services log, from this level on.
