@@ -1,10 +1,18 @@
 import { setImmediate } from 'node:timers/promises';
 import nock from 'nock';
+import { takePortsOfPart } from '../../tools/servers.ts';
 import { cleanUp } from './cleanup.ts';
 import { stopSharedServices } from './services.ts';
 
+/** At least as many as mocha has jobs. */
+const PARALLEL_PARTS = 8;
+
 // Importing nock puts it between every socket and its server; the one test file that wants it there activates it.
 nock.restore();
+
+// With `mocha --parallel` several processes run test files, and start servers, side by side.
+const worker = process.env['MOCHA_WORKER_ID'];
+if (worker !== undefined) takePortsOfPart(Number(worker) % PARALLEL_PARTS, PARALLEL_PARTS);
 
 /** Loaded by mocha before every run (.mocharc.json). */
 export const mochaHooks = {
@@ -20,6 +28,8 @@ export const mochaHooks = {
     if (listening > 0) throw new Error(`the test left ${listening} server(s) listening`);
   },
   async afterAll(this: Mocha.Context): Promise<void> {
+    // There mocha calls this after every file. Its processes keep their servers, which end with them.
+    if (worker !== undefined) return;
     // Hundreds of databases are removed with their server; a busy disk takes its time.
     this.timeout(60_000);
     await stopSharedServices();
