@@ -38,6 +38,7 @@ type Exchange =
 /** A gateway over HTTP with keep-alive connections. Primary and fallback are two instances. */
 export class HttpGateway implements Gateway {
   readonly name: GatewayName;
+  /** For people: without user and password. */
   readonly url: string;
   readonly #client: Got;
   readonly #paymentsUrl: string;
@@ -50,7 +51,7 @@ export class HttpGateway implements Gateway {
   constructor(name: GatewayName, config: GatewayConfig, logger: Pick<Logger, 'error'>) {
     const { url, poolSize, poolTimeoutMs, receiveTimeoutMs, connectionMaxAgeMs, empty500 } = config;
     this.name = name;
-    this.url = url;
+    this.url = withoutCredentials(url);
     this.#paymentsUrl = `${url}/payments`;
     this.#poolTimeoutMs = poolTimeoutMs;
     this.#rules = { empty500 };
@@ -266,6 +267,11 @@ export class HttpGateway implements Gateway {
 }
 
 const SWITCHING_PROTOCOLS = 101;
+function withoutCredentials(url: string): string {
+  const { origin, pathname } = new URL(url);
+  return `${origin}${pathname === '/' ? '' : pathname}`;
+}
+
 const JSON_TYPE = { 'content-type': 'application/json' };
 /** A cache between us would tell what was on record, or not, some time ago. */
 const NO_CACHE = { 'cache-control': 'no-cache' };

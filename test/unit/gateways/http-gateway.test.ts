@@ -89,6 +89,11 @@ describe('HttpGateway', () => {
     if (!wasActive) nock.restore();
   });
 
+  it('tells its address without user and password', () => {
+    expect(gateway({ url: 'https://user:secret@gateway.test:8443/v1' }).url).to.equal('https://gateway.test:8443/v1');
+    expect(gateway().url).to.equal(URL);
+  });
+
   describe('send', () => {
     it('posts correlationId, amount and requestedAt as JSON', async () => {
       let request: Request | undefined;
