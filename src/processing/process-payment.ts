@@ -228,7 +228,9 @@ function stayOrRequeue(visit: Visit, result: Exclude<CircuitResult, Paid>): void
     if (result.why === 'closed' || result.why === 'no_place') throw requeue(visit, result, { isTied: true });
     return;
   }
-  if (visit.at.circuit.cause === undefined) throw requeue(visit, result, { isTied: true });
+  // A doubt counts when its run ends. In hand as the only probe, a payment would never have a second one.
+  const isWanted = visit.at.circuit.cause !== undefined && result.kind !== 'doubtful';
+  if (!isWanted) throw requeue(visit, result, { isTied: true });
 }
 
 type Paid = Extract<AttemptOutcome, { kind: 'paid' | 'already_paid' }>;

@@ -90,7 +90,7 @@ describe('verdict on a 400', () => {
           'the error of an API gateway': json(400, { Code: 'InvalidHeader', RequestId: '0' }),
         });
       },
-      'makes a dead letter after three doubts, with another payment paid meanwhile': async () => {
+      'makes a dead letter after four doubts, with another payment paid meanwhile': async () => {
         const relay = await scriptedRelay(PRIMARY_ONLY, { rejectAfterMs: REJECT_AFTER_MS });
         const id = await doubted(
           relay,

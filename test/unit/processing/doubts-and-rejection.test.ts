@@ -64,39 +64,27 @@ describe('processPayment, after a doubtful attempt', () => {
     expectRequeue(await run(BOUND_AND_DOUBTED), { end: 'doubtful', pause: 'doubted' });
   });
 
-  it('sends again over a new connection, in the same run and in later ones', async () => {
-    const { start, clock, histories, primary } = stage({ primary: [DOUBTFUL, PAID, PAID] });
+  it('ends the run though the circuit is open, so that the doubt counts', async () => {
+    const { start, clock, primary } = stage({ primary: [DOUBTFUL] });
     await open(primary, REFUSED);
-    start();
-    await clock.tickAsync(2 * PROBE_INTERVAL_MS);
-    start(DOUBTED);
-    await clock.tickAsync(0);
-    expect(histories.map(({ onNewConnection }) => onNewConnection)).to.deep.equal([false, true, true]);
+    const running = start(DOUBTED);
+    await clock.tickAsync(PROBE_INTERVAL_MS);
+    expectRequeue(running.end, { end: 'doubtful', pause: 'doubted' });
   });
 
-  it('counts as unresolved, not as doubtful, when the run had an unknown attempt as well', async () => {
-    for (const script of [
-      [DOUBTFUL, NO_RESPONSE],
-      [NO_RESPONSE, DOUBTFUL],
-    ]) {
-      const { start, clock, primary } = stage({ primary: script });
-      await open(primary, REFUSED);
-      const running = start();
-      await clock.tickAsync(2 * PROBE_INTERVAL_MS);
-      primary.circuit.close();
-      await clock.tickAsync(0);
-      expectRequeue(running.end, { end: 'unresolved', pause: 'none' });
-    }
+  it('sends again over a new connection in the next run', async () => {
+    const { run, histories } = stage({ primary: [DOUBTFUL, PAID] });
+    await run();
+    await run(DOUBTED);
+    expect(histories.map(({ onNewConnection }) => onNewConnection)).to.deep.equal([false, true]);
   });
 
-  it('keeps a doubt through a later attempt that was certainly not taken', async () => {
-    const { start, clock, primary } = stage({ primary: [DOUBTFUL, REFUSED] });
+  it('counts as unresolved, not as doubtful, when the run had an unknown attempt before', async () => {
+    const { start, clock, primary } = stage({ primary: [NO_RESPONSE, DOUBTFUL] });
     await open(primary, REFUSED);
     const running = start();
     await clock.tickAsync(2 * PROBE_INTERVAL_MS);
-    primary.circuit.close();
-    await clock.tickAsync(0);
-    expectRequeue(running.end, { end: 'doubtful', pause: 'none' });
+    expectRequeue(running.end, { end: 'unresolved', pause: 'tied' });
   });
 
   it('records what the look-up tells when an earlier run is unresolved', async () => {
@@ -152,17 +140,6 @@ describe('processPayment, rejection', () => {
     expect(letters).to.deep.equal([]);
   });
 
-  it('does not count several doubts of one run as several', async () => {
-    const { start, clock, letters, primary, run } = stage({ primary: [PAID, ...Array(6).fill(DOUBTFUL)] });
-    await clock.tickAsync(1);
-    await run(OTHER);
-    await clock.tickAsync(REJECT_AFTER_MS);
-    await open(primary, REFUSED);
-    start({ history: { ...DOUBTED_THRICE, runs: 1, doubts: 1 } });
-    await clock.tickAsync(6 * PROBE_INTERVAL_MS);
-    expect(letters).to.deep.equal([]);
-  });
-
   it('does not reject before GATEWAY_REJECT_AFTER_MS since the first doubt', async () => {
     const { end, letters } = await lastDoubt({ sinceFirstDoubtMs: REJECT_AFTER_MS - 1 });
     expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
@@ -186,9 +163,7 @@ describe('processPayment, rejection', () => {
     await set.clock.tickAsync(2 * PROBE_INTERVAL_MS);
     expect(set.events.at(-1)).to.equal('ask default');
     expect(set.letters).to.deep.equal([]);
-    set.primary.circuit.close();
-    await set.clock.tickAsync(0);
-    expectRequeue(running.end, { end: 'unresolved', pause: 'none' });
+    expectRequeue(running.end, { end: 'unresolved', pause: 'tied' });
   });
 
   it('does not reject when the look-up has no response', async () => {
