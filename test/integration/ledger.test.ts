@@ -406,7 +406,7 @@ describe('migrations', () => {
       cwd: projectDir,
       env: { PATH: process.env['PATH'], DATABASE_URL: databaseUrl },
     });
-  const migrate = (databaseUrl: string, ...args: string[]) => script(databaseUrl, 'src/migrate.ts', ...args);
+  const migrate = (databaseUrl: string, ...args: string[]) => script(databaseUrl, 'src/commands/migrate.ts', ...args);
   /** A database that is not there yet. */
   const newUrl = async () => {
     const url = new URL((await sharedPostgres()).url);
@@ -417,8 +417,8 @@ describe('migrations', () => {
 
   it('make a new database, bring it up, take it down and bring it up again', async () => {
     const url = await newUrl();
-    await script(url, 'tools/db-create.ts');
-    await script(url, 'tools/db-create.ts');
+    await script(url, 'src/commands/db-create.ts');
+    await script(url, 'src/commands/db-create.ts');
     expect(await tables(url)).to.deep.equal([]);
     await migrate(url, 'latest');
     expect(await tables(url)).to.have.length(1);
@@ -461,7 +461,7 @@ describe('migrations', () => {
 
   it('create the database once when six do so at once, as processes of their own', async () => {
     const url = await newUrl();
-    const created = await Promise.all(Array.from({ length: 6 }, () => script(url, 'tools/db-create.ts')));
+    const created = await Promise.all(Array.from({ length: 6 }, () => script(url, 'src/commands/db-create.ts')));
     expect(created.filter(({ stdout }) => stdout.startsWith('created'))).to.have.length(1);
     const ran = await Promise.all(Array.from({ length: 6 }, () => migrate(url, 'latest')));
     expect(ran.filter(({ stdout }) => !stdout.startsWith('nothing'))).to.have.length(1);

@@ -6,7 +6,7 @@ import { aPayment, eventually, postPayment, type TestEnv, testApi, testGateway, 
 import { freshPrefix, sharedRedis, sql } from '../support/services.ts';
 import { createTlsProxy, PRIVATE_CA } from '../support/tls-proxy.ts';
 
-const SCRIPT = fileURLToPath(new URL('../../tools/reconcile.ts', import.meta.url));
+const SCRIPT = fileURLToPath(new URL('../../src/commands/reconcile.ts', import.meta.url));
 
 async function paid(count: number) {
   const prefix = freshPrefix();
@@ -90,5 +90,12 @@ describe('npm run reconcile', () => {
     expect(await reconcile('--bogus')).to.include({ code: 2 });
     await primary.close();
     expect(await reconcile()).to.include({ code: 2 });
+  });
+
+  it('says how it is used, without any settings', async () => {
+    const child = spawn(process.execPath, [SCRIPT, '--help'], { env: {} });
+    const [out, code] = await Promise.all([text(child.stdout), new Promise((resolve) => child.once('exit', resolve))]);
+    expect(out).to.include('--from').and.include('--token');
+    expect(code).to.equal(0);
   });
 });

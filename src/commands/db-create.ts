@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { loadConfig } from '../src/config.ts';
+import { loadConfig } from '../config.ts';
 
 /** How long the template database may be in use by somebody else. */
 const PATIENCE_MS = 30_000;

@@ -1,6 +1,6 @@
-import { loadConfig } from './config.ts';
-import { migrateToLatest, rollBack } from './ledger/migrations.ts';
-import { describeError } from './logger.ts';
+import { loadConfig } from '../config.ts';
+import { migrateToLatest, rollBack } from '../ledger/migrations.ts';
+import { describeError } from '../logger.ts';
 
 /**
  * The entry of `npm run db:migrate` (latest) and `npm run db:rollback` (the last batch). The knex command line does the same,
@@ -9,7 +9,7 @@ import { describeError } from './logger.ts';
 const [direction = 'latest', ...flags] = process.argv.slice(2);
 const isUsable = direction === 'latest' ? flags.length === 0 : direction === 'rollback' && flags.every(isYes);
 if (!isUsable) {
-  console.error('usage: node src/migrate.ts [latest | rollback [--yes]]');
+  console.error('usage: node src/commands/migrate.ts [latest | rollback [--yes]]');
   process.exit(2);
 }
 

@@ -1,11 +1,11 @@
 import { start } from 'node:repl';
-import { loadConfig } from '../src/config.ts';
-import { HttpGateway } from '../src/gateways/http-gateway.ts';
-import { createDb, OPERATOR_LIMITS } from '../src/ledger/db.ts';
-import { createPaymentsTable } from '../src/ledger/payments-table.ts';
-import { createLogger } from '../src/logger.ts';
-import { QUEUE_PREFIX } from '../src/queue/payment-queue.ts';
-import { createQueueAdmin } from '../src/queue/queue-admin.ts';
+import { loadConfig } from '../config.ts';
+import { HttpGateway } from '../gateways/http-gateway.ts';
+import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
+import { createPaymentsTable } from '../ledger/payments-table.ts';
+import { createLogger } from '../logger.ts';
+import { QUEUE_PREFIX } from '../queue/payment-queue.ts';
+import { createQueueAdmin } from '../queue/queue-admin.ts';
 
 /** `npm run console`: a REPL on the services that the settings name. */
 const config = loadConfig();

@@ -1,14 +1,14 @@
 import { parseArgs } from 'node:util';
 import pg from 'pg';
-import { type DatabaseConfig, loadConfig } from '../src/config.ts';
-import type { PaymentOnRecord } from '../src/gateways/gateway.ts';
-import { parsePaymentOnRecord } from '../src/gateways/on-record.ts';
-import { parseRange } from '../src/http/summary.ts';
-import { createDb } from '../src/ledger/db.ts';
-import { createPaymentsTable, type GatewayTotals, type SummaryRange } from '../src/ledger/payments-table.ts';
-import type { GatewayName } from '../src/payment.ts';
-import { QUEUE_PREFIX } from '../src/queue/payment-queue.ts';
-import { createQueueAdmin } from '../src/queue/queue-admin.ts';
+import { type DatabaseConfig, loadConfig } from '../config.ts';
+import type { PaymentOnRecord } from '../gateways/gateway.ts';
+import { parsePaymentOnRecord } from '../gateways/on-record.ts';
+import { parseRange } from '../http/summary.ts';
+import { createDb } from '../ledger/db.ts';
+import { createPaymentsTable, type GatewayTotals, type SummaryRange } from '../ledger/payments-table.ts';
+import type { GatewayName } from '../payment.ts';
+import { QUEUE_PREFIX } from '../queue/payment-queue.ts';
+import { createQueueAdmin } from '../queue/queue-admin.ts';
 
 /**
  * `npm run reconcile`: compares the ledger with both gateways. Exits 0 when nothing differs, 1 when something does, 2 when
@@ -18,7 +18,9 @@ import { createQueueAdmin } from '../src/queue/queue-admin.ts';
  * the window is asked for at both gateways, and so is every payment that is still in the queue. A gateway cannot be asked
  * what it holds besides; what it holds more than was found is told as a number.
  */
-const USAGE = `usage: npm run reconcile -- [--from <ISO 8601>] [--to <ISO 8601>] [--token <admin token of the gateways>]`;
+const USAGE = `usage: npm run reconcile -- [--from <ISO 8601>] [--to <ISO 8601>] [--token <admin token of the gateways>]
+
+In a container: node src/commands/reconcile.ts, with the same options.`;
 
 const NAMES: readonly GatewayName[] = ['default', 'fallback'];
 
@@ -37,8 +39,17 @@ type Held = PaymentOnRecord;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
-    options: { from: { type: 'string' }, to: { type: 'string' }, token: { type: 'string', default: '123' } },
+    options: {
+      from: { type: 'string' },
+      to: { type: 'string' },
+      token: { type: 'string', default: '123' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
   });
+  if (values.help) {
+    console.log(USAGE);
+    return 0;
+  }
   const range = parseRange({ from: values.from, to: values.to }, 'optional');
   const config = loadConfig();
   const urls = { default: config.gateways.primary.url, fallback: config.gateways.fallback.url };
