@@ -5,14 +5,14 @@ import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
+import { percentile } from '../../dev/load.ts';
+import { freePort, startPostgres, startRedis } from '../../dev/servers.ts';
+import { migrate, startGateway, startService } from '../../dev/stack.ts';
 import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
 import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
 import { createProducerConnection, firstConnection, JOB_OPTIONS, QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
-import { percentile } from '../../tools/load.ts';
-import { freePort, startPostgres, startRedis } from '../../tools/servers.ts';
-import { migrate, startGateway, startService } from '../../tools/stack.ts';
 import { sql } from '../support/services.ts';
 import {
   cpuMicros,

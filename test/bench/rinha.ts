@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { RunReport } from '../../tools/rinha.ts';
+import type { RunReport } from '../../dev/rinha.ts';
 import { median } from './measure.ts';
 
 /**
@@ -21,7 +21,7 @@ try {
     for (const [name, args] of Object.entries(builds) as [keyof typeof builds, readonly string[]][]) {
       console.log(`round ${round} of ${ROUNDS}: ${name}`);
       const RESULT = join(dir, `${round}-${name}`);
-      const script = fileURLToPath(new URL('../../tools/rinha.ts', import.meta.url));
+      const script = fileURLToPath(new URL('../../dev/rinha.ts', import.meta.url));
       // The naive build may well end with code 1; a run that gave no result ends the benchmark.
       spawnSync(process.execPath, [script, ...args], { env: { ...process.env, RUNS: '1', RESULT }, stdio: 'inherit' });
       reports[name].push(JSON.parse(readFileSync(RESULT, 'utf8')) as RunReport);

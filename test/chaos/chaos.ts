@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
-import { freePort } from '../../tools/servers.ts';
-import { type Stack, startStack } from '../../tools/stack.ts';
-import { createTcpProxy, type TcpProxy } from '../../tools/tcp-proxy.ts';
+import { freePort } from '../../dev/servers.ts';
+import { type Stack, startStack } from '../../dev/stack.ts';
+import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
 import { createIntermediary, type Intermediary } from '../support/intermediary.ts';
 import { createClocks } from './clocks.ts';
 import type { GatewayKey, Proxies } from './faults.ts';

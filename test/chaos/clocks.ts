@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ServiceProcess } from '../../tools/stack.ts';
+import type { ServiceProcess } from '../../dev/stack.ts';
 
 /** The wall clocks of programs that were started with `clock-shift.ts` and this `env`. */
 export interface Clocks {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ServiceProcess, Stack } from '../../tools/stack.ts';
-import type { ProxyFault, TcpProxy } from '../../tools/tcp-proxy.ts';
+import type { ServiceProcess, Stack } from '../../dev/stack.ts';
+import type { ProxyFault, TcpProxy } from '../../dev/tcp-proxy.ts';
 import type { Intermediary } from '../support/intermediary.ts';
 import type { Clocks } from './clocks.ts';
 import type { Random } from './random.ts';

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import { startRedis } from '../../dev/servers.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
 import { createProducerConnection } from '../../src/queue/payment-queue.ts';
-import { startRedis } from '../../tools/servers.ts';
 
 /**
  * `node test/chaos/fsync-window.ts [rounds]`: kills Redis at the one moment in which `appendfsync everysec` loses what it has

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import { audit, isBreached, readBooks } from '../../dev/audit.ts';
+import { createLoad } from '../../dev/load.ts';
+import { freePort } from '../../dev/servers.ts';
+import { type ServiceProcess, type Stack, startStack } from '../../dev/stack.ts';
 import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
-import { audit, isBreached, readBooks } from '../../tools/audit.ts';
-import { createLoad } from '../../tools/load.ts';
-import { freePort } from '../../tools/servers.ts';
-import { type ServiceProcess, type Stack, startStack } from '../../tools/stack.ts';
 import { cpuMicros } from '../bench/measure.ts';
 import { sql } from '../support/services.ts';
 import { configure } from './faults.ts';

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createLoad, type LoadReport } from '../../tools/load.ts';
-import type { ServiceProcess, Stack } from '../../tools/stack.ts';
+import { createLoad, type LoadReport } from '../../dev/load.ts';
+import type { ServiceProcess, Stack } from '../../dev/stack.ts';
 import { createFaults } from './draw-fault.ts';
 import type { Stage } from './faults.ts';
 

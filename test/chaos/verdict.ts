@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import { audit, type Breaches, isBreached, readBooks, readDeadLetters } from '../../dev/audit.ts';
+import type { Stack } from '../../dev/stack.ts';
 import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
-import { audit, type Breaches, isBreached, readBooks, readDeadLetters } from '../../tools/audit.ts';
-import type { Stack } from '../../tools/stack.ts';
 import type { Account } from './torment.ts';
 
 /** The first guarantee's time (README, "Guarantees"). */

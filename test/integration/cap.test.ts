@@ -1,7 +1,7 @@
 import { Agent } from 'node:http';
 import { expect } from 'chai';
+import { startRedis } from '../../dev/servers.ts';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
-import { startRedis } from '../../tools/servers.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { migrate } from '../../dev/stack.ts';
 import { LedgerUnavailableError } from '../../src/errors.ts';
 import { createDb } from '../../src/ledger/db.ts';
 import { createDeadLetters, type DeadLetter } from '../../src/ledger/dead-letters.ts';
 import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
-import { migrate } from '../../tools/stack.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { freePort, type ManagedServer } from '../../tools/servers.ts';
+import { freePort, type ManagedServer } from '../../dev/servers.ts';
 import { atTestEnd as afterTest } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto } from '../support/queue.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
+import { createTcpProxy } from '../../dev/tcp-proxy.ts';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
-import { createTcpProxy } from '../../tools/tcp-proxy.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { NO_DATABASE } from '../support/queue.ts';

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
-import { freePort, startRedis } from '../../tools/servers.ts';
-import { startService } from '../../tools/stack.ts';
+import { freePort, startRedis } from '../../dev/servers.ts';
+import { startService } from '../../dev/stack.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { http } from '../support/http-client.ts';
 import { aPayment, eventually, postPayment, type TestEnv, testGateway } from '../support/relay.ts';

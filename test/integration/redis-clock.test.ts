@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import sinon from 'sinon';
+import { startRedis } from '../../dev/servers.ts';
 import { createRedisClock } from '../../src/queue/redis-clock.ts';
-import { startRedis } from '../../tools/servers.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange } from '../support/http-client.ts';
 import { connectedApi, lookInto } from '../support/queue.ts';

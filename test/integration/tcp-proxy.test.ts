@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { expect } from 'chai';
-import { createTcpProxy } from '../../tools/tcp-proxy.ts';
+import { createTcpProxy } from '../../dev/tcp-proxy.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 
 describe('TCP proxy', () => {

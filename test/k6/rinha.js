@@ -5,7 +5,7 @@
 //   SCENARIO       minute (default), by which entries were tried out, or final
 //   MAX_REQUESTS   users at the end of the ramp (550 and 603; the challenge's own default for the minute is 500)
 //   BACKEND_URL, PRIMARY_URL, FALLBACK_URL, TOKEN
-//   RESULT         a file for the result as JSON, read by tools/rinha.ts
+//   RESULT         a file for the result as JSON, read by dev/rinha.ts
 import { check, sleep } from 'k6';
 import http from 'k6/http';
 import { Counter, Trend } from 'k6/metrics';

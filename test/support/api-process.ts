@@ -1,5 +1,5 @@
-import { freePort } from '../../tools/servers.ts';
-import { type ServiceProcess, startService } from '../../tools/stack.ts';
+import { freePort } from '../../dev/servers.ts';
+import { type ServiceProcess, startService } from '../../dev/stack.ts';
 import { atTestEnd } from './cleanup.ts';
 import { NO_DATABASE } from './queue.ts';
 import type { TestEnv } from './relay.ts';

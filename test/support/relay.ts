@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { Redis } from 'ioredis';
+import { createSimulatedGateway } from '../../dev/simulated-gateway.ts';
 import { type Api, startApi } from '../../src/api.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { startWorker } from '../../src/worker.ts';
-import { createSimulatedGateway } from '../../tools/simulated-gateway.ts';
 import { atTestEnd } from './cleanup.ts';
 import { type LogEntry, recordingLogger } from './logger.ts';
 import { freshDatabase, freshPrefix, sharedRedis } from './services.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { type ManagedServer, startPostgres, startRedis } from '../../tools/servers.ts';
-import { migrate } from '../../tools/stack.ts';
+import { type ManagedServer, startPostgres, startRedis } from '../../dev/servers.ts';
+import { migrate } from '../../dev/stack.ts';
 import { atTestEnd } from './cleanup.ts';
 
 /**

@@ -84,7 +84,7 @@ export async function startService(options: ServiceOptions): Promise<ServiceProc
 export function startGateway(name: string, port: number, fee: number): Promise<ServiceProcess> {
   return startService({
     name,
-    script: 'tools/gateway.ts',
+    script: 'dev/gateway.ts',
     env: { HOST: '127.0.0.1', TRANSACTION_FEE: String(fee) },
     port,
     readyWhen: /listening|http:\/\//i,
