@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { audit, isBreached, readBooks } from './audit.ts';
 import { createLoad, percentile } from './load.ts';
-import { freePort } from './servers.ts';
+import { freePort } from './local/ports.ts';
 import { type Stack, startStack } from './stack.ts';
 
 /**

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { audit, type Book, type BookEntry, readGateway, readLedger } from './audit.ts';
-import { freePort } from './servers.ts';
+import { freePort } from './local/ports.ts';
 import { startStack } from './stack.ts';
 
 /**

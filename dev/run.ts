@@ -1,5 +1,5 @@
 import { ConfigError, loadConfig } from '../src/config.ts';
-import { freePort, isFreePort } from './servers.ts';
+import { freePort, isFreePort } from './local/ports.ts';
 import { type Stack, startStack } from './stack.ts';
 
 /** `make run`: all of Payrelay on this machine, without Docker, until Ctrl-C. */

@@ -2,14 +2,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { loadConfig } from '../src/config.ts';
 import { migrateToLatest } from '../src/ledger/migrations.ts';
-import {
-  freePort,
-  type ManagedServer,
-  type StartedProcess,
-  startPostgres,
-  startProcess,
-  startRedis,
-} from './servers.ts';
+import { freePort } from './local/ports.ts';
+import { startPostgres } from './local/postgres.ts';
+import { type ManagedServer, type StartedProcess, startProcess } from './local/processes.ts';
+import { startRedis } from './local/redis.ts';
 
 const projectDir = fileURLToPath(new URL('..', import.meta.url));
 
@@ -84,7 +80,7 @@ export async function startService(options: ServiceOptions): Promise<ServiceProc
 export function startGateway(name: string, port: number, fee: number): Promise<ServiceProcess> {
   return startService({
     name,
-    script: 'dev/gateway.ts',
+    script: 'dev/simulated-gateway/main.ts',
     env: { HOST: '127.0.0.1', TRANSACTION_FEE: String(fee) },
     port,
     readyWhen: /listening|http:\/\//i,

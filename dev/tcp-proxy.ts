@@ -1,5 +1,5 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { freePort } from './servers.ts';
+import { freePort } from './local/ports.ts';
 
 /** What a network may do to the bytes between two processes. */
 export type ProxyFault =

@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 import { type Stack, startStack } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
 import { createIntermediary, type Intermediary } from '../support/intermediary.ts';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
 import { createProducerConnection } from '../../src/queue/payment-queue.ts';
 

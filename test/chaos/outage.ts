@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { audit, isBreached, readBooks } from '../../dev/audit.ts';
 import { createLoad } from '../../dev/load.ts';
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 import { type ServiceProcess, type Stack, startStack } from '../../dev/stack.ts';
 import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
 import { cpuMicros } from '../bench/measure.ts';

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import type { SimulatedGateway } from '../../dev/simulated-gateway.ts';
+import type { SimulatedGateway } from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { PATIENCE_MS, sideBySide, startTestStack } from '../support/stack.ts';
 
 /** Sends to the fallback whatever may go there. */

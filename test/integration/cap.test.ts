@@ -1,6 +1,6 @@
 import { Agent } from 'node:http';
 import { expect } from 'chai';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { atTestEnd } from '../support/cleanup.ts';

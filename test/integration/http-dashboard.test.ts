@@ -1,7 +1,7 @@
 import { UnrecoverableError } from 'bullmq';
 import { expect } from 'chai';
 import type { Test } from 'supertest';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, lookInto, NO_DATABASE, NO_REDIS } from '../support/queue.ts';

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
-import { freePort, type ManagedServer } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
+import type { ManagedServer } from '../../dev/local/processes.ts';
 import { atTestEnd as afterTest } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto } from '../support/queue.ts';

@@ -2,7 +2,7 @@ import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import type { Redis } from 'ioredis';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { type Answer, exchange, http } from '../support/http-client.ts';
 import { connectedApi, lookInto, NO_DATABASE } from '../support/queue.ts';

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { Agent } from 'node:http';
 import { connect, createServer } from 'node:net';
 import { expect } from 'chai';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { atTestEnd } from '../support/cleanup.ts';

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { Knex } from 'knex';
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 import { loadConfig } from '../../src/config.ts';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../../src/errors.ts';
 import { createDb, query } from '../../src/ledger/db.ts';

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
-import { freePort, startRedis } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { startService } from '../../dev/stack.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { http } from '../support/http-client.ts';

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import sinon from 'sinon';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { createRedisClock } from '../../src/queue/redis-clock.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange } from '../support/http-client.ts';

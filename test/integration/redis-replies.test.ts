@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { Redis } from 'ioredis';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto, NO_DATABASE } from '../support/queue.ts';

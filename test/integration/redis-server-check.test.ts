@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { startRedis } from '../../dev/servers.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { lookInto, NO_DATABASE } from '../support/queue.ts';

@@ -8,7 +8,7 @@ import {
   createSimulatedGateway,
   type SimulatedGateway,
   type SimulatedGatewayOptions,
-} from '../../dev/simulated-gateway.ts';
+} from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 
 const TOKEN = { 'X-Rinha-Token': '123' };
@@ -575,7 +575,7 @@ describe('npm run gateway', () => {
   let child: ChildProcess;
 
   function run(env: Record<string, string>): void {
-    const spawned = spawn(process.execPath, ['dev/gateway.ts'], {
+    const spawned = spawn(process.execPath, ['dev/simulated-gateway/main.ts'], {
       cwd: new URL('../..', import.meta.url),
       env: { PATH: process.env['PATH'], ...env },
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { eventually, type TestEnv } from '../support/relay.ts';
 import { charged, hang, html, raw, respond, scriptedGateway } from '../support/scripted-gateway.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 import { eventually } from '../support/relay.ts';
 import { charged, hang, html, json, type Reply, respond, scriptedGateway } from '../support/scripted-gateway.ts';
 import { type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';

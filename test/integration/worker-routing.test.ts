@@ -1,6 +1,6 @@
 import { createServer } from 'node:net';
 import { expect } from 'chai';
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import {
   aPayment,

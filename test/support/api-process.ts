@@ -1,4 +1,4 @@
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 import { type ServiceProcess, startService } from '../../dev/stack.ts';
 import { atTestEnd } from './cleanup.ts';
 import { NO_DATABASE } from './queue.ts';

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import nock from 'nock';
-import { takePortsOfPart } from '../../dev/servers.ts';
+import { takePortsOfPart } from '../../dev/local/ports.ts';
 import { cleanUp } from './cleanup.ts';
 import { stopSharedServices } from './services.ts';
 

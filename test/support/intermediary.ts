@@ -8,7 +8,7 @@ import {
   request,
   type ServerResponse,
 } from 'node:http';
-import { freePort } from '../../dev/servers.ts';
+import { freePort } from '../../dev/local/ports.ts';
 
 /** A request that reached the intermediary, with its complete body. */
 export interface InterceptedRequest {

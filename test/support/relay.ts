@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { Redis } from 'ioredis';
-import { createSimulatedGateway } from '../../dev/simulated-gateway.ts';
+import { createSimulatedGateway } from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { type Api, startApi } from '../../src/api.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { startWorker } from '../../src/worker.ts';

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { type ManagedServer, startPostgres, startRedis } from '../../dev/servers.ts';
+import { startPostgres } from '../../dev/local/postgres.ts';
+import type { ManagedServer } from '../../dev/local/processes.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { migrate } from '../../dev/stack.ts';
 import { atTestEnd } from './cleanup.ts';
 

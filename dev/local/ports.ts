@@ -1,0 +1,36 @@
+import { randomInt } from 'node:crypto';
+import { createServer } from 'node:net';
+
+/**
+ * Below the ports that the system gives to outgoing connections and to port 0 (from 32768 on by Linux' defaults, from 49152 on
+ * by those of macOS): one of theirs could be taken before its server listens, or while it is stopped.
+ */
+let portRange = { first: 10_000, last: 32_767 };
+
+/** For processes that run side by side: this one takes only the given part of the ports, counted from 0. */
+export function takePortsOfPart(part: number, parts: number): void {
+  const size = Math.floor((portRange.last - portRange.first) / parts);
+  portRange = { first: portRange.first + part * size, last: portRange.first + (part + 1) * size - 1 };
+}
+
+/** Ports are given once: whoever has asked may not listen yet, or be between two starts. */
+const givenPorts = new Set<number>();
+
+/** A port of 127.0.0.1 that is free and will be given to nobody else by this process. */
+export async function freePort(): Promise<number> {
+  while (givenPorts.size <= portRange.last - portRange.first) {
+    const port = randomInt(portRange.first, portRange.last + 1);
+    if (givenPorts.has(port)) continue;
+    givenPorts.add(port);
+    if (await isFreePort(port)) return port;
+  }
+  throw new Error(`no port from ${portRange.first} to ${portRange.last} is free`);
+}
+
+/** Whether one could listen at this port of 127.0.0.1 a moment ago. */
+export function isFreePort(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+}

