@@ -2,6 +2,7 @@ import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { GatewayName } from '../src/payment.ts';
 import { QUEUE_PREFIX, queueKey } from '../src/queue/payment-queue.ts';
+import { gatewayAdmin } from './gateway-admin.ts';
 import type { LoadReport } from './load.ts';
 import type { Stack } from './stack.ts';
 
@@ -81,11 +82,7 @@ export async function readBooks(
 
 /** All that a simulated gateway holds. */
 export async function readGateway(url: string): Promise<Book> {
-  // A connection of its own: one kept from an earlier call may have been closed while this process was busy.
-  const headers = { 'X-Rinha-Token': '123', Connection: 'close' };
-  const response = await fetch(`${url}/admin/payments`, { headers });
-  if (!response.ok) throw new Error(`${url}/admin/payments answered ${response.status}`);
-  const payments = (await response.json()) as { correlationId: string; amount: number; requestedAt: string }[];
+  const payments = await gatewayAdmin(url).payments();
   return new Map(
     payments.map(({ correlationId, amount, requestedAt }) => [
       correlationId,

@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { runTool } from '../src/process/run-tool.ts';
 import { audit, isBreached, readBooks } from './audit.ts';
+import { type GatewayBehaviour, gatewayAdmin } from './gateway-admin.ts';
 import { createLoad, percentile } from './load.ts';
 import { freePort } from './local/ports.ts';
-import { type Stack, startStack } from './stack.ts';
+import { stopOnSignal } from './local/processes.ts';
+import { type ServiceProcess, type Stack, startStack } from './stack.ts';
 
 /**
  * `make demo`: the scenario of the Rinha de Backend 2025 at a third of its time and a fifth of its users, and then the
@@ -14,8 +17,8 @@ const USERS = 110;
 interface Stage {
   readonly atSeconds: number;
   readonly what: string;
-  readonly primary: { readonly delayMs: number; readonly failure: boolean };
-  readonly fallback: { readonly delayMs: number; readonly failure: boolean };
+  readonly primary: GatewayBehaviour;
+  readonly fallback: GatewayBehaviour;
 }
 
 const well = { delayMs: 0, failure: false };
@@ -46,11 +49,7 @@ async function main(): Promise<number> {
     env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' },
     say: (line) => console.log(`  ${line}`),
   });
-  const stop = async (code: number) => {
-    await stack.stop();
-    process.exit(code);
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(130));
+  stopOnSignal(stack.stop);
   try {
     return await play(stack);
   } finally {
@@ -69,7 +68,10 @@ async function play(stack: Stack): Promise<number> {
     for (const next of STAGES) {
       await sleep(Math.max(0, (next.atSeconds - seconds()) * 1000));
       stage = next;
-      await Promise.all([configure(stack.primary.url!, next.primary), configure(stack.fallback.url!, next.fallback)]);
+      await Promise.all([
+        gatewayAdmin(stack.primary.url!).configure(next.primary),
+        gatewayAdmin(stack.fallback.url!).configure(next.fallback),
+      ]);
     }
   })();
   // Each user posts, then thinks for a second, as in the challenge; they come one by one.
@@ -83,9 +85,7 @@ async function play(stack: Stack): Promise<number> {
   const progress = setInterval(() => showProgress(), 250);
   const showProgress = async () => {
     // A line of the progress may fail to come about; the next one follows in a moment.
-    const looks = await Promise.all([totals(stack.primary.url!), totals(stack.fallback.url!), queued(stack)]).catch(
-      () => undefined,
-    );
+    const looks = await Promise.all([paid(stack.primary), paid(stack.fallback), queued(stack)]).catch(() => undefined);
     if (!looks) return;
     const [primary, fallback, queue] = looks;
     const line = `${seconds().toFixed(0).padStart(3)} s  ${stage.what.padEnd(16)} accepted ${load.report.accepted.size}  primary ${primary}  fallback ${fallback}  queued ${queue.queue_size}  in flight ${queue.in_flight}`;
@@ -104,7 +104,7 @@ async function play(stack: Stack): Promise<number> {
 async function drain(stack: Stack, accepted: number): Promise<number> {
   const startedAt = performance.now();
   while (performance.now() - startedAt < 60_000) {
-    const [primary, fallback] = await Promise.all([totals(stack.primary.url!), totals(stack.fallback.url!)]);
+    const [primary, fallback] = await Promise.all([paid(stack.primary), paid(stack.fallback)]);
     const queue = await queued(stack);
     if (primary + fallback >= accepted && queue.queue_size + queue.in_flight === 0) break;
     await sleep(100);
@@ -140,14 +140,8 @@ async function verdict(
   return isKept ? 0 : 1;
 }
 
-async function configure(url: string, { delayMs, failure }: Stage['primary']): Promise<void> {
-  const put = (what: string, body: object) =>
-    fetch(`${url}/admin/configurations/${what}`, {
-      method: 'PUT',
-      headers: { 'content-type': 'application/json', 'X-Rinha-Token': '123' },
-      body: JSON.stringify(body),
-    });
-  await Promise.all([put('delay', { delay: delayMs }), put('failure', { failure })]);
+async function paid({ url }: ServiceProcess): Promise<number> {
+  return (await gatewayAdmin(url!).totals()).totalRequests;
 }
 
 async function queued(stack: Stack): Promise<{ queue_size: number; in_flight: number }> {
@@ -155,15 +149,4 @@ async function queued(stack: Stack): Promise<{ queue_size: number; in_flight: nu
   return ((await response.json()) as { queue: { queue_size: number; in_flight: number } }).queue;
 }
 
-async function totals(url: string): Promise<number> {
-  const response = await fetch(`${url}/admin/payments-summary`, { headers: { 'X-Rinha-Token': '123' } });
-  return ((await response.json()) as { totalRequests: number }).totalRequests;
-}
-
-main().then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    console.error((error as Error).message);
-    process.exit(1);
-  },
-);
+runTool(import.meta, main);

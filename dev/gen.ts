@@ -1,33 +1,36 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { runTool } from '../src/process/run-tool.ts';
 
 /** `npm run gen -- <area/name> [--no-test]`: a module and its test, in the house style. Never overwrites a file. */
 const projectDir = fileURLToPath(new URL('..', import.meta.url));
-const args = process.argv.slice(2);
-const paths = args.filter((arg) => !arg.startsWith('--'));
-const unknownFlags = args.filter((arg) => arg.startsWith('--') && arg !== '--no-test');
-const [path] = paths;
 
-if (
-  path === undefined ||
-  paths.length !== 1 ||
-  unknownFlags.length > 0 ||
-  !/^([a-z][a-z0-9-]*\/)*[a-z][a-z0-9-]*$/.test(path)
-) {
-  console.error('usage: npm run gen -- <area/name> [--no-test]     for example: npm run gen -- gateways/rate-limit');
-  console.error('area and name are in kebab-case, without .ts');
-  process.exit(2);
-}
+async function main(): Promise<number> {
+  const args = process.argv.slice(2);
+  const paths = args.filter((arg) => !arg.startsWith('--'));
+  const unknownFlags = args.filter((arg) => arg.startsWith('--') && arg !== '--no-test');
+  const [path] = paths;
 
-const name = basename(path).replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-const type = name[0]!.toUpperCase() + name.slice(1);
-const source = join(projectDir, 'src', `${path}.ts`);
-const test = join(projectDir, 'test/unit', `${path}.test.ts`);
-const files: [string, string][] = [
-  [
-    source,
-    `/** What it promises, and how it fails. */
+  if (
+    path === undefined ||
+    paths.length !== 1 ||
+    unknownFlags.length > 0 ||
+    !/^([a-z][a-z0-9-]*\/)*[a-z][a-z0-9-]*$/.test(path)
+  ) {
+    console.error('usage: npm run gen -- <area/name> [--no-test]     for example: npm run gen -- gateways/rate-limit');
+    console.error('area and name are in kebab-case, without .ts');
+    return 2;
+  }
+
+  const name = basename(path).replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  const type = name[0]!.toUpperCase() + name.slice(1);
+  const source = join(projectDir, 'src', `${path}.ts`);
+  const test = join(projectDir, 'test/unit', `${path}.test.ts`);
+  const files: [string, string][] = [
+    [
+      source,
+      `/** What it promises, and how it fails. */
 export interface ${type} {
   /** Ends it. May be called again. */
   close(): Promise<void>;
@@ -39,12 +42,12 @@ export function create${type}(): ${type} {
   };
 }
 `,
-  ],
-];
-if (!args.includes('--no-test')) {
-  files.push([
-    test,
-    `import { expect } from 'chai';
+    ],
+  ];
+  if (!args.includes('--no-test')) {
+    files.push([
+      test,
+      `import { expect } from 'chai';
 import { create${type} } from '${relative(dirname(test), source).replaceAll('\\\\', '/')}';
 
 describe('create${type}', () => {
@@ -55,17 +58,21 @@ describe('create${type}', () => {
   });
 });
 `,
-  ]);
+    ]);
+  }
+
+  for (const [file, content] of files) {
+    mkdirSync(dirname(file), { recursive: true });
+    try {
+      writeFileSync(file, content, { flag: 'wx' });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      console.error(`${relative(projectDir, file)} is there already`);
+      return 1;
+    }
+    console.log(`created ${relative(projectDir, file)}`);
+  }
+  return 0;
 }
 
-for (const [file, content] of files) {
-  mkdirSync(dirname(file), { recursive: true });
-  try {
-    writeFileSync(file, content, { flag: 'wx' });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    console.error(`${relative(projectDir, file)} is there already`);
-    process.exit(1);
-  }
-  console.log(`created ${relative(projectDir, file)}`);
-}
+runTool(import.meta, main);

@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { runTool } from '../src/process/run-tool.ts';
 import { audit, type Book, type BookEntry, readGateway, readLedger } from './audit.ts';
 import { freePort } from './local/ports.ts';
+import { stopOnSignal } from './local/processes.ts';
 import { startStack } from './stack.ts';
 
 /**
@@ -380,15 +382,4 @@ function containerUsage(id: string): Usage {
   };
 }
 
-function stopOnSignal(stop: () => Promise<void>): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => stop().then(() => process.exit(130)));
-}
-
-main().then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    console.error((error as Error).message);
-    process.exit(1);
-  },
-);
+runTool(import.meta, main);

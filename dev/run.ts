@@ -1,4 +1,5 @@
-import { ConfigError, loadConfig } from '../src/config.ts';
+import { loadConfig } from '../src/config.ts';
+import { runTool } from '../src/process/run-tool.ts';
 import { freePort, isFreePort } from './local/ports.ts';
 import { type Stack, startStack } from './stack.ts';
 
@@ -75,7 +76,4 @@ function ownSettings(): Record<string, string> {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => names.test(name))) as Record<string, string>;
 }
 
-main().catch((error: unknown) => {
-  console.error(error instanceof ConfigError ? error.message : (error as Error).message);
-  process.exit(1);
-});
+runTool(import.meta, main);

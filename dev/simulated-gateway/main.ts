@@ -1,4 +1,5 @@
 /** `npm run gateway`: one simulated payment gateway as a process of its own, set up by the environment. */
+import { runTool } from '../../src/process/run-tool.ts';
 import { createSimulatedGateway } from './simulated-gateway.ts';
 
 interface GatewaySettings {
@@ -63,4 +64,4 @@ async function main(): Promise<void> {
   }
 }
 
-await main();
+runTool(import.meta, main);

@@ -4,32 +4,37 @@ import { HttpGateway } from '../gateways/http-gateway.ts';
 import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
 import { createPaymentsTable } from '../ledger/payments-table.ts';
 import { createLogger } from '../logger.ts';
+import { runTool } from '../process/run-tool.ts';
 import { QUEUE_PREFIX } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 
 /** `npm run console`: a REPL on the services that the settings name. */
-const config = loadConfig();
-const db = createDb(config.database, OPERATOR_LIMITS);
-const queueAdmin = createQueueAdmin(config.redis, { name: config.queue.name, prefix: QUEUE_PREFIX });
+async function main(): Promise<void> {
+  const config = loadConfig();
+  const db = createDb(config.database, OPERATOR_LIMITS);
+  const queueAdmin = createQueueAdmin(config.redis, { name: config.queue.name, prefix: QUEUE_PREFIX });
 
-console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; await works. For example:');
-console.log('  await queue.getJobCounts()');
-console.log('  await ledger.summarise({})');
-console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
+  console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; await works. For example:');
+  console.log('  await queue.getJobCounts()');
+  console.log('  await ledger.summarise({})');
+  console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
 
-const logger = createLogger({ level: config.logLevel, role: 'console' });
-const context = {
-  config,
-  db,
-  queue: await queueAdmin.queue(),
-  ledger: createPaymentsTable(db),
-  primary: new HttpGateway('default', config.gateways.primary, logger),
-  fallback: new HttpGateway('fallback', config.gateways.fallback, logger),
-};
-const repl = start({ prompt: 'payrelay> ' });
-Object.assign(repl.context, context);
-repl.on('exit', async () => {
-  await queueAdmin.close();
-  await db.destroy();
-  process.exit(0);
-});
+  const logger = createLogger({ level: config.logLevel, role: 'console' });
+  const context = {
+    config,
+    db,
+    queue: await queueAdmin.queue(),
+    ledger: createPaymentsTable(db),
+    primary: new HttpGateway('default', config.gateways.primary, logger),
+    fallback: new HttpGateway('fallback', config.gateways.fallback, logger),
+  };
+  const repl = start({ prompt: 'payrelay> ' });
+  Object.assign(repl.context, context);
+  repl.on('exit', async () => {
+    await queueAdmin.close();
+    await db.destroy();
+    process.exit(0);
+  });
+}
+
+runTool(import.meta, main);

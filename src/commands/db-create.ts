@@ -1,27 +1,29 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { loadConfig } from '../config.ts';
+import { runTool } from '../process/run-tool.ts';
 
 /** How long the template database may be in use by somebody else. */
 const PATIENCE_MS = 30_000;
 const PAUSE_MS = 200;
 
 /** `npm run db:create`: creates the database that the settings name, unless it is there. Several may do so at once. */
-const { url, ssl } = loadConfig().database;
-const name = decodeURIComponent(new URL(url).pathname.slice(1));
-const maintenance = new URL(url);
-maintenance.pathname = '/postgres';
-
-const client = new pg.Client({ connectionString: maintenance.href, ssl });
-await client.connect();
-try {
-  console.log((await create()) ? `created database ${name}` : `database ${name} is there already`);
-} finally {
-  await client.end();
+async function main(): Promise<void> {
+  const { url, ssl } = loadConfig().database;
+  const name = decodeURIComponent(new URL(url).pathname.slice(1));
+  const maintenance = new URL(url);
+  maintenance.pathname = '/postgres';
+  const client = new pg.Client({ connectionString: maintenance.href, ssl });
+  await client.connect();
+  try {
+    console.log((await create(client, name)) ? `created database ${name}` : `database ${name} is there already`);
+  } finally {
+    await client.end();
+  }
 }
 
 /** @returns false when it is there already. */
-async function create(): Promise<boolean> {
+async function create(client: pg.Client, name: string): Promise<boolean> {
   const startedAt = performance.now();
   for (;;) {
     try {
@@ -37,3 +39,5 @@ async function create(): Promise<boolean> {
     await sleep(PAUSE_MS);
   }
 }
+
+runTool(import.meta, main);

@@ -1,19 +1,19 @@
 import { loadConfig } from '../config.ts';
 import { migrateToLatest, rollBack } from '../ledger/migrations.ts';
 import { describeError } from '../logger.ts';
+import { runTool } from '../process/run-tool.ts';
 
 /**
  * The entry of `npm run db:migrate` (latest) and `npm run db:rollback` (the last batch). The knex command line does the same,
  * but looks for half a dozen TypeScript loaders first, none of which Node 24 needs, and reports each as missing.
  */
-const [direction = 'latest', ...flags] = process.argv.slice(2);
-const isUsable = direction === 'latest' ? flags.length === 0 : direction === 'rollback' && flags.every(isYes);
-if (!isUsable) {
-  console.error('usage: node src/commands/migrate.ts [latest | rollback [--yes]]');
-  process.exit(2);
-}
-
-try {
+async function main(): Promise<number> {
+  const [direction = 'latest', ...flags] = process.argv.slice(2);
+  const isUsable = direction === 'latest' ? flags.length === 0 : direction === 'rollback' && flags.every(isYes);
+  if (!isUsable) {
+    console.error('usage: node src/commands/migrate.ts [latest | rollback [--yes]]');
+    return 2;
+  }
   const { database } = loadConfig();
   const done =
     direction === 'latest'
@@ -23,17 +23,21 @@ try {
     const rows = Object.entries(done.rowsAtStake).map(([table, count]) => `${count} in ${table}`);
     console.error(`nothing was rolled back: it may drop the ledger's rows (${rows.join(', ')}).`);
     console.error('To drop them: npm run db:rollback -- --yes');
-    process.exitCode = 1;
-  } else {
-    console.log(
-      done.names.length === 0 ? 'nothing to do' : `${direction}, batch ${done.batch}: ${done.names.join(', ')}`,
-    );
+    return 1;
   }
-} catch (error) {
-  console.error(describeError(error));
-  process.exitCode = 1;
+  console.log(
+    done.names.length === 0 ? 'nothing to do' : `${direction}, batch ${done.batch}: ${done.names.join(', ')}`,
+  );
+  return 0;
 }
 
 function isYes(flag: string): boolean {
   return flag === '--yes';
 }
+
+function explain(error: unknown): number {
+  console.error(describeError(error));
+  return 1;
+}
+
+runTool(import.meta, main, { onError: explain });

@@ -1,12 +1,14 @@
 import { parseArgs } from 'node:util';
 import pg from 'pg';
 import { type DatabaseConfig, loadConfig } from '../config.ts';
+import { readAdminSummary } from '../gateways/admin-summary.ts';
 import type { PaymentOnRecord } from '../gateways/gateway.ts';
 import { parsePaymentOnRecord } from '../gateways/on-record.ts';
 import { parseRange } from '../http/summary.ts';
 import { createDb } from '../ledger/db.ts';
 import { createPaymentsTable, type GatewayTotals, type SummaryRange } from '../ledger/payments-table.ts';
 import type { GatewayName } from '../payment.ts';
+import { runTool } from '../process/run-tool.ts';
 import { QUEUE_PREFIX } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 
@@ -59,8 +61,8 @@ async function main(): Promise<number> {
     .summarise(range)
     .finally(() => db.destroy());
   const held = {
-    default: await gatewayTotals(urls.default, range, values.token),
-    fallback: await gatewayTotals(urls.fallback, range, values.token),
+    default: await readAdminSummary(urls.default, values.token, range),
+    fallback: await readAdminSummary(urls.fallback, values.token, range),
   };
   console.log('            in the ledger                 at the gateway');
   for (const name of NAMES) console.log(`${name.padEnd(11)} ${show(ledger[name])} ${show(held[name])}`);
@@ -143,18 +145,6 @@ async function compareQueue(
   }
 }
 
-async function gatewayTotals(url: string, { from, to }: SummaryRange, token: string): Promise<GatewayTotals> {
-  // Without both bounds the gateway sums up everything (source: the official payment processor).
-  const query = new URLSearchParams({
-    from: (from ?? new Date(0)).toISOString(),
-    to: (to ?? new Date('9999-12-31T23:59:59Z')).toISOString(),
-  });
-  const response = await fetch(`${url}/admin/payments-summary?${query}`, { headers: { 'X-Rinha-Token': token } });
-  if (!response.ok) throw new Error(`${url} answered ${response.status} to the request for its summary`);
-  const { totalRequests, totalAmount } = (await response.json()) as { totalRequests: number; totalAmount: number };
-  return { totalRequests, totalAmountCents: Math.round(totalAmount * 100) };
-}
-
 async function find(url: string, correlationId: string): Promise<Held | undefined> {
   const response = await fetch(`${url}/payments/${correlationId}`);
   const body = await response.text();
@@ -181,11 +171,11 @@ function show({ totalRequests, totalAmountCents }: GatewayTotals): string {
   return `${String(totalRequests).padStart(12)} ${(totalAmountCents / 100).toFixed(2).padStart(16)}`;
 }
 
-main().then(
-  (code) => process.exit(code),
-  (error: Error & { code?: string }) => {
-    console.error(error.message);
-    if (error.code?.startsWith('ERR_PARSE_ARGS') || error.code === 'invalid_request') console.error(USAGE);
-    process.exit(2);
-  },
-);
+function explain(error: unknown): number {
+  const { message, code } = error as Error & { code?: string };
+  console.error(message);
+  if (code?.startsWith('ERR_PARSE_ARGS') || code === 'invalid_request') console.error(USAGE);
+  return 2;
+}
+
+runTool(import.meta, main, { onError: explain });

@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { freePort } from '../../dev/local/ports.ts';
 import { type Stack, startStack } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
+import { printError, runTool } from '../../src/process/run-tool.ts';
 import { createIntermediary, type Intermediary } from '../support/intermediary.ts';
 import { createClocks } from './clocks.ts';
 import type { GatewayKey, Proxies } from './faults.ts';
@@ -197,10 +198,4 @@ async function main(): Promise<number> {
   return notRun.length > 0 ? 2 : 0;
 }
 
-main().then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+runTool(import.meta, main, { onError: printError });

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ServiceProcess, Stack } from '../../dev/stack.ts';
+import type { Stack } from '../../dev/stack.ts';
 import type { ProxyFault, TcpProxy } from '../../dev/tcp-proxy.ts';
 import type { Intermediary } from '../support/intermediary.ts';
 import type { Clocks } from './clocks.ts';
@@ -57,22 +57,4 @@ export function networkFault(
       await stage.proxies[on].set({ kind: 'none' });
     },
   };
-}
-
-/** Sets how a simulated gateway is. */
-export async function configure(
-  { url }: ServiceProcess,
-  { delay, failure }: { readonly delay: number; readonly failure: boolean },
-): Promise<void> {
-  for (const [what, body] of [
-    ['delay', { delay }],
-    ['failure', { failure }],
-  ] as const) {
-    const response = await fetch(`${url}/admin/configurations/${what}`, {
-      method: 'PUT',
-      headers: { 'content-type': 'application/json', 'X-Rinha-Token': '123' },
-      body: JSON.stringify(body),
-    });
-    if (!response.ok) throw new Error(`the gateway refused ${what}: ${response.status}`);
-  }
 }

@@ -1,16 +1,19 @@
-import { configure, type Fault, type GatewayKey, lasting, networkFault, type Stage } from './faults.ts';
+import { type GatewayBehaviour, gatewayAdmin } from '../../dev/gateway-admin.ts';
+import { type Fault, type GatewayKey, lasting, networkFault, type Stage } from './faults.ts';
+
+const WELL: GatewayBehaviour = { delayMs: 0, failure: false };
 
 /** Gateways that fail, are slow or say "later", and the network before them. */
 export function gatewayFaults(stage: Stage): Fault[] {
   const { stack, intermediaries } = stage;
 
-  const gateway = (on: GatewayKey, name: string, settings: { delay: number; failure: boolean }): Fault => ({
+  const gateway = (on: GatewayKey, name: string, behaviour: GatewayBehaviour): Fault => ({
     name: `${on} ${name}`,
     on,
     async run() {
-      await configure(stack[on], settings);
+      await gatewayAdmin(stack[on].url!).configure(behaviour);
       await lasting(stage, 1, 5);
-      await configure(stack[on], { delay: 0, failure: false });
+      await gatewayAdmin(stack[on].url!).configure(WELL);
     },
   });
   /** A gateway's own 429: true, as the request is not passed on. */
@@ -28,13 +31,14 @@ export function gatewayFaults(stage: Stage): Fault[] {
     };
   };
 
+  const both = [stack.primary, stack.fallback].map(({ url }) => gatewayAdmin(url!));
   const faults: Fault[] = [];
   for (const on of ['primary', 'fallback'] as const) {
     faults.push(
-      gateway(on, 'answers 500 (1)', { delay: 0, failure: true }),
-      gateway(on, 'is slower than the time-out (2)', { delay: 1_500, failure: false }),
-      gateway(on, 'is slow and then fails (2)', { delay: 1_300, failure: true }),
-      gateway(on, 'is a little slow', { delay: 80, failure: false }),
+      gateway(on, 'answers 500 (1)', { delayMs: 0, failure: true }),
+      gateway(on, 'is slower than the time-out (2)', { delayMs: 1_500, failure: false }),
+      gateway(on, 'is slow and then fails (2)', { delayMs: 1_300, failure: true }),
+      gateway(on, 'is a little slow', { delayMs: 80, failure: false }),
       busy(on, () => String(stage.random.pick([1, 2, 3]))),
       busy(on, () => new Date(Date.now() + 2_000).toUTCString()),
       networkFault(stage, on, 'refuses connections (3)', { kind: 'refuse' }, [0.5, 4]),
@@ -49,9 +53,9 @@ export function gatewayFaults(stage: Stage): Fault[] {
     name: 'both gateways answer 500 (7)',
     on: 'primary',
     async run() {
-      await Promise.all([stack.primary, stack.fallback].map((each) => configure(each, { delay: 50, failure: true })));
+      await Promise.all(both.map((each) => each.configure({ delayMs: 50, failure: true })));
       await lasting(stage, 2, 6);
-      await Promise.all([stack.primary, stack.fallback].map((each) => configure(each, { delay: 0, failure: false })));
+      await Promise.all(both.map((each) => each.configure(WELL)));
     },
   });
   return faults;

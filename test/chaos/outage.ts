@@ -1,13 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { audit, isBreached, readBooks } from '../../dev/audit.ts';
+import { gatewayAdmin } from '../../dev/gateway-admin.ts';
 import { createLoad } from '../../dev/load.ts';
 import { freePort } from '../../dev/local/ports.ts';
 import { type ServiceProcess, type Stack, startStack } from '../../dev/stack.ts';
+import { printError, runTool } from '../../src/process/run-tool.ts';
 import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
 import { cpuMicros } from '../bench/measure.ts';
 import { sql } from '../support/services.ts';
-import { configure } from './faults.ts';
 
 /**
  * `make outage`: long outages with a long queue. Shows that they are calm: hardly a command in Redis, hardly any CPU in the
@@ -51,10 +52,10 @@ async function main(): Promise<number> {
   });
   const both = [stack.primary, stack.fallback];
   const down = (gateways: readonly ServiceProcess[]) => async () => {
-    for (const gateway of gateways) await configure(gateway, { delay: 0, failure: true });
+    for (const gateway of gateways) await gatewayAdmin(gateway.url!).configure({ delayMs: 0, failure: true });
   };
   const up = (gateways: readonly ServiceProcess[]) => async () => {
-    for (const gateway of gateways) await configure(gateway, { delay: 0, failure: false });
+    for (const gateway of gateways) await gatewayAdmin(gateway.url!).configure({ delayMs: 0, failure: false });
   };
   const outages: Outage[] = [
     { what: 'primary answers 500', seconds: SECONDS, begin: down([stack.primary]), end: up([stack.primary]) },
@@ -157,19 +158,21 @@ async function left(redis: Redis): Promise<number> {
 /** Payments that both gateways hold; one that is gone holds none. */
 async function held(stack: Stack): Promise<number> {
   const counts = await Promise.all(
-    [stack.primary, stack.fallback].map(async ({ url }) => {
-      const response = await fetch(`${url}/admin/payments-summary`, { headers: { 'X-Rinha-Token': '123' } }).catch(
-        () => null,
-      );
-      return response === null ? 0 : ((await response.json()) as { totalRequests: number }).totalRequests;
-    }),
+    [stack.primary, stack.fallback].map(({ url }) =>
+      gatewayAdmin(url!)
+        .totals()
+        .then(
+          ({ totalRequests }) => totalRequests,
+          () => 0,
+        ),
+    ),
   );
   return counts[0]! + counts[1]!;
 }
 
 async function purge(stack: Stack): Promise<void> {
   for (const { url } of [stack.primary, stack.fallback]) {
-    await fetch(`${url}/admin/purge-payments`, { method: 'POST', headers: { 'X-Rinha-Token': '123' } });
+    await gatewayAdmin(url!).purge();
   }
   const redis = new Redis(stack.redisUrl);
   await redis.flushall();
@@ -177,10 +180,4 @@ async function purge(stack: Stack): Promise<void> {
   await sql(stack.databaseUrl, 'TRUNCATE payments');
 }
 
-main().then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+runTool(import.meta, main, { onError: printError });

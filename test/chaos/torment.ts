@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { gatewayAdmin } from '../../dev/gateway-admin.ts';
 import { createLoad, type LoadReport } from '../../dev/load.ts';
 import type { ServiceProcess, Stack } from '../../dev/stack.ts';
 import { createFaults } from './draw-fault.ts';
@@ -148,11 +149,11 @@ function watchRecovery(stack: Stack, isDisturbed: () => boolean): { stop(): numb
   let calmSinceMs = performance.now();
   let isRecovered = true;
   const timer = setInterval(async () => {
-    const counts = await Promise.all([stack.primary, stack.fallback].map(({ url }) => countPaid(url!))).catch(
-      () => undefined,
-    );
+    const counts = await Promise.all(
+      [stack.primary, stack.fallback].map(({ url }) => gatewayAdmin(url!).totals()),
+    ).catch(() => undefined);
     if (!counts) return;
-    const paid = counts[0]! + counts[1]!;
+    const paid = counts[0]!.totalRequests + counts[1]!.totalRequests;
     if (isDisturbed()) {
       calmSinceMs = performance.now();
       isRecovered = false;
@@ -168,11 +169,6 @@ function watchRecovery(stack: Stack, isDisturbed: () => boolean): { stop(): numb
       return longestMs;
     },
   };
-}
-
-async function countPaid(url: string): Promise<number> {
-  const response = await fetch(`${url}/admin/payments-summary`, { headers: { 'X-Rinha-Token': '123' } });
-  return ((await response.json()) as { totalRequests: number }).totalRequests;
 }
 
 /** Posts and is gone before the answer. */

@@ -1,0 +1,34 @@
+export interface ToolOptions {
+  /** Reports an error of `main` and returns the exit code. By default it prints the message and returns 1. */
+  onError?: (error: unknown) => number;
+}
+
+/**
+ * Runs `main` when its file is the program itself. An import of the file runs nothing.
+ * The process exits with the number that `main` returns; without a number it ends when nothing is left to do.
+ * @param module the `import.meta` of the file
+ */
+export function runTool(
+  module: ImportMeta,
+  main: () => Promise<number | undefined> | Promise<void>,
+  { onError = printMessage }: ToolOptions = {},
+): void {
+  if (!module.main) return;
+  main().then(
+    (code) => {
+      if (code !== undefined) process.exit(code);
+    },
+    (error: unknown) => process.exit(onError(error)),
+  );
+}
+
+/** For `onError` of what developers run: the message with its stack. */
+export function printError(error: unknown): number {
+  console.error(error);
+  return 1;
+}
+
+function printMessage(error: unknown): number {
+  console.error(error instanceof Error ? error.message : error);
+  return 1;
+}
