@@ -5,7 +5,8 @@ import { type GatewayBehaviour, gatewayAdmin } from './gateway-admin.ts';
 import { createLoad, percentile } from './load.ts';
 import { freePort } from './local/ports.ts';
 import { stopOnSignal } from './local/processes.ts';
-import { type ServiceProcess, type Stack, startStack } from './stack.ts';
+import type { ServiceProcess } from './local/service.ts';
+import { type Stack, startStack } from './stack.ts';
 
 /**
  * `make demo`: the scenario of the Rinha de Backend 2025 at a third of its time and a fifth of its users, and then the

@@ -1,80 +1,10 @@
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { loadConfig } from '../src/config.ts';
 import { migrateToLatest } from '../src/ledger/migrations.ts';
 import { freePort } from './local/ports.ts';
 import { startPostgres } from './local/postgres.ts';
-import { type ManagedServer, type StartedProcess, startProcess } from './local/processes.ts';
+import type { ManagedServer } from './local/processes.ts';
 import { startRedis } from './local/redis.ts';
-
-const projectDir = fileURLToPath(new URL('..', import.meta.url));
-
-/** One of the project's own programs, running as a child process. */
-export interface ServiceProcess {
-  readonly name: string;
-  /** Where it listens, for those that do. */
-  readonly url: string | undefined;
-  readonly pid: number;
-  readonly exited: Promise<number | null>;
-  /** Starts it again after its end; `env` is added to its environment for this start. */
-  start(env?: Readonly<Record<string, string>>): Promise<void>;
-  /** Sends SIGTERM and resolves with the exit code. */
-  stop(): Promise<number | null>;
-  kill(): Promise<void>;
-  signal(signal: NodeJS.Signals): void;
-}
-
-export interface ServiceOptions {
-  name: string;
-  script: string;
-  env: Readonly<Record<string, string>>;
-  port?: number;
-  readyWhen: RegExp;
-  onLine?: ((line: string) => void) | undefined;
-  nodeArgs?: readonly string[];
-}
-
-/** Starts a program of ours under the very Node that runs this one, with nothing in its environment but what it needs. */
-export async function startService(options: ServiceOptions): Promise<ServiceProcess> {
-  const { name, script, env, port, readyWhen, onLine, nodeArgs = [] } = options;
-  let current: StartedProcess;
-
-  async function start(extraEnv: Readonly<Record<string, string>> = {}): Promise<void> {
-    current = await startProcess({
-      command: process.execPath,
-      args: [...nodeArgs, join(projectDir, script)],
-      cwd: projectDir,
-      env: { PATH: process.env['PATH'], ...env, ...(port !== undefined && { PORT: String(port) }), ...extraEnv },
-      readyWhen,
-      onLine,
-    });
-  }
-  async function end(signal: NodeJS.Signals): Promise<number | null> {
-    current.child.kill(signal);
-    current.child.kill('SIGCONT');
-    return current.exited;
-  }
-
-  await start();
-  return {
-    name,
-    url: port === undefined ? undefined : `http://127.0.0.1:${port}`,
-    get pid() {
-      return current.child.pid!;
-    },
-    get exited() {
-      return current.exited;
-    },
-    start,
-    stop: () => end('SIGTERM'),
-    async kill() {
-      await end('SIGKILL');
-    },
-    signal(signal) {
-      current.child.kill(signal);
-    },
-  };
-}
+import { type ServiceProcess, startService } from './local/service.ts';
 
 /** A simulated gateway as a process of its own. */
 export function startGateway(name: string, port: number, fee: number): Promise<ServiceProcess> {
@@ -93,6 +23,96 @@ export async function migrate(databaseUrl: string): Promise<string[]> {
   return names;
 }
 
+/** What API and workers need. */
+export type Server = 'redis' | 'postgres' | 'primary' | 'fallback';
+
+export interface ServicesOptions {
+  /** The URL of each. */
+  servers: Readonly<Record<Server, string>>;
+  /** Puts something, a faulty network for one, between the services and a server: gets its port and gives the one to use. */
+  through?: (server: Server, port: number) => Promise<number>;
+  env?: Readonly<Record<string, string | undefined>>;
+  /** Arguments for their Node. */
+  nodeArgs?: readonly string[];
+  /** Every line that they log. */
+  onLine?: (service: string, line: string) => void;
+}
+
+export interface StartOptions {
+  env?: Readonly<Record<string, string | undefined>>;
+  onLine?: (line: string) => void;
+}
+
+/** API and workers over servers that are there. */
+export interface Services {
+  /** Those started so far. */
+  readonly apis: readonly ServiceProcess[];
+  readonly workers: readonly ServiceProcess[];
+  startApi(options?: StartOptions & { port?: number }): Promise<ServiceProcess>;
+  startWorker(options?: StartOptions): Promise<ServiceProcess>;
+  /** Stops the workers, then the API nodes, each in reverse order of its start. */
+  stop(): Promise<void>;
+}
+
+/** Prepares the way to the servers; starts nothing yet. */
+export async function createServices(options: ServicesOptions): Promise<Services> {
+  const { servers, through = async (_, port) => port, env = {}, nodeArgs = [], onLine } = options;
+  const apis: ServiceProcess[] = [];
+  const workers: ServiceProcess[] = [];
+  let apiCount = 0;
+  let workerCount = 0;
+
+  async function route(server: Server): Promise<string> {
+    const routed = new URL(servers[server]);
+    routed.port = String(await through(server, Number(routed.port)));
+    return routed.href;
+  }
+  const serviceEnv = {
+    LOG_LEVEL: 'info',
+    HOST: '127.0.0.1',
+    REDIS_URL: await route('redis'),
+    DATABASE_URL: await route('postgres'),
+    GATEWAY_PRIMARY_URL: await route('primary'),
+    GATEWAY_FALLBACK_URL: await route('fallback'),
+    ...env,
+  };
+
+  function start(role: 'api' | 'worker', name: string, own: StartOptions, port?: number): Promise<ServiceProcess> {
+    return startService({
+      name,
+      script: 'src/main.ts',
+      env: { ...serviceEnv, APP_ROLE: role, ...own.env },
+      ...(port !== undefined && { port }),
+      readyWhen: role === 'api' ? /"message":"listening"/ : /"message":"working"/,
+      onLine(line) {
+        own.onLine?.(line);
+        onLine?.(name, line);
+      },
+      nodeArgs,
+    });
+  }
+
+  return {
+    apis,
+    workers,
+    async startApi({ port, ...own } = {}) {
+      apiCount += 1;
+      const api = await start('api', `app${apiCount}`, own, port ?? (await freePort()));
+      apis.push(api);
+      return api;
+    },
+    async startWorker(own = {}) {
+      workerCount += 1;
+      const worker = await start('worker', `worker${workerCount}`, own);
+      workers.push(worker);
+      return worker;
+    },
+    async stop() {
+      for (const service of [...apis, ...workers].toReversed()) await service.stop();
+    },
+  };
+}
+
 export interface StackOptions {
   /** Ports of the API nodes; their number is the number of nodes. */
   apiPorts: readonly number[];
@@ -101,8 +121,7 @@ export interface StackOptions {
   /** For API and workers. */
   env?: Readonly<Record<string, string>>;
   redisArgs?: readonly string[];
-  /** Puts something, a faulty network for one, between the services and a server: gets its port and gives the one to use. */
-  through?: (server: 'redis' | 'postgres' | 'primary' | 'fallback', port: number) => Promise<number>;
+  through?: ServicesOptions['through'];
   /** Arguments for the Node of API and workers. */
   nodeArgs?: readonly string[];
   /** Services that are there already; nothing is started for them. */
@@ -130,15 +149,7 @@ export interface Stack {
 
 /** Starts everything, in order of need. When one part fails, those already started are stopped. */
 export async function startStack(options: StackOptions): Promise<Stack> {
-  const {
-    apiPorts,
-    workers,
-    env = {},
-    say = () => {},
-    onLine,
-    nodeArgs = [],
-    through = async (_, port) => port,
-  } = options;
+  const { apiPorts, workers, env = {}, say = () => {}, onLine, nodeArgs = [] } = options;
   const stops: (() => Promise<unknown>)[] = [];
   let stopping: Promise<void> | undefined;
   const stop = () => {
@@ -174,47 +185,24 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     stops.push(fallback.stop);
     say(`gateways     primary ${primary.url}, fallback ${fallback.url} (simulated)`);
 
-    const route = async (server: Parameters<typeof through>[0], url: string) => {
-      const routed = new URL(url);
-      routed.port = String(await through(server, Number(routed.port)));
-      return routed.href;
-    };
-    const serviceEnv = {
-      NODE_ENV: 'production',
-      // The simulated gateway fails on purpose so, before it charges.
-      GATEWAY_EMPTY_500: 'refused',
-      LOG_LEVEL: 'info',
-      HOST: '127.0.0.1',
-      REDIS_URL: await route('redis', redisUrl),
-      // Of a Redis that was named we know nothing; our own is set up for it.
-      ...(redis !== undefined && { DURABILITY: 'disk' }),
-      DATABASE_URL: await route('postgres', databaseUrl),
-      GATEWAY_PRIMARY_URL: await route('primary', primary.url!),
-      GATEWAY_FALLBACK_URL: await route('fallback', fallback.url!),
-      ...env,
-    };
-    const started = (name: string, role: 'api' | 'worker', port?: number) =>
-      startService({
-        name,
-        script: 'src/main.ts',
-        env: { ...serviceEnv, APP_ROLE: role },
-        ...(port !== undefined && { port }),
-        readyWhen: role === 'api' ? /"message":"listening"/ : /"message":"working"/,
-        onLine: onLine && ((line) => onLine(name, line)),
-        nodeArgs,
-      });
-    const apis: ServiceProcess[] = [];
-    for (const [index, port] of apiPorts.entries()) {
-      const api = await started(`app${index + 1}`, 'api', port);
-      stops.push(api.stop);
-      apis.push(api);
-    }
-    const workerProcesses: ServiceProcess[] = [];
-    for (let index = 1; index <= workers; index += 1) {
-      const worker = await started(`worker${index}`, 'worker');
-      stops.push(worker.stop);
-      workerProcesses.push(worker);
-    }
+    const services = await createServices({
+      servers: { redis: redisUrl, postgres: databaseUrl, primary: primary.url!, fallback: fallback.url! },
+      ...(options.through && { through: options.through }),
+      env: {
+        NODE_ENV: 'production',
+        // The simulated gateway fails on purpose so, before it charges.
+        GATEWAY_EMPTY_500: 'refused',
+        // Of a Redis that was named we know nothing; our own is set up for it.
+        ...(redis !== undefined && { DURABILITY: 'disk' }),
+        ...env,
+      },
+      nodeArgs,
+      ...(onLine && { onLine }),
+    });
+    stops.push(services.stop);
+    for (const port of apiPorts) await services.startApi({ port });
+    for (let index = 1; index <= workers; index += 1) await services.startWorker();
+    const { apis, workers: workerProcesses } = services;
     say(`API          ${apis.map(({ url }) => url).join(', ')}; workers: ${workers}`);
     return { redisUrl, databaseUrl, redis, postgres, primary, fallback, apis, workers: workerProcesses, stop };
   } catch (error) {

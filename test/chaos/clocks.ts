@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ServiceProcess } from '../../dev/stack.ts';
+import type { ServiceProcess } from '../../dev/local/service.ts';
 
 /** The wall clocks of programs that were started with `clock-shift.ts` and this `env`. */
 export interface Clocks {

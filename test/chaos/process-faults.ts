@@ -1,4 +1,4 @@
-import type { ServiceProcess } from '../../dev/stack.ts';
+import type { ServiceProcess } from '../../dev/local/service.ts';
 import { type Fault, lasting, type Stage } from './faults.ts';
 
 const HOUR_MS = 3_600_000;

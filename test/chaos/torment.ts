@@ -3,7 +3,8 @@ import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gatewayAdmin } from '../../dev/gateway-admin.ts';
 import { createLoad, type LoadReport } from '../../dev/load.ts';
-import type { ServiceProcess, Stack } from '../../dev/stack.ts';
+import type { ServiceProcess } from '../../dev/local/service.ts';
+import type { Stack } from '../../dev/stack.ts';
 import { createFaults } from './draw-fault.ts';
 import type { Stage } from './faults.ts';
 

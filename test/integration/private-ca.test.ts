@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { freePort } from '../../dev/local/ports.ts';
 import { startRedis } from '../../dev/local/redis.ts';
-import { startService } from '../../dev/stack.ts';
+import { startService } from '../../dev/local/service.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { http } from '../support/http-client.ts';
 import { aPayment, eventually, postPayment, type TestEnv, testGateway } from '../support/relay.ts';

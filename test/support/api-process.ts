@@ -1,5 +1,5 @@
 import { freePort } from '../../dev/local/ports.ts';
-import { type ServiceProcess, startService } from '../../dev/stack.ts';
+import { type ServiceProcess, startService } from '../../dev/local/service.ts';
 import { atTestEnd } from './cleanup.ts';
 import { NO_DATABASE } from './queue.ts';
 import type { TestEnv } from './relay.ts';

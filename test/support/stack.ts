@@ -5,11 +5,11 @@ import { expect } from 'chai';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import { audit, type Book, readLedger } from '../../dev/audit.ts';
-import { freePort } from '../../dev/local/ports.ts';
 import type { ManagedServer } from '../../dev/local/processes.ts';
 import { startRedis } from '../../dev/local/redis.ts';
+import type { ServiceProcess } from '../../dev/local/service.ts';
 import type { SimulatedGateway, SimulatedGatewayOptions } from '../../dev/simulated-gateway/simulated-gateway.ts';
-import { type ServiceProcess, startService } from '../../dev/stack.ts';
+import { createServices, type Server } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
 import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
 import { atTestEnd, withOwnEnd } from './cleanup.ts';
@@ -21,8 +21,6 @@ import { freshDatabase, sharedPostgres, sharedRedis, sql, startTestPostgres } fr
 export const PATIENCE_MS = 30_000;
 
 const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
-
-type Server = 'redis' | 'postgres' | 'primary' | 'fallback';
 
 export interface StackOptions {
   /** API processes, 1 if not said otherwise. */
@@ -77,54 +75,43 @@ export async function startTestStack({
   await redis.flushdb();
 
   const proxies: Partial<Record<Server, TcpProxy>> = {};
-  async function route(server: Server, url: string): Promise<string> {
-    if (!through.includes(server)) return url;
-    const routed = new URL(url);
-    const proxy = await createTcpProxy(Number(routed.port));
-    atTestEnd(() => proxy.close());
-    proxies[server] = proxy;
-    routed.port = String(proxy.port);
-    return routed.href.replace(/\/$/, '');
-  }
-  const serviceEnv = {
-    HOST: '127.0.0.1',
-    REDIS_URL: await route('redis', redisUrl),
-    DATABASE_URL: await route('postgres', databaseUrl),
-    GATEWAY_PRIMARY_URL: await route('primary', primary.url),
-    GATEWAY_FALLBACK_URL: await route('fallback', fallback.url),
-    LOG_LEVEL: 'debug',
-    // Half of what a start costs is compiling.
-    NODE_COMPILE_CACHE: fileURLToPath(new URL('../../node_modules/.cache/compile', import.meta.url)),
-    // The default follows the machine's cores.
-    PAYMENT_QUEUE_MAX_CONCURRENCY: '16',
-    ...env,
-  };
+  const services = await createServices({
+    servers: { redis: redisUrl, postgres: databaseUrl, primary: primary.url, fallback: fallback.url },
+    async through(server, port) {
+      if (!through.includes(server)) return port;
+      const proxy = await createTcpProxy(port);
+      atTestEnd(() => proxy.close());
+      proxies[server] = proxy;
+      return proxy.port;
+    },
+    env: {
+      LOG_LEVEL: 'debug',
+      // Half of what a start costs is compiling.
+      NODE_COMPILE_CACHE: fileURLToPath(new URL('../../node_modules/.cache/compile', import.meta.url)),
+      // The default follows the machine's cores.
+      PAYMENT_QUEUE_MAX_CONCURRENCY: '16',
+      ...env,
+    },
+    nodeArgs: ['--import', new URL('../chaos/clock-shift.ts', import.meta.url).href],
+  });
 
   const apis: TestProcess[] = [];
   const workers: TestProcess[] = [];
-  async function start(role: 'api' | 'worker', extraEnv: TestEnv): Promise<TestProcess> {
+  async function start(role: 'startApi' | 'startWorker', extraEnv: TestEnv): Promise<TestProcess> {
     const log: string[] = [];
-    const service = await startService({
-      name: role,
-      script: 'src/main.ts',
-      env: { ...serviceEnv, APP_ROLE: role, ...extraEnv },
-      ...(role === 'api' && { port: await freePort() }),
-      readyWhen: role === 'api' ? /"message":"listening"/ : /"message":"working"/,
-      onLine: (line) => log.push(line),
-      nodeArgs: ['--import', new URL('../chaos/clock-shift.ts', import.meta.url).href],
-    });
+    const service = await services[role]({ env: extraEnv, onLine: (line) => log.push(line) });
     atTestEnd(() => service.kill());
     const logged = (line: RegExp) => eventually(() => log.find((each) => line.test(each)), PATIENCE_MS);
     // Not spread: what it tells of itself changes with every start.
     return Object.assign(service, { log, logged });
   }
   const startApi = async (extraEnv: TestEnv = {}) => {
-    const api = await start('api', extraEnv);
+    const api = await start('startApi', extraEnv);
     apis.push(api);
     return api;
   };
   const startWorker = async (extraEnv: TestEnv = {}) => {
-    const worker = await start('worker', extraEnv);
+    const worker = await start('startWorker', extraEnv);
     workers.push(worker);
     return worker;
   };

@@ -1,0 +1,72 @@
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type StartedProcess, startProcess } from './processes.ts';
+
+const projectDir = fileURLToPath(new URL('../..', import.meta.url));
+
+/** One of the project's own programs, running as a child process. */
+export interface ServiceProcess {
+  readonly name: string;
+  /** Where it listens, for those that do. */
+  readonly url: string | undefined;
+  readonly pid: number;
+  readonly exited: Promise<number | null>;
+  /** Starts it again after its end; `env` is added to its environment for this start. */
+  start(env?: Readonly<Record<string, string>>): Promise<void>;
+  /** Sends SIGTERM and resolves with the exit code. */
+  stop(): Promise<number | null>;
+  kill(): Promise<void>;
+  signal(signal: NodeJS.Signals): void;
+}
+
+export interface ServiceOptions {
+  name: string;
+  script: string;
+  env: Readonly<Record<string, string>>;
+  port?: number;
+  readyWhen: RegExp;
+  onLine?: ((line: string) => void) | undefined;
+  nodeArgs?: readonly string[];
+}
+
+/** Starts a program of ours under the very Node that runs this one, with nothing in its environment but what it needs. */
+export async function startService(options: ServiceOptions): Promise<ServiceProcess> {
+  const { name, script, env, port, readyWhen, onLine, nodeArgs = [] } = options;
+  let current: StartedProcess;
+
+  async function start(extraEnv: Readonly<Record<string, string>> = {}): Promise<void> {
+    current = await startProcess({
+      command: process.execPath,
+      args: [...nodeArgs, join(projectDir, script)],
+      cwd: projectDir,
+      env: { PATH: process.env['PATH'], ...env, ...(port !== undefined && { PORT: String(port) }), ...extraEnv },
+      readyWhen,
+      onLine,
+    });
+  }
+  async function end(signal: NodeJS.Signals): Promise<number | null> {
+    current.child.kill(signal);
+    current.child.kill('SIGCONT');
+    return current.exited;
+  }
+
+  await start();
+  return {
+    name,
+    url: port === undefined ? undefined : `http://127.0.0.1:${port}`,
+    get pid() {
+      return current.child.pid!;
+    },
+    get exited() {
+      return current.exited;
+    },
+    start,
+    stop: () => end('SIGTERM'),
+    async kill() {
+      await end('SIGKILL');
+    },
+    signal(signal) {
+      current.child.kill(signal);
+    },
+  };
+}
