@@ -1,6 +1,6 @@
 import { ConfigError, loadConfig } from './config.ts';
-import { type Lifecycle, runUntilSignal, type Service } from './lifecycle.ts';
-import { createLogger } from './logger.ts';
+import { type Lifecycle, runUntilSignal, type Service } from './process/lifecycle.ts';
+import { createLogger } from './process/logger.ts';
 
 /** The entry of every process: `APP_ROLE` says what it is. A role loads only its own code. */
 async function main(): Promise<void> {

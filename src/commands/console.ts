@@ -3,7 +3,7 @@ import { loadConfig } from '../config.ts';
 import { HttpGateway } from '../gateways/http-gateway.ts';
 import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
 import { createPaymentsTable } from '../ledger/payments-table.ts';
-import { createLogger } from '../logger.ts';
+import { createLogger } from '../process/logger.ts';
 import { runTool } from '../process/run-tool.ts';
 import { QUEUE_PREFIX } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';

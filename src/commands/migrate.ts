@@ -1,6 +1,6 @@
 import { loadConfig } from '../config.ts';
 import { migrateToLatest, rollBack } from '../ledger/migrations.ts';
-import { describeError } from '../logger.ts';
+import { describeError } from '../process/describe-error.ts';
 import { runTool } from '../process/run-tool.ts';
 
 /**

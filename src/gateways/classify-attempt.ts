@@ -1,4 +1,4 @@
-import { describeError } from '../logger.ts';
+import { describeError } from '../process/describe-error.ts';
 import type { AttemptCause, GatewayEvidence } from './gateway.ts';
 
 /** The parts of an HTTP response that its verdict rests on. */

@@ -6,8 +6,8 @@ import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate } from 'node:zlib';
 import got, { type Got, type RequestFunction } from 'got';
 import type { GatewayConfig } from '../config.ts';
-import type { Logger } from '../logger.ts';
 import type { GatewayName, Payment } from '../payment.ts';
+import type { Logger } from '../process/logger.ts';
 import {
   causeOfResponse,
   classifyFailure,

@@ -3,7 +3,7 @@ import type { Config } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { PaymentsTable } from '../ledger/payments-table.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 import { dashboard } from './dashboard.ts';

@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import type { ErrorRequestHandler } from 'express';
 import { InvalidRequestError, LedgerUnavailableError, MethodNotAllowedError, ServiceError } from '../errors.ts';
-import { describeError, type Logger } from '../logger.ts';
+import { describeError } from '../process/describe-error.ts';
+import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 
 /** A refusal is over when none has been needed for so long: nobody tells an error handler of success. */

@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express';
 import { QueueUnavailableError } from '../errors.ts';
-import { describeError } from '../logger.ts';
+import { describeError } from '../process/describe-error.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import type { AppDeps } from './app.ts';
 

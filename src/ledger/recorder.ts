@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Batcher, createBatcher } from '../batcher.ts';
 import { LedgerUnavailableError } from '../errors.ts';
-import { describeError, type Logger } from '../logger.ts';
+import { describeError } from '../process/describe-error.ts';
+import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { type BuryResult, type DeadLetter, type DeadLetters, type LookUp, MAX_BURIED } from './dead-letters.ts';
 import type { PaidPayment, PaymentsTable } from './payments-table.ts';

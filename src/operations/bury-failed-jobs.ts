@@ -1,6 +1,6 @@
 import { type DeadLetters, type EarlierDeadLetter, MAX_BURIED } from '../ledger/dead-letters.ts';
-import type { Logger } from '../logger.ts';
 import { amountTextOf, correlationIdOf, parseCorrelationId } from '../payment.ts';
+import type { Logger } from '../process/logger.ts';
 import type { FailedJob } from '../queue/failed-jobs.ts';
 
 /** How a worker before the dead letters' table began the reason of a payload that it could never send. */

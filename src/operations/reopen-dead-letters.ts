@@ -1,5 +1,6 @@
 import type { DeadLetters } from '../ledger/dead-letters.ts';
-import { describeError, type Logger } from '../logger.ts';
+import { describeError } from '../process/describe-error.ts';
+import type { Logger } from '../process/logger.ts';
 import type { FailedJobs } from '../queue/failed-jobs.ts';
 
 const INTERVAL_MS = 60_000;

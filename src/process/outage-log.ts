@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.ts';
+import type { Logger } from './logger.ts';
 
 /** Why something does not work now. `code` is one of a small closed set; `detail` is for people. */
 export interface Failure {

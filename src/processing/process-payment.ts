@@ -3,7 +3,6 @@ import type { Circuit, CircuitResult } from '../gateways/circuit.ts';
 import type { AttemptOutcome, FailedAttempt, Gateway, PaymentOnRecord } from '../gateways/gateway.ts';
 import type { DeadLetter, DeadLetterCode } from '../ledger/dead-letters.ts';
 import type { Recorder } from '../ledger/recorder.ts';
-import type { Logger } from '../logger.ts';
 import {
   amountTextOf,
   correlationIdOf,
@@ -12,6 +11,7 @@ import {
   parseCorrelationId,
   parsePayment,
 } from '../payment.ts';
+import type { Logger } from '../process/logger.ts';
 import { DeadLetterError, type PaymentRun, RequeueError, type RunEnd } from './payment-run.ts';
 import { mayFallBackAfter, mayFallBackInstead, patienceMs } from './route.ts';
 

@@ -1,6 +1,7 @@
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
-import { describeError, type Logger } from '../logger.ts';
 import { beginningOf } from '../payment.ts';
+import { describeError } from '../process/describe-error.ts';
+import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
 

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { RedisConfig } from '../config.ts';
-import { within } from '../lifecycle.ts';
-import type { Logger } from '../logger.ts';
+import { within } from '../process/deadline.ts';
+import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { guardConnection } from './connection-guard.ts';
 import { explainRedisError } from './redis-errors.ts';

@@ -1,9 +1,10 @@
 import { DelayedError, type Job, UnrecoverableError } from 'bullmq';
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
-import { within } from '../lifecycle.ts';
-import { describeError, type Logger } from '../logger.ts';
 import { createPacer } from '../pacer.ts';
 import type { GatewayName } from '../payment.ts';
+import { within } from '../process/deadline.ts';
+import { describeError } from '../process/describe-error.ts';
+import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import {
   DeadLetterError,

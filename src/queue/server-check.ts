@@ -1,6 +1,6 @@
 import { Cluster, type Redis } from 'ioredis';
 import type { Durability } from '../config.ts';
-import type { Logger } from '../logger.ts';
+import type { Logger } from '../process/logger.ts';
 import { createOutageLog, type Failure } from '../process/outage-log.ts';
 import { type PaymentQueueName, queueKey } from './payment-queue.ts';
 import { explainRedisError, isMissingRight } from './redis-errors.ts';

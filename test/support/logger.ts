@@ -1,4 +1,4 @@
-import type { Logger } from '../../src/logger.ts';
+import type { Logger } from '../../src/process/logger.ts';
 
 export interface LogEntry {
   readonly level: string;

@@ -1,23 +1,3 @@
-import { createLogger as createWinston, format, type Logger, transports } from 'winston';
-
-export type { Logger };
-
-/** One JSON line per event on stdout. `role` tells which process of a stack spoke. */
-export function createLogger({ level, role }: { level: string; role: string }): Logger {
-  return createWinston({
-    level,
-    defaultMeta: { role },
-    format: format.combine(format.timestamp(), errorCauses(), format.json()),
-    transports: [new transports.Console()],
-  });
-}
-
-/** An Error under `cause` would print as `{}`: JSON does not see its fields. */
-const errorCauses = format((info) => {
-  if (info['cause'] instanceof Error) info['cause'] = describeError(info['cause']);
-  return info;
-});
-
 /** Name, code and message of an error and of what caused it, in one line and without a stack. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

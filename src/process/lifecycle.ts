@@ -1,4 +1,5 @@
-import { describeError, type Logger } from './logger.ts';
+import { describeError } from './describe-error.ts';
+import type { Logger } from './logger.ts';
 
 /** A started part of the process: `close` ends it without losing what it has accepted. */
 export interface Service {
@@ -76,16 +77,4 @@ export function runUntilSignal(
   processLike.on('uncaughtException', (error: Error) => shutdown('uncaught exception', 1, error));
   processLike.on('unhandledRejection', (reason: unknown) => shutdown('unhandled rejection', 1, reason));
   return { shutdown };
-}
-
-/**
- * Resolves when the promise does, or at the deadline, whichever comes first. @throws what the promise rejects with by then.
- * @param deadline In ms as `performance.now()` counts.
- */
-export async function within(deadline: number, promise: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, deadline - performance.now()));
-  });
-  await Promise.race([promise, timeout]).finally(() => clearTimeout(timer));
 }

@@ -1,9 +1,9 @@
 import { EventEmitter } from 'node:events';
 import { expect } from 'chai';
 import sinon from 'sinon';
-import { type LifecycleOptions, runUntilSignal, type Service, within } from '../../src/lifecycle.ts';
-import { atTestEnd } from '../support/cleanup.ts';
-import { recordingLogger } from '../support/logger.ts';
+import { type LifecycleOptions, runUntilSignal, type Service } from '../../../src/process/lifecycle.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
+import { recordingLogger } from '../../support/logger.ts';
 
 const SHUTDOWN_TIMEOUT_MS = 10_000;
 
@@ -190,46 +190,4 @@ describe('runUntilSignal', () => {
       'info stopped',
     ]);
   });
-});
-
-describe('within a deadline', () => {
-  const clocked = () => {
-    const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
-    atTestEnd(() => clock.restore());
-    return clock;
-  };
-  const deadlineIn = (ms: number) => performance.now() + ms;
-
-  it('resolves with the promise and leaves no timer', async () => {
-    const clock = clocked();
-    await within(deadlineIn(100), Promise.resolve());
-    expect(clock.countTimers()).to.equal(0);
-  });
-
-  it('rejects with the promise and leaves no timer', async () => {
-    const clock = clocked();
-    const fault = new Error('broken');
-    expect(await within(deadlineIn(100), Promise.reject(fault)).catch((error: unknown) => error)).to.equal(fault);
-    expect(clock.countTimers()).to.equal(0);
-  });
-
-  for (const [when, ms] of [
-    ['at the deadline', 100],
-    ['at once when the deadline is past', -100],
-  ] as const) {
-    it(`resolves ${when}, and what the promise does later is nobody's concern`, async () => {
-      const clock = clocked();
-      const late = Promise.withResolvers<void>();
-      let isOver = false;
-      const waiting = within(deadlineIn(ms), late.promise).then(() => {
-        isOver = true;
-      });
-      await clock.tickAsync(Math.max(0, ms - 1));
-      expect(isOver).to.equal(ms < 0);
-      await clock.tickAsync(1);
-      expect(isOver).to.equal(true);
-      late.reject(new Error('too late'));
-      await waiting;
-    });
-  }
 });
