@@ -1,7 +1,8 @@
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { GatewayName } from '../src/payment.ts';
-import { QUEUE_PREFIX, queueKey } from '../src/queue/payment-queue.ts';
+import { queueKey } from '../src/queue/bullmq-layout.ts';
+import { paymentQueue } from '../src/queue/payment-queue.ts';
 import { gatewayAdmin } from './gateway-admin.ts';
 import type { LoadReport } from './load.ts';
 import type { Stack } from './stack.ts';
@@ -120,7 +121,7 @@ export async function readDeadLetters({
   const redis = new Redis(redisUrl);
   const client = new pg.Client({ connectionString: databaseUrl });
   try {
-    const failed = await redis.zrange(queueKey({ name: 'payments', prefix: QUEUE_PREFIX }, 'failed'), 0, -1);
+    const failed = await redis.zrange(queueKey(paymentQueue({ name: 'payments' }), 'failed'), 0, -1);
     await client.connect();
     const { rows: tables } = await client.query<{ name: string | null }>(`SELECT to_regclass('dead_letters') AS name`);
     if (tables[0]!.name === null) return new Set(failed);

@@ -10,8 +10,9 @@ import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
-import { createProducerConnection, firstConnection, logConnection, QUEUE_PREFIX } from './queue/payment-queue.ts';
+import { paymentQueue, QUEUE_PREFIX } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
+import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
 
 /** A running API node. */
@@ -25,7 +26,7 @@ export interface Api extends Service {
  * @throws the error of listening: the port is taken, or not ours to take.
  */
 export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PREFIX): Promise<Api> {
-  const queue = { name: config.queue.name, prefix };
+  const queue = paymentQueue(config.queue, prefix);
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
   const db = createDb(config.database);

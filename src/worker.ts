@@ -13,9 +13,11 @@ import type { Logger } from './process/logger.ts';
 import { createOutageLog } from './process/outage-log.ts';
 import { type GuardedGateway, processPayment } from './processing/process-payment.ts';
 import { canLeaveSilence } from './processing/route.ts';
+import { isPaused, queueKey } from './queue/bullmq-layout.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
-import { createWorkerConnection, logConnection, QUEUE_PREFIX, queueKey } from './queue/payment-queue.ts';
+import { paymentQueue, QUEUE_PREFIX } from './queue/payment-queue.ts';
 import { createPaymentWorker } from './queue/payment-worker.ts';
+import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import { createRedisClock } from './queue/redis-clock.ts';
 import { createServerCheck } from './queue/server-check.ts';
 import { startWatchdog } from './queue/watchdog.ts';
@@ -41,7 +43,7 @@ export function startWorker(
   logger: Logger,
   { prefix = QUEUE_PREFIX, onStuck }: { prefix?: string; onStuck: (reason: string) => void },
 ): Service {
-  const queue = { name: config.queue.name, prefix };
+  const queue = paymentQueue(config.queue, prefix);
   const { concurrency, turnMs } = config.worker;
   const redis = createWorkerConnection(config.redis);
   logConnection(redis, logger);
@@ -120,10 +122,7 @@ export function startWorker(
     worker,
     // An operator may have paused the queue in the dashboard; then nothing is to be fetched. Nor is anything while PostgreSQL
     // is down at the start.
-    countWaiting: async () =>
-      !isTaking || (await redis.hexists(queueKey(queue, 'meta'), 'paused')) === 1
-        ? 0
-        : redis.llen(queueKey(queue, 'wait')),
+    countWaiting: async () => (!isTaking || (await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
     // While Redis must not be used, taking nothing is right.
     isConnected: () => redis.status === 'ready' && serverCheck.refusal === undefined,
     onStuck,

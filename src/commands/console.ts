@@ -5,14 +5,14 @@ import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
 import { createPaymentsTable } from '../ledger/payments-table.ts';
 import { createLogger } from '../process/logger.ts';
 import { runTool } from '../process/run-tool.ts';
-import { QUEUE_PREFIX } from '../queue/payment-queue.ts';
+import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 
 /** `npm run console`: a REPL on the services that the settings name. */
 async function main(): Promise<void> {
   const config = loadConfig();
   const db = createDb(config.database, OPERATOR_LIMITS);
-  const queueAdmin = createQueueAdmin(config.redis, { name: config.queue.name, prefix: QUEUE_PREFIX });
+  const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
 
   console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; await works. For example:');
   console.log('  await queue.getJobCounts()');

@@ -9,7 +9,7 @@ import { createDb } from '../ledger/db.ts';
 import { createPaymentsTable, type GatewayTotals, type SummaryRange } from '../ledger/payments-table.ts';
 import type { GatewayName } from '../payment.ts';
 import { runTool } from '../process/run-tool.ts';
-import { QUEUE_PREFIX } from '../queue/payment-queue.ts';
+import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 
 /**
@@ -125,7 +125,7 @@ async function compareQueue(
   config: ReturnType<typeof loadConfig>,
   urls: Record<GatewayName, string>,
 ): Promise<string[]> {
-  const queueAdmin = createQueueAdmin(config.redis, { name: config.queue.name, prefix: QUEUE_PREFIX });
+  const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
   const differences: string[] = [];
   try {
     const queue = await queueAdmin.queue();

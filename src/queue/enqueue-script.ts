@@ -1,5 +1,7 @@
 import { addStandardJob } from 'bullmq/dist/cjs/scripts/addStandardJob-9.js';
-import { JOB_NAME, JOB_OPTIONS, type PaymentQueueName, queueKey } from './payment-queue.ts';
+import { ADD_JOB_KEYS, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { JOB_NAME, JOB_OPTIONS } from './payment-queue.ts';
+import { readScript } from './read-script.ts';
 
 /** What became of one payment of a batch. */
 export type EnqueueResult = 'queued' | 'duplicate' | 'full';
@@ -11,94 +13,16 @@ export function toEnqueueResult(code: unknown): EnqueueResult | undefined {
   return RESULTS[code as number];
 }
 
-/** BullMQ writes every change of a job to a stream, for listeners we do not have; its own default is to keep 10,000. */
-const EVENTS_KEPT = 100;
+/** Where BullMQ's own script goes into ours. */
+const PLACE = "--[[ the text of BullMQ's addStandardJob ]]";
 
-/**
- * Adds a batch of payments in one atomic step: BullMQ's own script for adding a job, run once for each payment and
- * guarded by the cap. Being one script it is exact under any number of processes, and it costs one command where
- * `addBulk` sends one for each job.
- *
- * BullMQ's text is embedded as a function whose parameters stand for the script's globals: KEYS, ARGV, and a cmsgpack
- * that hands tables through, because the arguments are built here and need no decoding. It depends on the pinned
- * version of BullMQ; test/integration/enqueuer.test.ts compares its jobs with those of `queue.addBulk`.
- *
- * A job that failed for good is a dead letter: posting its id again replaces it. Its counters and its mark are carried
- * over, because they tell whether an earlier attempt may have been paid (see payment-worker.ts).
- *
- * KEYS 1-9 as BullMQ's script wants them, 10 prioritized, 11 failed.
- * ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 when they were accepted, in ms ('': now),
- * then id ('' = BullMQ makes one) and data (JSON text) of each payment.
- */
-export const ENQUEUE_SCRIPT = `
-local function addStandardJob(KEYS, ARGV, cmsgpack)
-${addStandardJob.content}
-end
+/** Adds a batch of payments in one atomic step: scripts/enqueue-payments.lua. */
+export const ENQUEUE_SCRIPT = readScript('enqueue-payments').replace(PLACE, () => addStandardJob.content);
 
-redis.call('HSETNX', KEYS[3], 'opts.maxLenEvents', ${EVENTS_KEPT})
-
-local asTables = { unpack = function(value) return value end }
-local cap = tonumber(ARGV[1])
-local prefix = ARGV[2]
-local options = cjson.decode(ARGV[4])
--- One clock for all: a payment's age must not depend on the API node that took it.
-local time = redis.call('TIME')
-local timestamp = ARGV[5] ~= '' and ARGV[5] or string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local size = redis.call('LLEN', KEYS[1]) + redis.call('ZCARD', KEYS[6]) + redis.call('ZCARD', KEYS[10])
-local results = {}
-
-for i = 6, #ARGV, 2 do
-  local id = ARGV[i]
-  local jobKey = prefix .. id
-  local exists = id ~= '' and redis.call('EXISTS', jobKey) == 1
-  local isDeadLetter = exists and redis.call('ZSCORE', KEYS[11], id)
-  if exists and not isDeadLetter then
-    results[#results + 1] = 1
-  elseif cap >= 0 and size >= cap then
-    results[#results + 1] = 2
-  else
-    local history
-    if isDeadLetter then
-      history = redis.call('HMGET', jobKey, 'ats', 'atm', 'progress')
-      redis.call('ZREM', KEYS[11], id)
-      redis.call('DEL', jobKey, jobKey .. ':logs')
-    end
-    local isAdded, failure = pcall(addStandardJob, KEYS, { { prefix, id, ARGV[3], timestamp }, ARGV[i + 1], options }, asTables)
-    if not isAdded then
-      -- Half a job would be in no list, and its id would count as a duplicate for ever.
-      redis.pcall('LREM', KEYS[1], 1, id)
-      redis.pcall('DEL', jobKey)
-      return type(failure) == 'table' and failure or redis.error_reply(failure)
-    end
-    if history then
-      for position, field in ipairs({ 'ats', 'atm', 'progress' }) do
-        if history[position] then redis.call('HSET', jobKey, field, history[position]) end
-      end
-    end
-    size = size + 1
-    results[#results + 1] = 0
-  end
-end
-
-return results
-`;
-
-export const ENQUEUE_KEY_COUNT = 11;
+export const ENQUEUE_KEY_COUNT = ADD_JOB_KEYS.length + 2;
 
 export function enqueueKeys(queue: PaymentQueueName): string[] {
-  return [
-    'wait',
-    'paused',
-    'meta',
-    'id',
-    'completed',
-    'delayed',
-    'active',
-    'events',
-    'marker',
-    'prioritized',
-    'failed',
-  ].map((type) => queueKey(queue, type));
+  return [...ADD_JOB_KEYS, 'prioritized', 'failed'].map((type) => queueKey(queue, type));
 }
 
 /**

@@ -1,9 +1,10 @@
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { BatcherClosedError, BatcherOverflowError, createBatcher } from '../batcher.ts';
 import { QueueFullError, QueueUnavailableError, type ServiceError } from '../errors.ts';
+import type { PaymentQueueName } from './bullmq-layout.ts';
 import { ENQUEUE_KEY_COUNT, ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
 import { createMemoryHeadroom } from './memory-headroom.ts';
-import { countPayments, type PaymentQueueName, type QueueCounts } from './payment-queue.ts';
+import { countPayments, type QueueCounts } from './payment-queue.ts';
 import { explainRedisError } from './redis-errors.ts';
 import type { ServerCheck } from './server-check.ts';
 

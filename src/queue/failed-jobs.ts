@@ -3,7 +3,8 @@ import { beginningOf } from '../payment.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
-import { type PaymentQueueName, queueKey } from './payment-queue.ts';
+import { lockKey, type PaymentQueueName, queueKey, readFailedFields } from './bullmq-layout.ts';
+import { readScript } from './read-script.ts';
 
 /**
  * The dead letters that Redis still has: BullMQ's failed jobs. The ledger keeps the dead letters; Redis shows the newest
@@ -69,68 +70,10 @@ const MAX_BRACKETS = 100;
 /** A correlationId or amount longer than this is none. In characters. */
 const MAX_SCALAR = 100;
 
-/**
- * KEYS failed. ARGV key prefix, jobs kept, page. Returns a page of the oldest jobs beyond those kept; when there are none,
- * those among the kept that are not buried. Of each: id, 1 if beyond, and its fields.
- */
-const LIST_SCRIPT = `
-local page = tonumber(ARGV[3])
-local beyond = math.min(redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[2]), page)
-local ids = redis.call('ZRANGE', KEYS[1], 0, (beyond > 0 and beyond or page) - 1)
-local found = {}
-for _, id in ipairs(ids) do
-  local runs = redis.call('HMGET', ARGV[1] .. id, 'buried', 'ats')
-  if beyond > 0 or not runs[1] or runs[1] ~= runs[2] then
-    found[#found + 1] = { id, beyond > 0 and 1 or 0, redis.call('HMGET', ARGV[1] .. id,
-      'data', 'failedReason', 'timestamp', 'finishedOn', 'ats', 'atm', 'progress', 'buried') }
-  end
-end
-return found
-`;
-
-/**
- * Finishes with jobs whose row is committed, those that have not been touched since they were listed.
- * KEYS failed. ARGV key prefix, then of each: id, ats ('' for none), 'remove' or the data to keep ('' leaves them).
- */
-const TIDY_SCRIPT = `
-for i = 2, #ARGV, 3 do
-  local id, runs, data = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local jobKey = ARGV[1] .. id
-  if redis.call('ZSCORE', KEYS[1], id) and (redis.call('HGET', jobKey, 'ats') or '') == runs then
-    if data == 'remove' or redis.call('EXISTS', jobKey) == 0 then
-      redis.call('ZREM', KEYS[1], id)
-      redis.call('DEL', jobKey, jobKey .. ':logs')
-    else
-      redis.call('HDEL', jobKey, 'buried')
-      redis.call('HSET', jobKey, 'ats', runs, 'buried', runs)
-      if data ~= '' then redis.call('HSET', jobKey, 'data', data) end
-    end
-  end
-end
-return 1
-`;
-
-/**
- * KEYS job, lock. ARGV token, the data to keep ('' leaves them). Does nothing for a run that has lost its job.
- * HDEL comes first: a Redis that is out of memory refuses a script whose first write may need some.
- */
-const BURIED_SCRIPT = `
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('HDEL', KEYS[1], 'buried')
-redis.call('HSET', KEYS[1], 'buried', redis.call('HGET', KEYS[1], 'ats') or '')
-if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'data', ARGV[2]) end
-return 1
-`;
-
-/** KEYS failed. ARGV key prefix, then ids. Of each: 1 when its job is there and has not failed. */
-const QUEUED_SCRIPT = `
-local queued = {}
-for i = 2, #ARGV do
-  local isQueued = redis.call('EXISTS', ARGV[1] .. ARGV[i]) == 1 and not redis.call('ZSCORE', KEYS[1], ARGV[i])
-  queued[#queued + 1] = isQueued and 1 or 0
-end
-return queued
-`;
+const LIST_SCRIPT = readScript('list-failed-payments');
+const TIDY_SCRIPT = readScript('tidy-failed-payments');
+const BURIED_SCRIPT = readScript('mark-buried');
+const QUEUED_SCRIPT = readScript('are-queued-payments');
 
 type ListedJob = [id: string, isBeyond: 0 | 1, fields: (string | null)[]];
 
@@ -149,12 +92,12 @@ declare module 'ioredis' {
  */
 export async function markBuried(
   redis: Redis | Cluster,
-  jobKey: string,
+  key: string,
   token: string,
   payload: string | undefined,
 ): Promise<boolean> {
   redis.defineCommand('markBuried', { numberOfKeys: 2, lua: BURIED_SCRIPT });
-  return (await redis.markBuried(jobKey, `${jobKey}:lock`, token, shortData(payload) ?? '')) === 1;
+  return (await redis.markBuried(key, lockKey(key), token, shortData(payload) ?? '')) === 1;
 }
 
 /**
@@ -227,8 +170,8 @@ export function createFailedJobs({
       await keep(listed.map(toFailedJob));
       const changes = listed.flatMap(([id, isBeyond, fields]) => [
         id,
-        fields[4] ?? '',
-        isBeyond === 1 ? 'remove' : (shortData(fields[0] ?? undefined) ?? ''),
+        readFailedFields(fields).runs ?? '',
+        isBeyond === 1 ? 'remove' : (shortData(readFailedFields(fields).data) ?? ''),
       ]);
       await redis.tidyFailedPayments(failedKey, prefix, ...changes);
     }
@@ -301,17 +244,17 @@ export function createFailedJobs({
 }
 
 function toFailedJob([id, , fields]: ListedJob): FailedJob {
-  const [data, reason, timestamp, finishedOn, ats, atm, progress, buried] = fields;
+  const { data, failedReason, timestamp, finishedOn, runs, notClean, isBoundToFallback, buried } =
+    readFailedFields(fields);
   return {
     id,
-    data: data ?? undefined,
-    reason: reason ?? 'the job has lost its reason',
-    acceptedAt: new Date(Number(timestamp ?? 0)),
-    diedAt: finishedOn ? new Date(Number(finishedOn)) : undefined,
-    attempts: Number(ats ?? 0),
-    // A job's last run, its death, is counted like every end.
-    isClean: Number(ats ?? 0) === Number(atm ?? 0),
-    isMarkedForFallback: progress?.includes('"fallback"') ?? false,
-    isBuried: buried !== null && buried === ats,
+    data,
+    reason: failedReason ?? 'the job has lost its reason',
+    acceptedAt: timestamp ?? new Date(0),
+    diedAt: finishedOn,
+    attempts: Number(runs ?? 0),
+    isClean: notClean === 0,
+    isMarkedForFallback: isBoundToFallback,
+    isBuried: buried !== undefined && buried === runs,
   };
 }

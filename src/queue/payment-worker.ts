@@ -1,7 +1,6 @@
 import { DelayedError, type Job, UnrecoverableError } from 'bullmq';
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
 import { createPacer } from '../pacer.ts';
-import type { GatewayName } from '../payment.ts';
 import { within } from '../process/deadline.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
@@ -13,9 +12,18 @@ import {
   RequeueError,
   type RunHistory,
 } from '../processing/payment-run.ts';
+import {
+  bindingText,
+  boundGateway,
+  jobKey,
+  lockKey,
+  type PaymentQueueName,
+  queueKey,
+  runsOf,
+} from './bullmq-layout.ts';
 import { markBuried } from './failed-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
-import { type PaymentQueueName, queueKey } from './payment-queue.ts';
+import { readScript } from './read-script.ts';
 import type { RedisClock } from './redis-clock.ts';
 import { explainRedisError, isErrorReply } from './redis-errors.ts';
 import type { ServerCheck } from './server-check.ts';
@@ -58,73 +66,15 @@ const PAUSES_S: Readonly<Record<'tied' | 'doubted', readonly number[]>> = {
 /** How long Redis may take, at a shutdown, to be told how the last jobs ended. */
 const FAREWELL_MS = 1_000;
 
-/**
- * Sets or removes the binding while the run's lock is still held: KEYS job, lock; ARGV token, binding ('' removes it).
- * BullMQ's own updates of a job do not compare the lock.
- */
-const BIND_SCRIPT = `
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('HDEL', KEYS[1], 'progress') else redis.call('HSET', KEYS[1], 'progress', ARGV[2]) end
-return 1
-`;
-
-/**
- * Notes why a payment that only one gateway may get goes back to the queue, while the run's lock is still held.
- * KEYS job, lock, unresolved; ARGV token, job id, reason code, reason, now in ms, pauses as JSON array of ms,
- * least pause in ms, '1' to count a doubt.
- * Returns the pause in ms, or -1 when the lock is lost.
- */
-const NOTE_SCRIPT = `
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-local now = ARGV[5]
-local had = redis.call('HINCRBY', KEYS[1], 'pauses', 1)
-local pauses = cjson.decode(ARGV[6])
-local pause = math.max(pauses[math.min(had, #pauses)], tonumber(ARGV[7]))
-if redis.call('HGET', KEYS[1], 'reasonCode') ~= ARGV[3] then redis.call('HSET', KEYS[1], 'since', now) end
-redis.call('HSET', KEYS[1], 'reasonCode', ARGV[3], 'reason', ARGV[4], 'pause', pause)
-if ARGV[8] == '1' then
-  redis.call('HINCRBY', KEYS[1], 'doubts', 1)
-  redis.call('HSETNX', KEYS[1], 'doubtedSince', now)
-end
-redis.call('ZADD', KEYS[3], 'NX', now, ARGV[2])
-return pause
-`;
-
-/**
- * Shortens the wait of payments that is longer than the pause they were given: the worker that requeued them had its clock
- * wrong (BullMQ reckons delays by the clocks of its workers). KEYS delayed, marker, unresolved; ARGV now in ms, the usual longest
- * pause in ms, slack in ms, key prefix. A score is the time in ms times 4096 (BullMQ's getDelayedScore).
- * Beside it, takes payments that have left the queue from the unresolved ones: KEYS 3. Returns how many waits were shortened.
- */
-const RECALL_SCRIPT = `
-local now, usual, slack = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local late = '(' .. string.format('%.0f', (now + usual + slack) * 4096)
-local found = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', late, 'WITHSCORES', 'LIMIT', 0, 1000)
-local count = 0
-for i = 1, #found, 2 do
-  local pause = tonumber(redis.call('HGET', ARGV[4] .. found[i], 'pause') or usual)
-  if tonumber(found[i + 1]) / 4096 > now + pause + slack then
-    redis.call('ZADD', KEYS[1], string.format('%.0f', (now + pause) * 4096), found[i])
-    count = count + 1
-  end
-end
-if count > 0 then redis.call('ZADD', KEYS[2], 0, '0') end
-for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, 99)) do
-  if redis.call('EXISTS', ARGV[4] .. id) == 0 then redis.call('ZREM', KEYS[3], id) end
-end
-return count
-`;
+const BIND_SCRIPT = readScript('bind-payment');
+const NOTE_SCRIPT = readScript('note-payment');
+const RECALL_SCRIPT = readScript('recall-payments');
 
 /** Twice the longest pause: then nothing comes back for this cause. */
 const CAUSE_ENDS_AFTER_MS = 60_000;
 
 /** How far the clock of another worker may be ahead before its pauses are shortened. */
 const CLOCK_SLACK_MS = 1_000;
-
-/** The binding is the job's progress: the client cannot write it, the dashboard shows it, and it survives a retry. */
-interface Binding {
-  readonly gateway?: GatewayName;
-}
 
 declare module 'ioredis' {
   interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
@@ -177,8 +127,8 @@ export function createPaymentWorker({
   const unresolvedKey = queueKey(queue, 'unresolved');
 
   async function paymentRun(job: Job, token: string): Promise<PaymentRun> {
-    const jobKey = queueKey(queue, job.id!);
-    const bind = async (binding: string) => (await redis.bindPayment(jobKey, `${jobKey}:lock`, token, binding)) === 1;
+    const key = jobKey(queue, job.id!);
+    const bind = async (binding: string) => (await redis.bindPayment(key, lockKey(key), token, binding)) === 1;
     return {
       jobId: job.id!,
       payload: job.data,
@@ -188,28 +138,23 @@ export function createPaymentWorker({
       get ageMs() {
         return Math.max(0, nowMs() - (job.timestamp || nowMs()));
       },
-      history: await historyOf(job, jobKey),
-      boundTo: (job.progress as Binding | undefined)?.gateway,
-      bindTo: (gateway) => bind(JSON.stringify({ gateway } satisfies Binding)),
+      history: await historyOf(job, key),
+      boundTo: boundGateway(job),
+      bindTo: (gateway) => bind(bindingText(gateway)),
       release: () => bind(''),
     };
   }
 
   /** BullMQ hands on what it has parsed. The text is as it was posted. */
   async function payloadText(job: Job): Promise<string | undefined> {
-    return (await redis.hget(queueKey(queue, job.id!), 'data')) ?? undefined;
+    return (await redis.hget(jobKey(queue, job.id!), 'data')) ?? undefined;
   }
 
-  /**
-   * BullMQ counts every start of a job, and every end by an ordinary error. A run that ends with an unknown or doubtful
-   * attempt is requeued in the way that is not counted, and a run that died is not counted either. So the numbers match
-   * exactly while every earlier run has ended, and ended clean; what they differ by beyond the doubts is unresolved.
-   */
-  async function historyOf(job: Job, jobKey: string): Promise<RunHistory> {
-    const runs = job.attemptsStarted - 1;
-    const notClean = runs - job.attemptsMade;
+  /** Runs that did not end clean, beyond those that ended doubtful, are unresolved. */
+  async function historyOf(job: Job, key: string): Promise<RunHistory> {
+    const { runs, notClean } = runsOf(job);
     if (notClean === 0) return { runs, isUnresolved: false, doubts: 0, doubtedSinceMs: undefined };
-    const [doubtsText, since] = await redis.hmget(jobKey, 'doubts', 'doubtedSince');
+    const [doubtsText, since] = await redis.hmget(key, 'doubts', 'doubtedSince');
     const doubts = Number(doubtsText ?? 0);
     return { runs, isUnresolved: notClean > doubts, doubts, doubtedSinceMs: since ? Number(since) : undefined };
   }
@@ -251,7 +196,7 @@ export function createPaymentWorker({
     if (error instanceof DeadLetterError) {
       logger.warn('payment became a dead letter', { jobId: job.id, reason: error.message });
       try {
-        await markBuried(redis, queueKey(queue, job.id!), token, await payloadText(job));
+        await markBuried(redis, jobKey(queue, job.id!), token, await payloadText(job));
       } catch (cause) {
         // Its row is committed; failed-jobs.ts does this for every failed job that lacks it.
         outage.failed(explainRedisError(cause), { jobId: job.id });
@@ -273,7 +218,7 @@ export function createPaymentWorker({
         pauseMs = await note(job, token, error);
       }
       // What the gateway asked for is longer than our own: the recall of wrong clocks must know.
-      if (pauseMs > BACKOFF_MS.max) await redis.hset(queueKey(queue, job.id!), 'pause', pauseMs);
+      if (pauseMs > BACKOFF_MS.max) await redis.hset(jobKey(queue, job.id!), 'pause', pauseMs);
       // An ordinary error: the backoff strategy below reads its pause.
       if (error instanceof RequeueError && error.end === 'clean') throw new CleanEnd(error.message, pauseMs);
       await job.moveToDelayed(Date.now() + pauseMs, token);
@@ -289,11 +234,11 @@ export function createPaymentWorker({
 
   /** Writes down why the payment waits. @returns its pause in ms */
   async function note(job: Job, token: string, { code, message, end: runEnd, pause, atLeastMs }: RequeueError) {
-    const jobKey = queueKey(queue, job.id!);
+    const key = jobKey(queue, job.id!);
     const pauses = isTied(pause) ? PAUSES_S[pause].map((s) => s * 1_000) : [0];
     const pauseMs = await redis.notePayment(
-      jobKey,
-      `${jobKey}:lock`,
+      key,
+      lockKey(key),
       unresolvedKey,
       token,
       job.id!,

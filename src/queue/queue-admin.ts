@@ -1,7 +1,8 @@
 import type { Queue } from 'bullmq';
 import type { RedisConfig } from '../config.ts';
 import { QueueUnavailableError } from '../errors.ts';
-import { createProducerConnection, firstConnection, type PaymentQueueName, queueKey } from './payment-queue.ts';
+import { jobKey, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { createProducerConnection, firstConnection } from './redis.ts';
 
 /**
  * The queue for the rare jobs of an operator: looking at it and emptying it. BullMQ is loaded, and a connection opened,
@@ -76,7 +77,7 @@ export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueNam
     failedJob: (id) =>
       ask(async (redis) => {
         if ((await redis.zscore(failedKey, id)) === null) return undefined;
-        const [data, timestamp] = await redis.hmget(queueKey(queueName, id), 'data', 'timestamp');
+        const [data, timestamp] = await redis.hmget(jobKey(queueName, id), 'data', 'timestamp');
         return { id, data: data ?? undefined, acceptedAt: new Date(Number(timestamp ?? 0)) };
       }),
     async purge() {

@@ -2,7 +2,8 @@ import { Cluster, type Redis } from 'ioredis';
 import type { Durability } from '../config.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog, type Failure } from '../process/outage-log.ts';
-import { type PaymentQueueName, queueKey } from './payment-queue.ts';
+import { KEY_TYPES, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { readScript } from './read-script.ts';
 import { explainRedisError, isMissingRight } from './redis-errors.ts';
 
 /**
@@ -40,26 +41,6 @@ const REFRESH_MS = 30_000;
 
 const NOT_CHECKED: Failure = { code: 'not_checked', detail: 'this Redis has not been checked since it was connected' };
 
-/** The keys that we touch, with their types. Whatever else is found at one of them belongs to somebody else. */
-const KEY_TYPES: Readonly<Record<string, string>> = {
-  wait: 'list',
-  active: 'list',
-  paused: 'list',
-  delayed: 'zset',
-  prioritized: 'zset',
-  completed: 'zset',
-  failed: 'zset',
-  marker: 'zset',
-  meta: 'hash',
-  events: 'stream',
-  stalled: 'set',
-  id: 'string',
-  pc: 'string',
-  limiter: 'string',
-  'stalled-check': 'string',
-  unresolved: 'zset',
-};
-
 /**
  * Every command of the scripts, tried on a key of its own (@) that is gone afterwards. Whether it succeeds does not matter (out
  * of memory, too few replicas: those pass by themselves), only whether it is allowed. DEL comes first, as without it nothing
@@ -90,28 +71,7 @@ function triedBy(role: ServerCheckOptions['role']): readonly string[] {
   return role === 'api' ? TRIED_BY_ALL : [...TRIED_BY_ALL, ...TRIED_BY_WORKERS];
 }
 
-/**
- * KEYS the key to try with, then the keys of the queue; ARGV the commands.
- * Returns the error replies, each after its command's name, and the types of the keys.
- */
-const CHECK_SCRIPT = `
-local replies, types = {}, {}
-for i, command in ipairs(ARGV) do
-  local words = {}
-  for word in string.gmatch(command, '%S+') do words[#words + 1] = word == '@' and KEYS[1] or word end
-  local reply = redis.pcall(unpack(words))
-  if type(reply) == 'table' and reply.err then
-    replies[#replies + 1] = words[1]
-    replies[#replies + 1] = reply.err
-    if i == 1 then break end
-  end
-end
-for i = 2, #KEYS do
-  local reply = redis.pcall('TYPE', KEYS[i])
-  types[#types + 1] = reply.ok or 'none'
-end
-return { replies, types }
-`;
+const CHECK_SCRIPT = readScript('check-rights');
 
 /** What the server tells of itself. Undefined: it does not let us see it. */
 interface Settings {

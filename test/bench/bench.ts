@@ -15,7 +15,8 @@ import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
 import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
-import { createProducerConnection, firstConnection, JOB_OPTIONS, QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
+import { JOB_OPTIONS, paymentQueue } from '../../src/queue/payment-queue.ts';
+import { createProducerConnection, firstConnection } from '../../src/queue/redis.ts';
 import { sql } from '../support/services.ts';
 import {
   cpuMicros,
@@ -157,7 +158,7 @@ async function drain(): Promise<Result[]> {
   await firstConnection(producer);
   const enqueuer = createEnqueuer({
     redis: producer,
-    queue: { name: 'payments', prefix: QUEUE_PREFIX },
+    queue: paymentQueue({ name: 'payments' }),
     maxSize: 1e9,
     serverCheck: { refusal: undefined },
   });
@@ -227,7 +228,7 @@ async function enqueue(): Promise<Result[]> {
   await firstConnection(producer);
   const enqueuer = createEnqueuer({
     redis: producer,
-    queue: { name: 'payments', prefix: QUEUE_PREFIX },
+    queue: paymentQueue({ name: 'payments' }),
     maxSize: 1e9,
     serverCheck: { refusal: undefined },
   });
@@ -310,7 +311,7 @@ async function deep(): Promise<Result[]> {
   await firstConnection(producer);
   const enqueuer = createEnqueuer({
     redis: producer,
-    queue: { name: 'payments', prefix: QUEUE_PREFIX },
+    queue: paymentQueue({ name: 'payments' }),
     maxSize: 1e9,
     serverCheck: { refusal: undefined },
   });

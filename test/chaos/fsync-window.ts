@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { startRedis } from '../../dev/local/redis.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
-import { createProducerConnection } from '../../src/queue/payment-queue.ts';
+import { createProducerConnection } from '../../src/queue/redis.ts';
 
 /**
  * `node test/chaos/fsync-window.ts [rounds]`: kills Redis at the one moment in which `appendfsync everysec` loses what it has

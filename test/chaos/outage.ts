@@ -7,7 +7,8 @@ import { freePort } from '../../dev/local/ports.ts';
 import type { ServiceProcess } from '../../dev/local/service.ts';
 import { type Stack, startStack } from '../../dev/stack.ts';
 import { printError, runTool } from '../../src/process/run-tool.ts';
-import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { queueKey } from '../../src/queue/bullmq-layout.ts';
+import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
 import { cpuMicros } from '../bench/measure.ts';
 import { sql } from '../support/services.ts';
 
@@ -23,7 +24,7 @@ const QUEUED = Number(process.env['OUTAGE_QUEUED'] ?? 20_000);
 /** The aims: commands in Redis a second, share of a core, ms from the recovery to the first payment. */
 const AIMS = { commandsPerSecond: 200, cpuShare: 0.05, resumedMs: 1_000 };
 
-const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
+const QUEUE = paymentQueue({ name: 'payments' });
 
 interface Calm {
   readonly what: string;

@@ -2,13 +2,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { audit, type Breaches, isBreached, readBooks, readDeadLetters } from '../../dev/audit.ts';
 import type { Stack } from '../../dev/stack.ts';
-import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { queueKey } from '../../src/queue/bullmq-layout.ts';
+import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
 import type { Account } from './torment.ts';
 
 /** The first guarantee's time (README, "Guarantees"). */
 const DRAIN_MS = 60_000;
 
-const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
+const QUEUE = paymentQueue({ name: 'payments' });
 
 export interface ChaosBreaches extends Breaches {
   /** Valid payments among the dead letters: faults alone never make one. */

@@ -1,5 +1,6 @@
 import { Queue, Worker } from 'bullmq';
-import { createWorkerConnection, queueKey } from '../../src/queue/payment-queue.ts';
+import { queueKey } from '../../src/queue/bullmq-layout.ts';
+import { createWorkerConnection } from '../../src/queue/redis.ts';
 import { atTestEnd } from './cleanup.ts';
 import { http } from './http-client.ts';
 import { eventually, type TestApi, type TestEnv, testApi, testRedis } from './relay.ts';

@@ -11,7 +11,8 @@ import type { ServiceProcess } from '../../dev/local/service.ts';
 import type { SimulatedGateway, SimulatedGatewayOptions } from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { createServices, type Server } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
-import { countPayments, QUEUE_PREFIX, queueKey } from '../../src/queue/payment-queue.ts';
+import { queueKey } from '../../src/queue/bullmq-layout.ts';
+import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
 import { atTestEnd, withOwnEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
@@ -20,7 +21,7 @@ import { freshDatabase, sharedPostgres, sharedRedis, sql, startTestPostgres } fr
 /** How long anything may take on a machine that is busy with something else. What must be quick is measured apart. */
 export const PATIENCE_MS = 30_000;
 
-const QUEUE = { name: 'payments', prefix: QUEUE_PREFIX };
+const QUEUE = paymentQueue({ name: 'payments' });
 
 export interface StackOptions {
   /** API processes, 1 if not said otherwise. */

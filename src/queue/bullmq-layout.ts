@@ -1,0 +1,127 @@
+import type { Job } from 'bullmq';
+import type { Cluster, Redis } from 'ioredis';
+import type { GatewayName } from '../payment.ts';
+
+/**
+ * All that we know of how BullMQ (the pinned version) keeps a queue in Redis, beside what its own API tells. The scripts in
+ * `scripts/` know it, too; nothing else does.
+ */
+
+/** What producer and worker must agree on about the queue. */
+export interface PaymentQueueName {
+  readonly name: string;
+  /** Braces make every key of the queue hash to one slot, which Redis Cluster demands of keys used together. */
+  readonly prefix: string;
+}
+
+/** The Redis keys of a queue, by BullMQ's names. */
+export function queueKey({ name, prefix }: PaymentQueueName, type: string): string {
+  return `${prefix}:${name}:${type}`;
+}
+
+/** The keys that we touch, with their types. Whatever else is found at one of them belongs to somebody else. */
+export const KEY_TYPES: Readonly<Record<string, string>> = {
+  wait: 'list',
+  active: 'list',
+  paused: 'list',
+  delayed: 'zset',
+  prioritized: 'zset',
+  completed: 'zset',
+  failed: 'zset',
+  marker: 'zset',
+  meta: 'hash',
+  events: 'stream',
+  stalled: 'set',
+  id: 'string',
+  pc: 'string',
+  limiter: 'string',
+  'stalled-check': 'string',
+  // Ours, not BullMQ's.
+  unresolved: 'zset',
+};
+
+/** The keys of BullMQ's script addStandardJob, in its order. */
+export const ADD_JOB_KEYS = [
+  'wait',
+  'paused',
+  'meta',
+  'id',
+  'completed',
+  'delayed',
+  'active',
+  'events',
+  'marker',
+] as const;
+
+/** The hash of a job. */
+export function jobKey(queue: PaymentQueueName, id: string): string {
+  return queueKey(queue, id);
+}
+
+/** Holds the token of the run that owns the job of this key, while its lock lasts. */
+export function lockKey(key: string): string {
+  return `${key}:lock`;
+}
+
+/** Whether an operator has paused the queue, in the dashboard for one. */
+export async function isPaused(redis: Redis | Cluster, queue: PaymentQueueName): Promise<boolean> {
+  return (await redis.hexists(queueKey(queue, 'meta'), 'paused')) === 1;
+}
+
+/**
+ * BullMQ counts every start of a job (`ats`), and every end by an ordinary error (`atm`). A run that ends with an unknown or
+ * doubtful attempt is requeued in the way that is not counted, and a run that died is not counted either. So the numbers
+ * match exactly while every earlier run has ended, and ended clean.
+ * @returns the runs before this one, and how many of them did not end clean
+ */
+export function runsOf({ attemptsStarted, attemptsMade }: Job): { readonly runs: number; readonly notClean: number } {
+  const runs = attemptsStarted - 1;
+  return { runs, notClean: runs - attemptsMade };
+}
+
+/** The binding is the job's progress: the client cannot write it, the dashboard shows it, and it survives a retry. */
+interface Binding {
+  readonly gateway?: GatewayName;
+}
+
+/** The gateway that a payment is bound to. */
+export function boundGateway({ progress }: Job): GatewayName | undefined {
+  return (progress as Binding | undefined)?.gateway;
+}
+
+/** The binding as it is stored. */
+export function bindingText(gateway: GatewayName): string {
+  return JSON.stringify({ gateway } satisfies Binding);
+}
+
+/** The fields of a failed job. What the job has lost is undefined. */
+export interface FailedFields {
+  /** The payload's JSON text. */
+  readonly data: string | undefined;
+  readonly failedReason: string | undefined;
+  readonly timestamp: Date | undefined;
+  readonly finishedOn: Date | undefined;
+  /** Runs started, as the text that `buried` is compared with. */
+  readonly runs: string | undefined;
+  /** Runs that did not end clean. A job's last run, its death, is counted like every end. */
+  readonly notClean: number;
+  readonly isBoundToFallback: boolean;
+  /** Ours: `runs` at the time when its row was committed. */
+  readonly buried: string | undefined;
+}
+
+/** @param values in the order of scripts/list-failed-payments.lua */
+export function readFailedFields(values: readonly (string | null)[]): FailedFields {
+  const [data, failedReason, timestamp, finishedOn, runs, counted, progress, buried] = values;
+  const time = (text: string | null | undefined) => (text ? new Date(Number(text)) : undefined);
+  return {
+    data: data ?? undefined,
+    failedReason: failedReason ?? undefined,
+    timestamp: time(timestamp),
+    finishedOn: time(finishedOn),
+    runs: runs ?? undefined,
+    notClean: Number(runs ?? 0) - Number(counted ?? 0),
+    isBoundToFallback: progress?.includes('"fallback"') ?? false,
+    buried: buried ?? undefined,
+  };
+}
