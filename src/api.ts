@@ -5,7 +5,7 @@ import { createApp } from './http/app.ts';
 import { listen } from './http/listen.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
-import { createPaymentsTable } from './ledger/payments-table.ts';
+import { createLedger } from './ledger/ledger.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
@@ -38,7 +38,7 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
   const app = createApp({
     enqueuer,
     queueAdmin,
-    ledger: createPaymentsTable(db),
+    ledger: createLedger(db),
     deadLetters: createDeadLetters(db, config.deadLetters),
     config: config.http,
     logger,

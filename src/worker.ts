@@ -3,7 +3,7 @@ import { createCircuit, type TiedPlaces } from './gateways/circuit.ts';
 import { HttpGateway } from './gateways/http-gateway.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
-import { createPaymentsTable } from './ledger/payments-table.ts';
+import { createLedger } from './ledger/ledger.ts';
 import { createRecorder } from './ledger/recorder.ts';
 import { buryFailedJobs } from './operations/bury-failed-jobs.ts';
 import { startReopening } from './operations/reopen-dead-letters.ts';
@@ -53,7 +53,7 @@ export function startWorker(
   const db = createDb(config.database);
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const recorder = createRecorder({
-    table: createPaymentsTable(db),
+    table: createLedger(db),
     deadLetters,
     logger,
     maxPending: concurrency,

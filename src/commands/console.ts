@@ -2,7 +2,7 @@ import { start } from 'node:repl';
 import { loadConfig } from '../config.ts';
 import { HttpGateway } from '../gateways/http-gateway.ts';
 import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
-import { createPaymentsTable } from '../ledger/payments-table.ts';
+import { createLedger } from '../ledger/ledger.ts';
 import { createLogger } from '../process/logger.ts';
 import { runTool } from '../process/run-tool.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
@@ -24,7 +24,7 @@ async function main(): Promise<void> {
     config,
     db,
     queue: await queueAdmin.queue(),
-    ledger: createPaymentsTable(db),
+    ledger: createLedger(db),
     primary: new HttpGateway('default', config.gateways.primary, logger),
     fallback: new HttpGateway('fallback', config.gateways.fallback, logger),
   };

@@ -6,7 +6,7 @@ import type { PaymentOnRecord } from '../gateways/gateway.ts';
 import { parsePaymentOnRecord } from '../gateways/on-record.ts';
 import { parseRange } from '../http/summary.ts';
 import { createDb } from '../ledger/db.ts';
-import { createPaymentsTable, type GatewayTotals, type SummaryRange } from '../ledger/payments-table.ts';
+import { createLedger, type GatewayTotals, type SummaryRange } from '../ledger/ledger.ts';
 import type { GatewayName } from '../payment.ts';
 import { runTool } from '../process/run-tool.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
@@ -57,7 +57,7 @@ async function main(): Promise<number> {
   const urls = { default: config.gateways.primary.url, fallback: config.gateways.fallback.url };
 
   const db = createDb(config.database);
-  const ledger = await createPaymentsTable(db)
+  const ledger = await createLedger(db)
     .summarise(range)
     .finally(() => db.destroy());
   const held = {

@@ -2,7 +2,7 @@ import express, { type Express, type RequestHandler } from 'express';
 import type { Config } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
-import type { PaymentsTable } from '../ledger/payments-table.ts';
+import type { Ledger } from '../ledger/ledger.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
@@ -16,7 +16,7 @@ import { getSummary } from './summary.ts';
 /** What the routes stand on. */
 export interface AppDeps {
   readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count' | 'probe'>;
-  readonly ledger: Pick<PaymentsTable, 'summarise' | 'purge' | 'ping'>;
+  readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
   readonly deadLetters: Pick<DeadLetters, 'find'>;
   readonly queueAdmin: QueueAdmin;
   readonly config: Config['http'];

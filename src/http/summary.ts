@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import type { Config } from '../config.ts';
 import { InvalidRequestError, LedgerUnavailableError, type ParameterFault } from '../errors.ts';
-import { EMPTY_SUMMARY, type GatewayTotals, type Summary, type SummaryRange } from '../ledger/payments-table.ts';
+import { EMPTY_SUMMARY, type GatewayTotals, type Summary, type SummaryRange } from '../ledger/ledger.ts';
 import { describeError } from '../process/describe-error.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import type { AppDeps } from './app.ts';

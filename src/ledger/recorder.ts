@@ -5,7 +5,7 @@ import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { type BuryResult, type DeadLetter, type DeadLetters, type LookUp, MAX_BURIED } from './dead-letters.ts';
-import type { PaidPayment, PaymentsTable } from './payments-table.ts';
+import type { Ledger, PaidPayment } from './ledger.ts';
 
 /** The worker's way to the ledger. Many payments share one statement; while PostgreSQL is away, everyone waits. */
 export interface Recorder {
@@ -62,7 +62,7 @@ export function createRecorder({
   lookUpWaitMs = LOOK_UP_WAIT_MS,
   insertWaitMs = INSERT_WAIT_MS,
 }: {
-  table: Pick<PaymentsTable, 'insertPayments'>;
+  table: Pick<Ledger, 'insertPayments'>;
   deadLetters: Pick<DeadLetters, 'bury' | 'lookUp'>;
   logger: Logger;
   /**

@@ -13,7 +13,7 @@ import { startService } from '../../dev/local/service.ts';
 import { migrate, startGateway } from '../../dev/stack.ts';
 import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
-import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
+import { createLedger } from '../../src/ledger/ledger.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
 import { JOB_OPTIONS, paymentQueue } from '../../src/queue/payment-queue.ts';
 import { createProducerConnection, firstConnection } from '../../src/queue/redis.ts';
@@ -370,7 +370,7 @@ async function workerMemory(redisUrl: string): Promise<number> {
 /** The summary over ten million payments, beside one over a hundred thousand. */
 async function summary(): Promise<Result[]> {
   const postgres = await startPostgres({ settings: { shared_buffers: '1GB' } });
-  const tables = new Map<string, ReturnType<typeof createPaymentsTable>>();
+  const tables = new Map<string, ReturnType<typeof createLedger>>();
   const dbs: { destroy(): Promise<void> }[] = [];
   const end = Date.parse('2026-06-01T00:00:00Z');
   for (const [name, rows] of [
@@ -394,7 +394,7 @@ async function summary(): Promise<Result[]> {
     await sql(url, 'VACUUM ANALYZE');
     const db = createDb(loadConfig({ DATABASE_URL: url }).database);
     dbs.push(db);
-    tables.set(name, createPaymentsTable(db));
+    tables.set(name, createLedger(db));
   }
   const last = end - 1_234;
   const windows: [string, number | undefined][] = [

@@ -4,7 +4,7 @@ import { migrate } from '../../dev/stack.ts';
 import { LedgerUnavailableError } from '../../src/errors.ts';
 import { createDb } from '../../src/ledger/db.ts';
 import { createDeadLetters, type DeadLetter } from '../../src/ledger/dead-letters.ts';
-import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
+import { createLedger } from '../../src/ledger/ledger.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 
@@ -55,7 +55,7 @@ describe('dead letters table', () => {
   function table({ maxInvalid = 100_000 } = {}) {
     const db = createDb({ url, poolSize: 2, ssl: false });
     atTestEnd(() => db.destroy());
-    return { deadLetters: createDeadLetters(db, { maxInvalid }), payments: createPaymentsTable(db) };
+    return { deadLetters: createDeadLetters(db, { maxInvalid }), payments: createLedger(db) };
   }
   const rows = () => sql<DeadLetterRow>(url, 'SELECT * FROM dead_letters ORDER BY id');
   const states = async () => (await rows()).map(({ state }) => state);

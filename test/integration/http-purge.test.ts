@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
 import { expect } from 'chai';
 import { createDb } from '../../src/ledger/db.ts';
-import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
+import { createLedger } from '../../src/ledger/ledger.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, connectedApi, lookInto, NO_DATABASE, NO_REDIS } from '../support/queue.ts';
@@ -170,7 +170,7 @@ describe('POST /purge-payments', () => {
     const { url, config } = await apiWithLedger();
     const db = createDb(config.database);
     atTestEnd(() => db.destroy());
-    const table = createPaymentsTable(db);
+    const table = createLedger(db);
     let isPurging = true;
     const answers: unknown[] = [];
     const summaries = Array.from({ length: 4 }, async () => {

@@ -10,8 +10,8 @@ import { loadConfig } from '../../src/config.ts';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../../src/errors.ts';
 import { createDb, query } from '../../src/ledger/db.ts';
 import { createDeadLetters } from '../../src/ledger/dead-letters.ts';
+import { createLedger, type Ledger, type PaidPayment } from '../../src/ledger/ledger.ts';
 import { migrateToLatest } from '../../src/ledger/migrations.ts';
-import { createPaymentsTable, type PaidPayment, type PaymentsTable } from '../../src/ledger/payments-table.ts';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { eventually } from '../support/relay.ts';
@@ -25,11 +25,11 @@ function paid(fields: Partial<PaidPayment> = {}): PaidPayment {
 }
 
 /** A ledger over this database, by default an empty one. */
-async function ledger(url?: string): Promise<{ table: PaymentsTable; db: Knex; url: string }> {
+async function ledger(url?: string): Promise<{ table: Ledger; db: Knex; url: string }> {
   const databaseUrl = url ?? (await freshDatabase());
   const db = createDb({ url: databaseUrl, poolSize: 2, ssl: false });
   atTestEnd(() => db.destroy());
-  return { table: createPaymentsTable(db), db, url: databaseUrl };
+  return { table: createLedger(db), db, url: databaseUrl };
 }
 
 /** The same for a suite whose tests only use its rows: one database, emptied before each, saves time. */
@@ -68,7 +68,7 @@ async function unavailableBecause(promise: Promise<unknown>): Promise<string | u
  * Inserts as the recorder does, again and again. A connection that the server has ended stays in the pool until its end
  * has been read, which may be after the next statement has taken it.
  */
-const insertOnceAvailable = (table: PaymentsTable, payment: PaidPayment) =>
+const insertOnceAvailable = (table: Ledger, payment: PaidPayment) =>
   eventually(async () => {
     try {
       await table.insertPayments([payment]);

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
-import { createPaymentsTable, type PaidPayment, type SummaryRange } from '../../src/ledger/payments-table.ts';
+import { createLedger, type PaidPayment, type SummaryRange } from '../../src/ledger/ledger.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 
@@ -26,7 +26,7 @@ async function ledger() {
   const url = await freshDatabase();
   const db = createDb(loadConfig({ DATABASE_URL: url }).database);
   atTestEnd(() => db.destroy());
-  const table = createPaymentsTable(db);
+  const table = createLedger(db);
   const added = async ({ from, to }: SummaryRange) => {
     const rows = await sql<{ gateway: 'default' | 'fallback'; n: string; cents: string }>(
       url,

@@ -8,7 +8,7 @@ import { startPostgres } from '../../dev/local/postgres.ts';
 import { startRedis } from '../../dev/local/redis.ts';
 import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
-import { createPaymentsTable } from '../../src/ledger/payments-table.ts';
+import { createLedger } from '../../src/ledger/ledger.ts';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { atTestEnd } from '../support/cleanup.ts';
@@ -85,7 +85,7 @@ describe('a ledger at a Unix socket', () => {
     atTestEnd(() => postgres.dispose());
     const env = { DB_HOST: dir, DB_PORT: String(postgres.port), DB_USER: 'postgres', DB_NAME: 'postgres' };
     const db = createDb(loadConfig(env).database);
-    await createPaymentsTable(db)
+    await createLedger(db)
       .ping()
       .finally(() => db.destroy());
   });

@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { BatcherClosedError } from '../../../src/batcher.ts';
 import { LedgerUnavailableError } from '../../../src/errors.ts';
 import type { BuryResult, DeadLetter } from '../../../src/ledger/dead-letters.ts';
-import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
+import type { PaidPayment } from '../../../src/ledger/ledger.ts';
 import { createRecorder, type Recorder } from '../../../src/ledger/recorder.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';

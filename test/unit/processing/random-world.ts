@@ -4,7 +4,7 @@ import type { FallbackConfig } from '../../../src/config.ts';
 import { createCircuit } from '../../../src/gateways/circuit.ts';
 import type { AttemptOutcome, FailedAttempt, LookUpOutcome } from '../../../src/gateways/gateway.ts';
 import type { DeadLetter } from '../../../src/ledger/dead-letters.ts';
-import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
+import type { PaidPayment } from '../../../src/ledger/ledger.ts';
 import type { GatewayName } from '../../../src/payment.ts';
 import {
   DeadLetterError,

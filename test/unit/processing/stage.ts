@@ -10,7 +10,7 @@ import type {
   LookUpOutcome,
 } from '../../../src/gateways/gateway.ts';
 import type { DeadLetter, LookUp } from '../../../src/ledger/dead-letters.ts';
-import type { PaidPayment } from '../../../src/ledger/payments-table.ts';
+import type { PaidPayment } from '../../../src/ledger/ledger.ts';
 import type { GatewayName, Payment } from '../../../src/payment.ts';
 import {
   DeadLetterError,

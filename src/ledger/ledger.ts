@@ -26,8 +26,8 @@ export interface GatewayTotals {
 
 export type Summary = Readonly<Record<GatewayName, GatewayTotals>>;
 
-/** The payments that are paid. */
-export interface PaymentsTable {
+/** The payments that are paid, and the totals made of them. */
+export interface Ledger {
   /**
    * Records payments in one statement. One that is there already stays as it is, so repeating is harmless.
    * @throws LedgerUnavailableError after which they may have been recorded.
@@ -103,7 +103,7 @@ function timestamp(ms: number): string {
   return ms > END_OF_TIME_MS ? 'infinity' : new Date(ms).toISOString();
 }
 
-export function createPaymentsTable(db: Knex): PaymentsTable {
+export function createLedger(db: Knex): Ledger {
   // One connection is left to the probes: a crowd of summaries is no outage.
   const summaries = createWaitingLine({
     places: Math.max(1, poolSizeOf(db) - 1),
