@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http';
 import { Server as NetServer } from 'node:net';
 import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
-import { listen } from './http/listen.ts';
+import { listen } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';

@@ -4,7 +4,7 @@ import { type DatabaseConfig, loadConfig } from '../config.ts';
 import { readAdminSummary } from '../gateways/admin-summary.ts';
 import type { PaymentOnRecord } from '../gateways/gateway.ts';
 import { parsePaymentOnRecord } from '../gateways/on-record.ts';
-import { parseRange } from '../http/summary.ts';
+import { parseRange } from '../http/payments/summary-range.ts';
 import { createDb } from '../ledger/db.ts';
 import { createLedger, type GatewayTotals, type SummaryRange } from '../ledger/ledger.ts';
 import type { GatewayName } from '../payment.ts';

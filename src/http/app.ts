@@ -6,12 +6,12 @@ import type { Ledger } from '../ledger/ledger.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
-import { dashboard } from './dashboard.ts';
 import { errorHandler } from './error-handler.ts';
-import { health, live, ready } from './health.ts';
-import { postPayment } from './payments.ts';
-import { purge } from './purge.ts';
-import { getSummary } from './summary.ts';
+import { dashboard } from './operator/dashboard.ts';
+import { health, live, ready } from './operator/health.ts';
+import { purge } from './operator/purge.ts';
+import { getSummary } from './payments/get-summary.ts';
+import { postPayment } from './payments/post-payment.ts';
 
 /** What the routes stand on. */
 export interface AppDeps {

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { expect } from 'chai';
-import { MAX_BODY_BYTES } from '../../src/http/body.ts';
+import { MAX_BODY_BYTES } from '../../src/http/payments/json-body.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { connectedApi, lookInto } from '../support/queue.ts';
 import { aPayment } from '../support/relay.ts';

@@ -1,8 +1,8 @@
 import type { RequestHandler } from 'express';
-import { QueueUnavailableError } from '../errors.ts';
-import { describeError } from '../process/describe-error.ts';
-import { createOutageLog } from '../process/outage-log.ts';
-import type { AppDeps } from './app.ts';
+import { QueueUnavailableError } from '../../errors.ts';
+import { describeError } from '../../process/describe-error.ts';
+import { createOutageLog } from '../../process/outage-log.ts';
+import type { AppDeps } from '../app.ts';
 
 /** `GET /health`: how much is in the queue. */
 export function health({ enqueuer }: Pick<AppDeps, 'enqueuer'>): RequestHandler {

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import express from 'express';
 import sinon from 'sinon';
 import supertest from 'supertest';
-import { dashboard } from '../../../src/http/dashboard.ts';
+import { dashboard } from '../../../../src/http/operator/dashboard.ts';
 
 const USER = 'admin';
 const PASSWORD = 'p:ss wörd';

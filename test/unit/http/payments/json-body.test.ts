@@ -3,9 +3,9 @@ import { createServer, type IncomingMessage, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { expect } from 'chai';
-import { InvalidJsonError, PayloadTooLargeError } from '../../../src/errors.ts';
-import { type JsonBody, MAX_BODY_BYTES, readJsonBody } from '../../../src/http/body.ts';
-import { atTestEnd } from '../../support/cleanup.ts';
+import { InvalidJsonError, PayloadTooLargeError } from '../../../../src/errors.ts';
+import { type JsonBody, MAX_BODY_BYTES, readJsonBody } from '../../../../src/http/payments/json-body.ts';
+import { atTestEnd } from '../../../support/cleanup.ts';
 
 /** A request whose body comes in these chunks. */
 function incoming(chunks: readonly Buffer[], headers: Record<string, string> = {}): IncomingMessage {

@@ -1,8 +1,8 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { NextFunction, Request, RequestHandler, Response } from 'express';
-import { type RetryDeps, type RetryResult, retryFailedJob } from '../operations/retry-dead-letter.ts';
-import { amountTextOf, correlationIdOf } from '../payment.ts';
-import type { QueueAdmin } from '../queue/queue-admin.ts';
+import { type RetryDeps, type RetryResult, retryFailedJob } from '../../operations/retry-dead-letter.ts';
+import { amountTextOf, correlationIdOf } from '../../payment.ts';
+import type { QueueAdmin } from '../../queue/queue-admin.ts';
 
 /** Changes an operator may make. Removing or editing a payment is not among them: it would be lost, or paid as another. */
 const ALLOWED_CHANGES =

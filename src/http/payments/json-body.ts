@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
-import { InvalidJsonError, PayloadTooLargeError } from '../errors.ts';
+import { InvalidJsonError, PayloadTooLargeError } from '../../errors.ts';
 
 /** The largest body accepted, in bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;

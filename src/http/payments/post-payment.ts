@@ -1,8 +1,8 @@
 import type { RequestHandler } from 'express';
-import { InvalidRequestError } from '../errors.ts';
-import { correlationIdOf, parsePayment } from '../payment.ts';
-import type { AppDeps } from './app.ts';
-import { readJsonBody } from './body.ts';
+import { InvalidRequestError } from '../../errors.ts';
+import { correlationIdOf, parsePayment } from '../../payment.ts';
+import type { AppDeps } from '../app.ts';
+import { readJsonBody } from './json-body.ts';
 
 /** `POST /payments`: 204 once the payment is in Redis. The worker judges the payload, unless PAYMENTS_VALIDATE is on. */
 export function postPayment({ enqueuer, config }: Pick<AppDeps, 'enqueuer' | 'config'>): RequestHandler {

@@ -1,5 +1,5 @@
 import type { RequestHandler } from 'express';
-import type { AppDeps } from './app.ts';
+import type { AppDeps } from '../app.ts';
 
 /**
  * `POST /purge-payments`: empties queue and ledger. For tests and the challenge; ALLOW_PURGE lets it exist.

@@ -1,0 +1,42 @@
+import type { RequestHandler } from 'express';
+import { LedgerUnavailableError } from '../../errors.ts';
+import { EMPTY_SUMMARY, type GatewayTotals, type Summary, type SummaryRange } from '../../ledger/ledger.ts';
+import { describeError } from '../../process/describe-error.ts';
+import { createOutageLog } from '../../process/outage-log.ts';
+import type { AppDeps } from '../app.ts';
+import { parseRange } from './summary-range.ts';
+
+/**
+ * `GET /payments-summary`: what the ledger holds between two instants, both included. While PostgreSQL is away the answer
+ * is all zeros, marked by `X-Summary-Source: stub`: the runner of the challenge ends at anything but a 200.
+ */
+export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 'config' | 'logger'>): RequestHandler {
+  const outage = createOutageLog(logger, {
+    message: 'summaries are answered without the ledger',
+    endMessage: 'summaries are answered from the ledger again',
+  });
+
+  return async (request, response) => {
+    const range = parseRange(request.query, config.summaryRange);
+    const { summary, source } = await summarise(range);
+    response.setHeader('X-Summary-Source', source);
+    response.json({ default: totals(summary.default), fallback: totals(summary.fallback) });
+  };
+
+  async function summarise(range: SummaryRange): Promise<{ summary: Summary; source: 'ledger' | 'stub' }> {
+    try {
+      const summary = await ledger.summarise(range);
+      outage.ended();
+      return { summary, source: 'ledger' };
+    } catch (error) {
+      if (!(error instanceof LedgerUnavailableError)) throw error;
+      outage.failed({ code: error.code, detail: describeError(error) });
+      return { summary: EMPTY_SUMMARY, source: 'stub' };
+    }
+  }
+}
+
+/** Dividing whole cents by 100 gives the double nearest to the amount, which prints with at most two decimals. */
+function totals({ totalRequests, totalAmountCents }: GatewayTotals) {
+  return { totalRequests, totalAmount: totalAmountCents / 100 };
+}
