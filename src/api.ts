@@ -1,8 +1,6 @@
-import { createServer, type Server } from 'node:http';
-import { Server as NetServer } from 'node:net';
 import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
-import { listen } from './http/server.ts';
+import { type HttpServer, startServer } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
@@ -44,29 +42,25 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
     logger,
     isAccepting: () => isAccepting,
   });
-  const server = createServer(app);
-  // nginx keeps its connections for 60 s; the end that closes first must be nginx's, or a request meets a closed socket.
-  server.keepAliveTimeout = 65_000;
-
   // With Redis there, the first request must not come before the connection; without it, the API serves all the same.
   await firstConnection(redis);
   if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
+  let server: HttpServer;
   try {
-    await listen(server, config);
+    server = await startServer(app, config);
   } catch (error) {
     serverCheck.close();
     redis.disconnect();
     throw error;
   }
-  const address = server.address();
-  const port = typeof address === 'string' ? undefined : address?.port;
+  const { port } = server;
   logger.info('listening', { host: config.host, port });
 
   return {
     port,
     async close(deadline) {
       isAccepting = false;
-      await drain(server, deadline);
+      await server.drain(deadline);
       await enqueuer.close();
       serverCheck.close();
       await queueAdmin.close();
@@ -78,27 +72,3 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
 
 /** How long the first look at Redis may take before the API serves without it. */
 const FIRST_CHECK_MS = 500;
-
-/** How long kept connections get to bring a last request, and with its answer the word that this was the last. */
-const LAST_REQUESTS_MS = 500;
-
-/** How long, after that, an upload under way may take. */
-const SLOW_UPLOADS_MS = 3_000;
-
-/**
- * Ends a server without leaving a request unanswered: nothing new is accepted, every further answer closes its
- * connection, and only then are the silent connections closed.
- */
-async function drain(server: Server, deadline: number): Promise<void> {
-  // An HTTP server's own close ends idle connections at once, into which a load balancer may be sending just now.
-  const closed = new Promise<void>((resolve) => NetServer.prototype.close.call(server, () => resolve()));
-  server.prependListener('request', (_request, response) => response.setHeader('Connection', 'close'));
-  await within(performance.now() + LAST_REQUESTS_MS, closed);
-  // Again and again, for those whose request came before the signal and whose answer did not tell them to close.
-  const closeIdle = setInterval(() => server.closeIdleConnections(), 50);
-  // Every request is answered within a second of its body; what is left by then is a client that does not send it.
-  await within(Math.min(performance.now() + SLOW_UPLOADS_MS, deadline - LAST_REQUESTS_MS), closed);
-  clearInterval(closeIdle);
-  server.closeAllConnections();
-  await closed;
-}

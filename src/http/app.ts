@@ -7,11 +7,8 @@ import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 import { errorHandler } from './error-handler.ts';
-import { dashboard } from './operator/dashboard.ts';
-import { health, live, ready } from './operator/health.ts';
-import { purge } from './operator/purge.ts';
-import { getSummary } from './payments/get-summary.ts';
-import { postPayment } from './payments/post-payment.ts';
+import { operatorAuth } from './operator/operator-auth.ts';
+import { createRoutes, type Route } from './routes.ts';
 
 /** What the routes stand on. */
 export interface AppDeps {
@@ -33,25 +30,40 @@ export function createApp(deps: AppDeps): Express {
   app.disable('etag');
   app.set('query parser', 'simple');
 
-  const route = (method: 'get' | 'post', path: string, handler: RequestHandler) => {
-    app[method](path, handler);
-    // Express answers HEAD by the GET handler.
-    const allow = method === 'get' ? ['GET', 'HEAD'] : ['POST'];
+  const routes = createRoutes(deps);
+  const guardsOf = createGuards(config);
+  const exact = routes.filter(({ mount }) => mount === undefined);
+  for (const route of exact) {
+    const { method, path, handler } = route;
+    app[method.toLowerCase() as Lowercase<typeof method>](path, ...guardsOf(route), handler);
+  }
+  for (const path of new Set(exact.map((route) => route.path))) {
+    const allowed = methodsOf(exact.filter((route) => route.path === path));
     app.all(path, () => {
-      throw new MethodNotAllowedError(allow);
+      throw new MethodNotAllowedError(allowed);
     });
-  };
-  route('post', '/payments', postPayment(deps));
-  route('get', '/payments-summary', getSummary(deps));
-  route('get', '/health', health(deps));
-  route('get', '/health/live', live());
-  route('get', '/health/ready', ready(deps));
-  if (config.allowPurge) route('post', '/purge-payments', purge(deps));
-  if (config.dashboard) app.use('/admin/queues', dashboard(config.dashboard, deps));
+  }
+  const mounts = new Map(routes.map((route) => [route.mount, route]));
+  for (const [mount, route] of mounts) if (mount !== undefined) app.use(mount, ...guardsOf(route), route.handler);
 
   app.use((request) => {
     throw new NotFoundError(`no such path: ${request.path}`);
   });
   app.use(errorHandler(deps.logger));
   return app;
+}
+
+/** What stands before a route. @throws an Error for an operator's route without an operator: it would be open to all. */
+function createGuards({ dashboard }: Config['http']): (route: Route) => RequestHandler[] {
+  const operator = dashboard && operatorAuth(dashboard);
+  return ({ role, path }) => {
+    if (role === undefined) return [];
+    if (operator === undefined) throw new Error(`${path} is for the operator, and there is none`);
+    return [operator];
+  };
+}
+
+/** Express serves HEAD by the handler of GET. */
+function methodsOf(routes: readonly Route[]): string[] {
+  return routes.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]));
 }

@@ -1,20 +1,14 @@
-import { timingSafeEqual } from 'node:crypto';
 import type { NextFunction, Request, RequestHandler, Response } from 'express';
 import { type RetryDeps, type RetryResult, retryFailedJob } from '../../operations/retry-dead-letter.ts';
 import { amountTextOf, correlationIdOf } from '../../payment.ts';
 import type { QueueAdmin } from '../../queue/queue-admin.ts';
-
-/** Changes an operator may make. Removing or editing a payment is not among them: it would be lost, or paid as another. */
-const ALLOWED_CHANGES =
-  /^\/api\/queues\/(pause|resume|[^/]+\/(pause|resume|promote|retry\/failed|(?!clean\/)[^/]+\/(retry|promote)))$/;
-
-const BASE_PATH = '/admin/queues';
+import { DASHBOARD_PATH, isAllowedChange } from './dashboard-changes.ts';
 
 /** The dashboard's requests to retry; BullMQ's own retry would queue what Redis has kept of the payload. */
 const RETRY_ALL = '/api/queues/payments/retry/failed';
 const RETRY_ONE = /^\/api\/queues\/payments\/([^/]+)\/retry$/;
 
-type AdminDeps = RetryDeps & { readonly queueAdmin: QueueAdmin };
+type DashboardDeps = RetryDeps & { readonly queueAdmin: QueueAdmin };
 
 /** Dead letters of one "retry all" that are looked up side by side. */
 const RETRIES_AT_ONCE = 20;
@@ -23,23 +17,14 @@ const RETRIES_AT_ONCE = 20;
 const MAX_DEPTH = 100;
 
 /**
- * bull-board behind basic auth. It is loaded by the first request that gets past the password.
- * @throws QueueUnavailableError out of its handlers while Redis is away.
+ * bull-board, for those who got past operator-auth.ts. It is loaded by its first request.
+ * @throws QueueUnavailableError out of its handlers while Redis is down.
  */
-export function dashboard(
-  credentials: { readonly user: string; readonly password: string },
-  deps: AdminDeps,
-): RequestHandler {
+export function dashboard(deps: DashboardDeps): RequestHandler {
   const { queueAdmin } = deps;
-  const expected = `Basic ${Buffer.from(`${credentials.user}:${credentials.password}`).toString('base64')}`;
   let board: Promise<RequestHandler> | undefined;
 
   return async (request, response, next) => {
-    if (!isEqual(request.headers.authorization ?? '', expected)) {
-      response.setHeader('WWW-Authenticate', 'Basic realm="Payrelay queues", charset="UTF-8"');
-      response.status(401).json({ error: 'unauthorized' });
-      return;
-    }
     if (!isAllowed(request, response)) return;
     // bull-board would answer in its own way, with the inside of the fault.
     if (request.path.startsWith('/api/')) await queueAdmin.ping();
@@ -52,21 +37,15 @@ export function dashboard(
   };
 }
 
-/** Browsers send basic auth along with requests that other sites make them send; those carry another Origin. */
-function isAllowed(request: Request, response: Response): boolean {
-  if (request.method === 'GET' || request.method === 'HEAD') return true;
-  const { origin, host } = request.headers;
-  if (origin !== undefined && URL.parse(origin)?.host !== host) {
-    response.status(403).json({ error: 'forbidden' });
-    return false;
-  }
-  if (request.method === 'PUT' && ALLOWED_CHANGES.test(request.path)) return true;
+/** Answers what neither reads nor makes an allowed change. */
+function isAllowed({ method, path }: Request, response: Response): boolean {
+  if (method === 'GET' || method === 'HEAD' || isAllowedChange(method, path)) return true;
   response.status(405).setHeader('Allow', 'GET, HEAD').json({ error: 'method_not_allowed' });
   return false;
 }
 
 /** Answers a request to retry. False when it is none of ours: then bull-board says why it cannot be done. */
-async function retry({ path }: Request, response: Response, deps: AdminDeps): Promise<boolean> {
+async function retry({ path }: Request, response: Response, deps: DashboardDeps): Promise<boolean> {
   if (path === RETRY_ALL) {
     response.json(await retryAll(deps));
     return true;
@@ -93,7 +72,7 @@ const NOT_RETRIED: Readonly<Record<Exclude<RetryResult, 'queued' | 'not_dead'>, 
   cut: 'The payload of this payment was not kept whole. It has to be posted again.',
 };
 
-async function retryAll(deps: AdminDeps): Promise<{ retried: number; skipped: number }> {
+async function retryAll(deps: DashboardDeps): Promise<{ retried: number; skipped: number }> {
   const ids = (await deps.queueAdmin.failedIds()).values();
   let retried = 0;
   let skipped = 0;
@@ -127,7 +106,7 @@ async function loadBoard(queueAdmin: QueueAdmin): Promise<RequestHandler> {
     queueAdmin.queue(),
   ]);
   const serverAdapter = new ExpressAdapter();
-  serverAdapter.setBasePath(BASE_PATH);
+  serverAdapter.setBasePath(DASHBOARD_PATH);
   const adapter = new BullMQAdapter(queue, {
     description: 'Payments. Failed ones are the newest dead letters; the ledger has all of them.',
   });
@@ -138,10 +117,4 @@ async function loadBoard(queueAdmin: QueueAdmin): Promise<RequestHandler> {
     options: { uiConfig: { boardTitle: 'Payrelay' } },
   });
   return serverAdapter.getRouter() as RequestHandler;
-}
-
-function isEqual(given: string, expected: string): boolean {
-  const a = Buffer.from(given);
-  const b = Buffer.from(expected);
-  return a.length === b.length && timingSafeEqual(a, b);
 }

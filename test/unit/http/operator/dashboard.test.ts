@@ -3,6 +3,7 @@ import express from 'express';
 import sinon from 'sinon';
 import supertest from 'supertest';
 import { dashboard } from '../../../../src/http/operator/dashboard.ts';
+import { operatorAuth } from '../../../../src/http/operator/operator-auth.ts';
 
 const USER = 'admin';
 const PASSWORD = 'p:ss wörd';
@@ -22,10 +23,8 @@ function guarded() {
   const app = express();
   app.use(
     '/admin/queues',
-    dashboard(
-      { user: USER, password: PASSWORD },
-      { queueAdmin, deadLetters: { find: sinon.stub() }, enqueuer: { enqueueAgain: sinon.stub() } },
-    ),
+    operatorAuth({ user: USER, password: PASSWORD }),
+    dashboard({ queueAdmin, deadLetters: { find: sinon.stub() }, enqueuer: { enqueueAgain: sinon.stub() } }),
   );
   return { agent: supertest(app), queueAdmin };
 }
