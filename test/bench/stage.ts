@@ -1,0 +1,64 @@
+import { randomUUID } from 'node:crypto';
+import { Redis } from 'ioredis';
+import { startService } from '../../dev/local/service.ts';
+import { sql } from '../support/services.ts';
+import type { Round } from './measure.ts';
+
+export const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
+export const REQUESTS = 20_000;
+export const CONCURRENCY = 64;
+/** Payments of one round of a worker. */
+export const DRAINED = 6_000;
+
+export const payload = () => `{"correlationId":"${randomUUID()}","amount":19.9}`;
+
+export function newJob(): { id: string; data: string } {
+  const id = randomUUID();
+  return { id, data: `{"correlationId":"${id}","amount":19.9}` };
+}
+
+/** A worker as shipped. */
+export function startWorker(
+  urls: { redisUrl: string; databaseUrl: string; gatewayUrl: string },
+  concurrency: number = CONCURRENCY,
+) {
+  return startService({
+    name: 'worker',
+    script: 'src/main.ts',
+    env: {
+      APP_ROLE: 'worker',
+      LOG_LEVEL: 'info',
+      NODE_ENV: 'production',
+      REDIS_URL: urls.redisUrl,
+      DATABASE_URL: urls.databaseUrl,
+      GATEWAY_PRIMARY_URL: urls.gatewayUrl,
+      GATEWAY_FALLBACK_URL: urls.gatewayUrl,
+      PAYMENT_QUEUE_MAX_CONCURRENCY: String(concurrency),
+      GATEWAY_POOL_SIZE: String(concurrency),
+    },
+    readyWhen: /working/,
+  });
+}
+
+export async function untilRecorded(databaseUrl: string, payments: number): Promise<void> {
+  for (;;) {
+    const [row] = await sql<{ count: string }>(databaseUrl, 'SELECT count(*) FROM payments');
+    if (Number(row!.count) >= payments) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+export function note(map: Map<string, number[]>, name: string, value: number): void {
+  map.set(name, [...(map.get(name) ?? []), value]);
+}
+
+export function expectAll({ unexpected }: Round, name: string): void {
+  if (unexpected > 0) throw new Error(`${name} gave ${unexpected} answers that were not expected`);
+}
+
+/** Empties Redis between rounds; the deep queue has a part of its own. */
+export async function flush(url: string): Promise<void> {
+  const redis = new Redis(url);
+  await redis.flushall();
+  redis.disconnect();
+}
