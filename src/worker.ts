@@ -76,6 +76,8 @@ export function startWorker(
     const circuit = createCircuit({
       failureThreshold: FAILURE_THRESHOLD,
       probeIntervalMs: PROBE_INTERVAL_MS,
+      // Two at once at most: what is sent into a silence may be charged late, and is missing in the ledger until then.
+      probeLimitMs: config.gateways.primary.receiveTimeoutMs / 2,
       tiedPlaces,
       sparesNew,
       onFailing: ({ code, detail }) =>

@@ -78,6 +78,11 @@ export interface CircuitOptions {
   readonly failureThreshold: number;
   /** From a probe's failure to the next probe, in ms: the longest delay this adds to a recovery. */
   readonly probeIntervalMs: number;
+  /**
+   * After so long without an outcome a probe no longer keeps the next one back, in ms. At a gateway that hangs each takes its
+   * whole time-out, and payments on which it hangs must not stop the others.
+   */
+  readonly probeLimitMs: number;
   readonly tiedPlaces: TiedPlaces;
   /** Its payments could go elsewhere, so a new one is not sent into a silence without need. */
   readonly sparesNew: boolean;
@@ -91,9 +96,6 @@ export const NEW_PROBES = 20;
 
 export const NEW_PROBE_EVERY_MS = 5_000;
 
-/** After so long without an outcome a probe no longer keeps the next one back. A gateway that hangs takes its time-out for each. */
-export const PROBE_LIMIT_MS = 250;
-
 /** A `Retry-After` means only its own payment while the gateway was paying others so recently. */
 const RECENTLY_PAID_MS = 2_000;
 
@@ -106,6 +108,7 @@ type Entry = 'passed' | 'probe' | Extract<CircuitResult, { kind: 'not_tried' }>[
 export function createCircuit({
   failureThreshold,
   probeIntervalMs,
+  probeLimitMs,
   tiedPlaces,
   sparesNew,
   onFailing,
@@ -165,7 +168,7 @@ export function createCircuit({
   function noteProbe<V extends Visitor>(visitor: V, nowMs: number): V {
     if (visitor.isNew) lastNewProbeAtMs = nowMs;
     probe += 1;
-    nextProbeAtMs = nowMs + PROBE_LIMIT_MS;
+    nextProbeAtMs = nowMs + probeLimitMs;
     return visitor;
   }
 

@@ -7,7 +7,6 @@ import {
   createCircuit,
   NEW_PROBE_EVERY_MS,
   NEW_PROBES,
-  PROBE_LIMIT_MS,
   type Visitor,
 } from '../../../src/gateways/circuit.ts';
 import type { AttemptOutcome, GatewayEvidence } from '../../../src/gateways/gateway.ts';
@@ -15,6 +14,7 @@ import { atTestEnd } from '../../support/cleanup.ts';
 
 const THRESHOLD = 3;
 const PROBE_INTERVAL_MS = 200;
+const PROBE_LIMIT_MS = 500;
 
 const PAID: AttemptOutcome = { kind: 'paid', onRecord: { amountCents: 1990, requestedAt: new Date(0) } };
 const NEUTRAL: AttemptOutcome = unknown('none');
@@ -41,6 +41,7 @@ function setUp(options: Partial<CircuitOptions> = {}) {
   const circuit = createCircuit({
     failureThreshold: THRESHOLD,
     probeIntervalMs: PROBE_INTERVAL_MS,
+    probeLimitMs: PROBE_LIMIT_MS,
     tiedPlaces: { limit: 2, taken: 0 },
     sparesNew: false,
     onFailing: (cause) => failing.push(cause),

@@ -92,6 +92,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
     circuit: createCircuit({
       failureThreshold: 3,
       probeIntervalMs: 200,
+      probeLimitMs: 500,
       tiedPlaces: { limit: pick([0, 1, 2]), taken: 0 },
       sparesNew: happens(0.5),
     }),

@@ -115,6 +115,7 @@ export function stage({
     const circuit = createCircuit({
       failureThreshold: FAILURE_THRESHOLD,
       probeIntervalMs: PROBE_INTERVAL_MS,
+      probeLimitMs: 500,
       tiedPlaces,
       sparesNew: false,
     });
