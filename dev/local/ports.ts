@@ -3,9 +3,10 @@ import { createServer } from 'node:net';
 
 /**
  * Below the ports that the system gives to outgoing connections and to port 0 (from 32768 on by Linux' defaults, from 49152 on
- * by those of macOS): one of theirs could be taken before its server listens, or while it is stopped.
+ * by those of macOS): one of theirs could be taken before its server listens, or while it is stopped. Above 10080, the highest
+ * port that fetch refuses (its list of bad ports).
  */
-let portRange = { first: 10_000, last: 32_767 };
+let portRange = { first: 10_100, last: 32_767 };
 
 /** For processes that run side by side: this one takes only the given part of the ports, counted from 0. */
 export function takePortsOfPart(part: number, parts: number): void {

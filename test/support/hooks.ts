@@ -5,7 +5,7 @@ import { cleanUp } from './cleanup.ts';
 import { stopSharedServices } from './services.ts';
 
 /** At least as many as mocha has jobs. */
-const PARALLEL_PARTS = 8;
+const PARALLEL_PARTS = 4;
 
 // Importing nock puts it between every socket and its server; the one test file that wants it there activates it.
 nock.restore();
