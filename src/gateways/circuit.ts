@@ -155,7 +155,12 @@ export function createCircuit({
         if (dueInMs === Number.POSITIVE_INFINITY) return;
       }
     }
-    timer = setTimeout(probeWhenDue, Math.max(1, Math.ceil(dueInMs))).unref();
+    probeIn(dueInMs);
+  }
+
+  function probeIn(ms: number): void {
+    clearTimeout(timer);
+    timer = setTimeout(probeWhenDue, Math.max(1, Math.ceil(ms))).unref();
   }
 
   function nextProbe(nowMs: number): Waiter | undefined {
@@ -179,17 +184,12 @@ export function createCircuit({
     const mayProbe = visitor.isNew ? mayProbeWithNew(nowMs) : visitor.notBeforeMs <= nowMs;
     if (nowMs >= nextProbeAtMs && mayProbe && !(visitor.hasHadItsTurn && failedBefore.size > 0)) {
       noteProbe(visitor, nowMs);
-      setProbeTimer();
+      probeIn(probeLimitMs);
       return 'probe';
     }
     if (visitor.maxWaitMs <= 0) return 'gave_up';
     if (visitor.isTied && !makePlaceFor(visitor)) return 'no_place';
     return wait(visitor);
-  }
-
-  function setProbeTimer(): void {
-    clearTimeout(timer);
-    timer = setTimeout(probeWhenDue, Math.max(1, Math.ceil(nextProbeAtMs - performance.now()))).unref();
   }
 
   /** Whether the tied payment may stay. One that has had its turn makes room for one that has not. */
@@ -274,7 +274,7 @@ export function createCircuit({
 
   function nextProbeAfter(ms: number): void {
     nextProbeAtMs = performance.now() + ms;
-    setProbeTimer();
+    probeIn(ms);
   }
 
   return {

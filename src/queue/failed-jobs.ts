@@ -42,7 +42,7 @@ export interface FailedJob {
   readonly attempts: number;
   /** Every run is known to have ended without an attempt that may be paid. */
   readonly isClean: boolean;
-  readonly isMarkedForFallback: boolean;
+  readonly isBoundToFallback: boolean;
   /** This death was reported to the ledger. */
   readonly isBuried: boolean;
 }
@@ -254,7 +254,7 @@ function toFailedJob([id, , fields]: ListedJob): FailedJob {
     diedAt: finishedOn,
     attempts: Number(runs ?? 0),
     isClean: notClean === 0,
-    isMarkedForFallback: isBoundToFallback,
+    isBoundToFallback,
     isBuried: buried !== undefined && buried === runs,
   };
 }

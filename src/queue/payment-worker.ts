@@ -212,13 +212,15 @@ export function createPaymentWorker({
       logger.debug('payment goes back to the queue', { jobId: job.id, code: error.code, reason: error.message });
       if (error.pause !== 'none') notPaid.failed({ code: error.code, detail: error.message }, { jobId: job.id });
     }
-    let pauseMs = backoffMs(job.attemptsStarted, error);
     try {
+      let pauseMs: number;
       if (error instanceof RequeueError && (error.end === 'doubtful' || isTied(error.pause))) {
         pauseMs = await note(job, token, error);
+      } else {
+        pauseMs = backoffMs(job.attemptsStarted, error);
+        // What the gateway asked for is longer than our own: the recall of wrong clocks must know.
+        if (pauseMs > BACKOFF_MS.max) await redis.hset(jobKey(queue, job.id!), 'pause', pauseMs);
       }
-      // What the gateway asked for is longer than our own: the recall of wrong clocks must know.
-      if (pauseMs > BACKOFF_MS.max) await redis.hset(jobKey(queue, job.id!), 'pause', pauseMs);
       // An ordinary error: the backoff strategy below reads its pause.
       if (error instanceof RequeueError && error.end === 'clean') throw new CleanEnd(error.message, pauseMs);
       await job.moveToDelayed(Date.now() + pauseMs, token);
