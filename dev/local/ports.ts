@@ -14,7 +14,7 @@ export function takePortsOfPart(part: number, parts: number): void {
   portRange = { first: portRange.first + part * size, last: portRange.first + (part + 1) * size - 1 };
 }
 
-/** Ports are given once: whoever has asked may not listen yet, or be between two starts. */
+/** Each port is given once: the caller may not listen yet, or may be between two starts. */
 const givenPorts = new Set<number>();
 
 /** A port of 127.0.0.1 that is free and will be given to nobody else by this process. */

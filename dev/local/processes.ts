@@ -51,7 +51,7 @@ export function stopOnSignal(stop: () => Promise<void>): void {
   for (const signal of SIGNALS) process.on(signal, () => stop().then(() => process.exit(130)));
 }
 
-/** An empty directory that is gone when this process is. */
+/** An empty directory. This process removes it when it ends. */
 export function temporaryDirectory(name: string): string {
   const dir = mkdtempSync(join(tmpdir(), `payrelay-${name}-`));
   directories.add(dir);

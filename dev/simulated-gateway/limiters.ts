@@ -12,7 +12,7 @@ export function createPlaces(maxActive: number, maxQueued: number, changed: () =
     get queued() {
       return queue.size;
     },
-    /** Runs it now or later; false when there is no room. Whoever runs calls `leave()` once. */
+    /** Runs it now or later; false when there is no room. The task calls `leave()` once when it ends. */
     enter(res: ServerResponse, run: () => void): boolean {
       if (active < maxActive) {
         active += 1;

@@ -52,7 +52,7 @@ export function createConnectionPool({ size, timeoutMs }: { size: number; timeou
         const giveUp = () => {
           if (waiting.delete(proceed)) resolve(false);
         };
-        // Node runs due timers before it reads what has come. After a stop of the process (a CPU limit takes it from the
+        // Node runs timers that are due before it reads what has arrived. After a stop of the process (a CPU limit takes it from the
         // core for 50 ms and more) places may be free by responses that are still unread: they are read first.
         const timer = setTimeout(() => setImmediate(giveUp), timeoutMs);
         const proceed = () => {

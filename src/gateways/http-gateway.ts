@@ -267,6 +267,8 @@ export class HttpGateway implements Gateway {
 }
 
 const SWITCHING_PROTOCOLS = 101;
+
+/** For the log: a URL may carry user and password. */
 function withoutCredentials(url: string): string {
   const { origin, pathname } = new URL(url);
   return `${origin}${pathname === '/' ? '' : pathname}`;

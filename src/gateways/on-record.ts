@@ -3,7 +3,7 @@ import { parseJson } from './classify-attempt.ts';
 import type { PaymentOnRecord } from './gateway.ts';
 
 /**
- * What a gateway tells of a payment, or undefined when it does not tell amount and time, or tells of another payment.
+ * Reads a gateway's look-up response. Undefined when amount or time is missing, or when it names another payment.
  *
  * Other spellings are read as what they mean: keys in any case, with or without `_` and `-` (older .NET writes PascalCase),
  * an amount as a string, a space for the T of a time, a byte-order mark.

@@ -4,11 +4,18 @@ import { startPostgres } from '../../dev/local/postgres.ts';
 import { startRedis } from '../../dev/local/redis.ts';
 import { startService } from '../../dev/local/service.ts';
 import { migrate, startGateway } from '../../dev/stack.ts';
-import { createEnqueuer } from '../../src/queue/enqueuer.ts';
-import { paymentQueue } from '../../src/queue/payment-queue.ts';
-import { createProducerConnection, firstConnection } from '../../src/queue/redis.ts';
 import { median, memoryMegabytes, postMany, type Result } from './measure.ts';
-import { DRAINED, expectAll, newJob, note, payload, ROUNDS, startWorker, untilRecorded } from './stage.ts';
+import {
+  connectedEnqueuer,
+  DRAINED,
+  expectAll,
+  newJob,
+  note,
+  payload,
+  ROUNDS,
+  startWorker,
+  untilRecorded,
+} from './stage.ts';
 
 const DEEP = Number(process.env['BENCH_DEEP'] ?? 1_000_000);
 
@@ -34,14 +41,7 @@ export async function deepQueue(): Promise<Result[]> {
   const services = [await api('empty', empty.url), await api('full', full.url)];
   const before = memoryMegabytes(full.pid);
   const apiBefore = memoryMegabytes(services[1]!.pid);
-  const producer = createProducerConnection({ url: full.url, clusterNodes: [] });
-  await firstConnection(producer);
-  const enqueuer = createEnqueuer({
-    redis: producer,
-    queue: paymentQueue({ name: 'payments' }),
-    maxSize: 1e9,
-    serverCheck: { refusal: undefined },
-  });
+  const { producer, enqueuer } = await connectedEnqueuer(full.url);
   for (let added = 0; added < DEEP; added += 5_000) {
     await Promise.all(Array.from({ length: 5_000 }, () => enqueuer.enqueue(newJob())));
   }

@@ -5,11 +5,8 @@ import { freePort } from '../../dev/local/ports.ts';
 import { startPostgres } from '../../dev/local/postgres.ts';
 import { startRedis } from '../../dev/local/redis.ts';
 import { migrate, startGateway } from '../../dev/stack.ts';
-import { createEnqueuer } from '../../src/queue/enqueuer.ts';
-import { paymentQueue } from '../../src/queue/payment-queue.ts';
-import { createProducerConnection, firstConnection } from '../../src/queue/redis.ts';
 import { cpuMicros, median, type Result } from './measure.ts';
-import { CONCURRENCY, DRAINED, newJob, note, ROUNDS, startWorker, untilRecorded } from './stage.ts';
+import { CONCURRENCY, connectedEnqueuer, DRAINED, newJob, note, ROUNDS, startWorker, untilRecorded } from './stage.ts';
 
 /** The default of a machine with two cores. */
 const SMALL_CONCURRENCY = 4;
@@ -33,14 +30,7 @@ export async function drain(): Promise<Result[]> {
   });
   await once(loop.stdout, 'data');
 
-  const producer = createProducerConnection({ url: redis.url, clusterNodes: [] });
-  await firstConnection(producer);
-  const enqueuer = createEnqueuer({
-    redis: producer,
-    queue: paymentQueue({ name: 'payments' }),
-    maxSize: 1e9,
-    serverCheck: { refusal: undefined },
-  });
+  const { producer, enqueuer } = await connectedEnqueuer(redis.url);
   let enqueued = 0;
   const viaWorker = async () => {
     enqueued += DRAINED;

@@ -2,23 +2,14 @@ import { randomUUID } from 'node:crypto';
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import { startRedis } from '../../dev/local/redis.ts';
-import { createEnqueuer } from '../../src/queue/enqueuer.ts';
-import { JOB_OPTIONS, paymentQueue } from '../../src/queue/payment-queue.ts';
-import { createProducerConnection, firstConnection } from '../../src/queue/redis.ts';
+import { JOB_OPTIONS } from '../../src/queue/payment-queue.ts';
 import { median, type Result } from './measure.ts';
-import { flush, newJob, note, REQUESTS, ROUNDS } from './stage.ts';
+import { connectedEnqueuer, flush, newJob, note, REQUESTS, ROUNDS } from './stage.ts';
 
 /** Payments a second from the batcher to Redis and back, without HTTP, beside BullMQ's addBulk of 500. */
 export async function enqueue(): Promise<Result[]> {
   const redis = await startRedis();
-  const producer = createProducerConnection({ url: redis.url, clusterNodes: [] });
-  await firstConnection(producer);
-  const enqueuer = createEnqueuer({
-    redis: producer,
-    queue: paymentQueue({ name: 'payments' }),
-    maxSize: 1e9,
-    serverCheck: { refusal: undefined },
-  });
+  const { producer, enqueuer } = await connectedEnqueuer(redis.url);
   const connection = new Redis(redis.url, { maxRetriesPerRequest: null });
   const queue = new Queue('bulk', { connection });
   await queue.waitUntilReady();

@@ -1,6 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { startService } from '../../dev/local/service.ts';
+import { createEnqueuer } from '../../src/queue/enqueuer.ts';
+import { paymentQueue } from '../../src/queue/payment-queue.ts';
+import { createProducerConnection, firstConnection } from '../../src/queue/redis.ts';
 import { sql } from '../support/services.ts';
 import type { Round } from './measure.ts';
 
@@ -61,4 +64,17 @@ export async function flush(url: string): Promise<void> {
   const redis = new Redis(url);
   await redis.flushall();
   redis.disconnect();
+}
+
+/** A way into the queue of this Redis, connected, without a cap; as an API node has it. */
+export async function connectedEnqueuer(redisUrl: string) {
+  const producer = createProducerConnection({ url: redisUrl, clusterNodes: [] });
+  await firstConnection(producer);
+  const enqueuer = createEnqueuer({
+    redis: producer,
+    queue: paymentQueue({ name: 'payments' }),
+    maxSize: 1e9,
+    serverCheck: { refusal: undefined },
+  });
+  return { producer, enqueuer };
 }

@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import type { AppDeps } from '../app.ts';
 
 /**
- * `POST /purge-payments`: empties queue and ledger. For tests and the challenge; ALLOW_PURGE lets it exist.
+ * `POST /purge-payments`: empties queue and ledger. For tests and the challenge; the route exists only with ALLOW_PURGE=true.
  *
  * The queue is emptied inside the ledger's transaction, so that a queue that fails leaves the ledger as it was, and a ledger that
  * cannot be emptied leaves the queue. Two stores cannot do better: a queue that fails halfway, or a COMMIT that fails, is
