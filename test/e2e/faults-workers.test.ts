@@ -114,12 +114,15 @@ describe('a worker that is killed', function () {
 
     'during the request: another one stays with the primary, though it is unreachable, and records the first charge (row 9b)':
       async () => {
-        const { primary, fallback, proxies, workers, startWorker, postMany, settled } = await startTestStack({
-          env: EAGER,
-          through: ['primary'],
-        });
-        primary.set({ delayMs: 300 });
+        const { primary, fallback, proxies, workers, startWorker, postMany, countQueue, settled } =
+          await startTestStack({
+            env: EAGER,
+            through: ['primary'],
+          });
+        primary.set({ delayMs: 600 });
         const ids = await postMany(4);
+        // One that was never taken is free, and may go to the fallback.
+        await eventually(async () => (await countQueue()).inFlight === 4, PATIENCE_MS);
         await primary.waitFor(({ requests }) => requests.inFlight > 0, PATIENCE_MS);
         await workers[0]!.kill();
         await primary.waitFor(({ requests }) => requests.inFlight === 0, PATIENCE_MS);
