@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis';
 import pg from 'pg';
+import { fromGatewayColumn, type GatewayColumn } from '../src/ledger/gateway-column.ts';
 import type { GatewayName } from '../src/payment.ts';
 import { queueKey } from '../src/queue/bullmq-layout.ts';
 import { paymentQueue } from '../src/queue/payment-queue.ts';
@@ -44,13 +45,13 @@ export interface Breaches {
 
 /** Compares sets of ids, amounts and times, not counts. */
 export function audit({ accepted, unknown, deadLetters, gateways, ledger }: Books): Breaches {
-  const names: GatewayName[] = ['default', 'fallback'];
+  const names: GatewayName[] = ['primary', 'fallback'];
   const paid = new Set(names.flatMap((name) => [...gateways[name].keys()]));
   const same = (a: BookEntry | undefined, b: BookEntry) =>
     a !== undefined && a.amountCents === b.amountCents && a.requestedAt === b.requestedAt;
   return {
     lost: [...accepted].filter((id) => !paid.has(id) && !deadLetters.has(id)),
-    paidTwice: [...gateways.default.keys()].filter((id) => gateways.fallback.has(id)),
+    paidTwice: [...gateways.primary.keys()].filter((id) => gateways.fallback.has(id)),
     unrecorded: names.flatMap((name) =>
       [...gateways[name]].filter(([id, entry]) => !same(ledger[name].get(id), entry)).map(([id]) => id),
     ),
@@ -78,7 +79,7 @@ export async function readBooks(
     readGateway(stack.fallback.url!),
     readLedger(stack.databaseUrl),
   ]);
-  return { accepted, unknown, deadLetters, gateways: { default: primary, fallback }, ledger };
+  return { accepted, unknown, deadLetters, gateways: { primary, fallback }, ledger };
 }
 
 /** All that a simulated gateway holds. */
@@ -97,12 +98,12 @@ export async function readLedger(databaseUrl: string): Promise<Record<GatewayNam
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   try {
-    const { rows } = await client.query<{ id: string; gateway: GatewayName; cents: string; at: Date }>(
+    const { rows } = await client.query<{ id: string; gateway: GatewayColumn; cents: string; at: Date }>(
       'SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM payments',
     );
-    const books = { default: new Map<string, BookEntry>(), fallback: new Map<string, BookEntry>() };
+    const books = { primary: new Map<string, BookEntry>(), fallback: new Map<string, BookEntry>() };
     for (const { id, gateway, cents, at } of rows) {
-      books[gateway].set(id, { amountCents: Number(cents), requestedAt: at.toISOString() });
+      books[fromGatewayColumn(gateway)].set(id, { amountCents: Number(cents), requestedAt: at.toISOString() });
     }
     return books;
   } finally {

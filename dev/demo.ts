@@ -122,7 +122,7 @@ async function verdict(
   const breaches = audit(books);
   const rows: [string, string | number][] = [
     ['accepted', report.accepted.size],
-    ['paid at the primary', books.gateways.default.size],
+    ['paid at the primary', books.gateways.primary.size],
     ['paid at the fallback', books.gateways.fallback.size],
     ['unpaid', breaches.lost.length],
     ['paid twice', breaches.paidTwice.length],

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { fromGatewayColumn, type GatewayColumn } from '../src/ledger/gateway-column.ts';
 import { runTool } from '../src/process/run-tool.ts';
 import { audit, type Book, type BookEntry, readGateway, readLedger } from './audit.ts';
 import { freePort } from './local/ports.ts';
@@ -113,7 +114,7 @@ async function play(target: Target, runScenario: ReturnType<typeof findK6>, run:
     accepted: nobody,
     unknown: nobody,
     deadLetters: nobody,
-    gateways: { default: primary, fallback },
+    gateways: { primary, fallback },
     ledger,
   });
   const lost = result.accepted - new Set([...primary.keys(), ...fallback.keys()]).size;
@@ -176,7 +177,7 @@ async function settled(target: Target, accepted: number): Promise<Books> {
     const [primary, fallback, ledger] = books;
     const isSettled =
       primary.size + fallback.size >= accepted &&
-      ledger.default.size === primary.size &&
+      ledger.primary.size === primary.size &&
       ledger.fallback.size === fallback.size;
     if (isSettled || performance.now() - startedAt > 60_000) return books;
     await sleep(500);
@@ -331,10 +332,13 @@ async function startCompose(): Promise<Target> {
       const psql = ['exec', containers.get('postgres')!, 'psql', '-U', 'payrelay', '-d', 'payrelay', '-c', select];
       const { stdout, status } = spawnSync('docker', psql, { encoding: 'utf8', maxBuffer: 1e9 });
       if (status !== 0) throw new Error('the ledger could not be read');
-      const books = { default: new Map<string, BookEntry>(), fallback: new Map<string, BookEntry>() };
+      const books = { primary: new Map<string, BookEntry>(), fallback: new Map<string, BookEntry>() };
       for (const line of stdout.split('\n').filter(Boolean)) {
-        const [id, gateway, cents, ms] = line.split('\t') as [string, 'default' | 'fallback', string, string];
-        books[gateway].set(id, { amountCents: Number(cents), requestedAt: new Date(Number(ms)).toISOString() });
+        const [id, gateway, cents, ms] = line.split('\t') as [string, GatewayColumn, string, string];
+        books[fromGatewayColumn(gateway)].set(id, {
+          amountCents: Number(cents),
+          requestedAt: new Date(Number(ms)).toISOString(),
+        });
       }
       return books;
     },

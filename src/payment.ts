@@ -8,8 +8,8 @@ export interface Payment {
   readonly amountCents: number;
 }
 
-/** The two gateways, by the names the summary uses. */
-export type GatewayName = 'default' | 'fallback';
+/** The two gateways. The summary's JSON and the ledger's columns call the primary `default`. */
+export type GatewayName = 'primary' | 'fallback';
 
 /**
  * Above this a JSON number no longer holds every cent: a double has 53 bits, and 2^53 cents need them all.

@@ -90,7 +90,7 @@ export function startWorker(
     return { gateway, circuit, lastPaidAtMs: 0 };
   };
   const { primary: primaryConfig, fallback: fallbackConfig, rejectAfterMs } = config.gateways;
-  const primary = guarded(new HttpGateway('default', primaryConfig, logger), canLeaveSilence(policy));
+  const primary = guarded(new HttpGateway('primary', primaryConfig, logger), canLeaveSilence(policy));
   const fallback = guarded(new HttpGateway('fallback', fallbackConfig, logger), false);
   if (policy.on === 'pool_timeout' && primaryConfig.poolSize >= concurrency) {
     logger.info('pool_timeout cannot occur: GATEWAY_POOL_SIZE is not smaller than PAYMENT_QUEUE_MAX_CONCURRENCY', {

@@ -25,7 +25,7 @@ async function main(): Promise<void> {
     db,
     queue: await queueAdmin.queue(),
     ledger: createLedger(db),
-    primary: new HttpGateway('default', config.gateways.primary, logger),
+    primary: new HttpGateway('primary', config.gateways.primary, logger),
     fallback: new HttpGateway('fallback', config.gateways.fallback, logger),
   };
   const repl = start({ prompt: 'payrelay> ' });

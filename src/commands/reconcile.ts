@@ -6,6 +6,7 @@ import type { PaymentOnRecord } from '../gateways/gateway.ts';
 import { parsePaymentOnRecord } from '../gateways/on-record.ts';
 import { parseRange } from '../http/payments/summary-range.ts';
 import { createDb } from '../ledger/db.ts';
+import { fromGatewayColumn, type GatewayColumn } from '../ledger/gateway-column.ts';
 import { createLedger, type GatewayTotals, type SummaryRange } from '../ledger/ledger.ts';
 import type { GatewayName } from '../payment.ts';
 import { runTool } from '../process/run-tool.ts';
@@ -24,7 +25,7 @@ const USAGE = `usage: npm run reconcile -- [--from <ISO 8601>] [--to <ISO 8601>]
 
 In a container: node src/commands/reconcile.ts, with the same options.`;
 
-const NAMES: readonly GatewayName[] = ['default', 'fallback'];
+const NAMES: readonly GatewayName[] = ['primary', 'fallback'];
 
 /** Payments asked for at once: enough to be quick, few enough not to disturb the gateway. */
 const PARALLEL = 16;
@@ -32,7 +33,7 @@ const PAGE = 1_000;
 
 interface LedgerRow {
   readonly id: string;
-  readonly gateway: GatewayName;
+  readonly gateway: GatewayColumn;
   readonly cents: string;
   readonly at: Date;
 }
@@ -54,14 +55,14 @@ async function main(): Promise<number> {
   }
   const range = parseRange({ from: values.from, to: values.to }, 'optional');
   const config = loadConfig();
-  const urls = { default: config.gateways.primary.url, fallback: config.gateways.fallback.url };
+  const urls = { primary: config.gateways.primary.url, fallback: config.gateways.fallback.url };
 
   const db = createDb(config.database);
   const ledger = await createLedger(db)
     .summarise(range)
     .finally(() => db.destroy());
   const held = {
-    default: await readAdminSummary(urls.default, values.token, range),
+    primary: await readAdminSummary(urls.primary, values.token, range),
     fallback: await readAdminSummary(urls.fallback, values.token, range),
   };
   console.log('            in the ledger                 at the gateway');
@@ -102,8 +103,8 @@ async function compareLedger(
       await inParallel(rows, async ({ id, gateway, cents, at }) => {
         for (const name of NAMES) {
           const held = await find(urls[name], id);
-          if (name !== gateway) {
-            if (held) differences.push(`${id}  recorded for ${gateway}, held by ${name}, too`);
+          if (name !== fromGatewayColumn(gateway)) {
+            if (held) differences.push(`${id}  recorded for ${fromGatewayColumn(gateway)}, held by ${name}, too`);
           } else if (!held) differences.push(`${id}  recorded for ${name}, not held by it`);
           else if (held.amountCents !== Number(cents) || held.requestedAt.getTime() !== at.getTime()) {
             differences.push(

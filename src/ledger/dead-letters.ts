@@ -2,6 +2,7 @@ import type { Knex } from 'knex';
 import { LedgerUnavailableError } from '../errors.ts';
 import { beginningOf, type GatewayName } from '../payment.ts';
 import { query } from './db.ts';
+import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
 
 /**
  * Dead letters: payments that the service will not make, kept until an operator decides. The service never deletes a row.
@@ -169,8 +170,10 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         rows.map(({ payloadBytes }) => payloadBytes ?? null),
         rows.map(({ code }) => code),
         rows.map(({ reason }) => reason),
-        rows.map(({ gateway }) => gateway ?? null),
-        rows.map(({ code, gateway }) => (code === 'rejected' ? null : (gateway ?? null))),
+        rows.map(({ gateway }) => (gateway === undefined ? null : toGatewayColumn(gateway))),
+        rows.map(({ code, gateway }) =>
+          code === 'rejected' || gateway === undefined ? null : toGatewayColumn(gateway),
+        ),
         rows.map(({ attempts }) => attempts),
         rows.map(({ acceptedAt }) => timestamp(acceptedAt)),
         rows.map(({ diedAt }) => (diedAt === undefined ? null : timestamp(diedAt))),
@@ -207,7 +210,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         correlation_id: string;
         is_recorded: boolean;
         id: string | null;
-        gateway: GatewayName | null;
+        gateway: GatewayColumn | null;
         state: 'open' | 'queued_again' | null;
       }
       const rows = await query<Row>(db, LOOK_UP_SQL, [ids, ids], { name: 'look_up' });
@@ -222,7 +225,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         letters
           .filter(({ gateway }) => gateway !== null)
           .sort((a, b) => (BigInt(a.id!) < BigInt(b.id!) ? -1 : 1))
-          .map(({ correlation_id, gateway }) => [correlation_id, gateway!]),
+          .map(({ correlation_id, gateway }) => [correlation_id, fromGatewayColumn(gateway!)]),
       );
       return new Map(ids.map((id) => [id, { isRecorded: recorded.has(id), tiedTo: ties.get(id) }]));
     },

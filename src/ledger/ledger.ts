@@ -3,6 +3,7 @@ import type { Knex } from 'knex';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
 import { inTransaction, poolSizeOf, query, sqlStateOf } from './db.ts';
+import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
 import { segmentsOf } from './summary-segments.ts';
 import { createWaitingLine } from './waiting-line.ts';
 
@@ -78,7 +79,7 @@ const LOCK_LEDGER = 'LOCK TABLE payments, payment_totals, dead_letters IN ACCESS
 const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
 
 /** What a summary of no payments says. */
-export const EMPTY_SUMMARY: Summary = { default: NO_TOTALS, fallback: NO_TOTALS };
+export const EMPTY_SUMMARY: Summary = { primary: NO_TOTALS, fallback: NO_TOTALS };
 
 /**
  * One statement, so that it sees payments and totals at one moment. The laterals keep the planner at one range of an index
@@ -113,7 +114,7 @@ export function createLedger(db: Knex): Ledger {
 
   async function readSummary(bindings: Knex.RawBinding[]) {
     try {
-      return await query<{ gateway: GatewayName; count: string; cents: string }>(db, SUMMARY_SQL, bindings);
+      return await query<{ gateway: GatewayColumn; count: string; cents: string }>(db, SUMMARY_SQL, bindings);
     } catch (error) {
       if (!(error instanceof PoolBusyError)) throw error;
       throw new BusyError(error.message, { cause: error, retryAfterSeconds: 1 });
@@ -129,7 +130,7 @@ export function createLedger(db: Knex): Ledger {
          ON CONFLICT (correlation_id) DO NOTHING`,
         [
           payments.map(({ correlationId }) => correlationId),
-          payments.map(({ gateway }) => gateway),
+          payments.map(({ gateway }) => toGatewayColumn(gateway)),
           payments.map(({ amountCents }) => amountCents),
           payments.map(({ requestedAt }) => requestedAt.toISOString()),
         ],
@@ -146,7 +147,7 @@ export function createLedger(db: Knex): Ledger {
       const rows = await summaries.run(() => readSummary(bindings));
       const summary = { ...EMPTY_SUMMARY };
       for (const { gateway, count, cents } of rows) {
-        summary[gateway] = { totalRequests: Number(count), totalAmountCents: Number(cents) };
+        summary[fromGatewayColumn(gateway)] = { totalRequests: Number(count), totalAmountCents: Number(cents) };
       }
       return summary;
     },

@@ -39,7 +39,7 @@ function toDeadLetter(job: FailedJob): EarlierDeadLetter {
     payload: job.data,
     code,
     reason: job.reason.replace(INVALID, ''),
-    gateway: job.isBoundToFallback ? 'fallback' : mayBePaid ? 'default' : undefined,
+    gateway: job.isBoundToFallback ? 'fallback' : mayBePaid ? 'primary' : undefined,
     attempts: job.attempts,
     acceptedAt: job.acceptedAt,
     diedAt: job.diedAt,

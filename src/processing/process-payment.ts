@@ -59,7 +59,7 @@ export async function processPayment(run: PaymentRun, deps: ProcessingDeps): Pro
   const { isRecorded, tiedTo } = await lookUp(payment, deps);
   if (isRecorded) return;
   // The dead letter was there before the job, so it knows better than a run that ended without a word.
-  const onlyAt = run.boundTo ?? tiedTo ?? (mayBeAtPrimary(run) ? 'default' : undefined);
+  const onlyAt = run.boundTo ?? tiedTo ?? (mayBeAtPrimary(run) ? 'primary' : undefined);
   if (deps.policy.on === 'never' && onlyAt !== 'fallback' && (await recordIfAtFallback(payment, run, deps))) return;
   if (onlyAt === undefined) return payFree(payment, run, deps);
   // Written down before the first send, for a worker that knows nothing of dead letters.
@@ -73,10 +73,10 @@ async function validPayment(run: PaymentRun, deps: ProcessingDeps): Promise<Paym
   if ((await payloadTextOf(run)) === undefined) {
     // What was known of earlier attempts went with the payload, so there may have been one.
     const why = 'the job has lost its payload: Redis evicted it (maxmemory-policy must be noeviction)';
-    return bury('payload_missing', why, run.boundTo ?? 'default', run, deps);
+    return bury('payload_missing', why, run.boundTo ?? 'primary', run, deps);
   }
   // An earlier dead letter of this id may have left an attempt behind.
-  const tiedTo = run.boundTo ?? (mayBeAtPrimary(run) ? 'default' : undefined);
+  const tiedTo = run.boundTo ?? (mayBeAtPrimary(run) ? 'primary' : undefined);
   const faults = parsed.faults.map(({ param, message }) => `${param} ${message}`).join('; ');
   return bury('invalid_payment', faults, tiedTo, run, deps);
 }

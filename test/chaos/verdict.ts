@@ -43,7 +43,7 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
       accepted: load.accepted.size,
       unknown: [...load.unknown].filter((id) => !load.accepted.has(id)).length,
       'queue full': load.notAccepted.size,
-      primary: books.gateways.default.size,
+      primary: books.gateways.primary.size,
       fallback: books.gateways.fallback.size,
       'invalid dead': [...deadLetters].filter((id) => invalid.has(id)).length,
       lost: breaches.lost.length,

@@ -33,7 +33,7 @@ async function loseAnswers(kind: 'cut_replies' | 'reset_replies'): Promise<void>
   expect(charged).to.not.be.empty;
   await proxies.primary.set({ kind: 'none' });
   const books = await settled();
-  expect(books.default.size + books.fallback.size).to.equal(20);
+  expect(books.primary.size + books.fallback.size).to.equal(20);
   expect(strayed(primary, fallback)).to.deep.equal([]);
   for (const id of charged) expectFirstAttempt(primary, id);
 }
@@ -51,7 +51,7 @@ async function swallowRequests(kind: 'black_hole' | 'half_open'): Promise<void> 
   await workers[0]!.logged(/circuit open/);
   expect(primary.requests.total).to.equal(5);
   await proxies.primary.set({ kind: 'none' });
-  expect((await settled()).default.size).to.equal(25);
+  expect((await settled()).primary.size).to.equal(25);
   expect(fallback.requests.total).to.equal(0);
 }
 
@@ -65,7 +65,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       await postMany(20);
       await primary.waitFor(({ requests }) => requests.answered(500) >= 5, PATIENCE_MS);
       primary.set({ failure: false });
-      expect((await settled()).default.size).to.equal(20);
+      expect((await settled()).primary.size).to.equal(20);
       expect(fallback.requests.total).to.equal(0);
     },
 
@@ -81,7 +81,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
         const books = await settled();
         expect([...books.fallback.keys()]).to.have.members(switched);
         const later = await postMany(20);
-        expect([...(await settled()).default.keys()]).to.include.members(later);
+        expect([...(await settled()).primary.keys()]).to.include.members(later);
       },
 
     'a payment whose attempt timed out stays with the primary, which honours it later (row 2)': async () => {
@@ -101,7 +101,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       const honoured = [...primary.payments.keys()];
       primary.set({ delayMs: 0 });
       const books = await settled();
-      expect(books.default.size + books.fallback.size).to.equal(40);
+      expect(books.primary.size + books.fallback.size).to.equal(40);
       expect(books.fallback.size).to.be.greaterThan(0);
       expect(strayed(primary, fallback)).to.deep.equal([]);
       for (const id of honoured) expectFirstAttempt(primary, id);
@@ -114,7 +114,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       await workers[0]!.logged(/circuit open/);
       expect(primary.requests.total).to.equal(0);
       await proxies.primary.set({ kind: 'none' });
-      expect((await settled()).default.size).to.equal(20);
+      expect((await settled()).primary.size).to.equal(20);
       expect(fallback.requests.total).to.equal(0);
     },
 
@@ -125,7 +125,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       await workers[0]!.logged(/circuit open/);
       expect(await workers[0]!.stop()).to.equal(0);
       await startWorker();
-      expect((await settled()).default.size).to.equal(20);
+      expect((await settled()).primary.size).to.equal(20);
       expect(fallback.requests.total).to.equal(0);
     },
 
@@ -169,7 +169,7 @@ describe('faults of the gateways, answers that do not come', function () {
         primary: { maxConcurrent: 2, maxQueued: 1, delayMs: 20, retryAfterSeconds: 1 },
       });
       await postMany(30);
-      expect((await settled()).default.size).to.equal(30);
+      expect((await settled()).primary.size).to.equal(30);
       expect(primary.requests.answered(429)).to.be.at.least(3);
       expect(fallback.requests.total).to.equal(0);
     },
@@ -201,7 +201,7 @@ describe('faults of the gateways, answers that do not come', function () {
         expect(performance.now() - startedAt).to.be.above(600);
         for (const gateway of [primary, fallback]) gateway.set({ failure: false });
         const books = await settled();
-        expect(books.default.size + books.fallback.size).to.equal(accepted.size);
+        expect(books.primary.size + books.fallback.size).to.equal(accepted.size);
         expect(await post()).to.equal(204);
         await settled();
       },

@@ -23,7 +23,7 @@ async function loseLedgerAfterCharge(how: 'killed' | 'unreachable'): Promise<voi
   primary.set({ delayMs: 0 });
   if (how === 'killed') await postgresServer.start();
   else await proxies.postgres.set({ kind: 'none' });
-  expect((await settled()).default.size).to.equal(24);
+  expect((await settled()).primary.size).to.equal(24);
   expect(new Set(sends(primary, [...ids, ...later]))).to.deep.equal(new Set([1]));
   expect(fallback.requests.total).to.equal(0);
 }
@@ -51,7 +51,7 @@ describe('faults of PostgreSQL', function () {
         const startedAt = performance.now();
         await primary.waitFor(({ payments }) => payments.size > 1, PATIENCE_MS);
         expect(performance.now() - startedAt).to.be.below(RESUMED_MS);
-        expect((await settled()).default.size).to.equal(21);
+        expect((await settled()).primary.size).to.equal(21);
         expect(fallback.requests.total).to.equal(0);
       },
 
@@ -70,11 +70,11 @@ describe('faults of PostgreSQL', function () {
         const ids = await postMany(4);
         await primary.waitFor(({ requests }) => requests.inFlight === 4, PATIENCE_MS);
         await proxies.postgres.set({ kind: 'reset_replies' });
-        await eventually(async () => (await recorded()).default.size > 0, PATIENCE_MS);
+        await eventually(async () => (await recorded()).primary.size > 0, PATIENCE_MS);
         await workers[0]!.logged(/the ledger is unavailable/);
         expect(await isQueueEmpty()).to.equal(false);
         await proxies.postgres.set({ kind: 'none' });
-        expect((await settled()).default.size).to.equal(4);
+        expect((await settled()).primary.size).to.equal(4);
         expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
       },
 
@@ -91,7 +91,7 @@ describe('faults of PostgreSQL', function () {
         await workers[0]!.logged(/the ledger is unavailable/);
         await ledger.release();
         await settled();
-        expect((await recorded()).default.size).to.equal(1);
+        expect((await recorded()).primary.size).to.equal(1);
         expect(sends(primary, [payment.correlationId])).to.deep.equal([1]);
       },
 
@@ -109,7 +109,7 @@ describe('faults of PostgreSQL', function () {
         );
       }
       await posts;
-      expect((await settled()).default.size).to.equal(300);
+      expect((await settled()).primary.size).to.equal(300);
       expect(fallback.requests.total).to.equal(0);
     },
   });

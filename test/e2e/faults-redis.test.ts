@@ -187,7 +187,7 @@ describe('faults of Redis that take their time', function () {
       redisServer.signal('SIGSTOP');
       await sleep(6_000);
       redisServer.signal('SIGCONT');
-      expect((await settled()).default.size).to.equal(40);
+      expect((await settled()).primary.size).to.equal(40);
       expect(fallback.requests.total).to.equal(0);
     },
 
@@ -225,7 +225,7 @@ describe('faults of Redis that take their time', function () {
         }
       }
       const books = await settled();
-      expect(books.default.size).to.equal(stack.accepted.size);
+      expect(books.primary.size).to.equal(stack.accepted.size);
       expect(fallback.requests.total).to.equal(0);
     },
   });

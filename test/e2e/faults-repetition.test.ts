@@ -18,8 +18,8 @@ describe('a payment that is posted again', function () {
     const unanswered = [...unknown];
     for (const id of unanswered) expect(await postAgain(id)).to.equal(204);
     const books = await settled();
-    expect(books.default.size).to.equal(accepted.size);
-    expect([...books.default.keys()]).to.include.members(unanswered);
+    expect(books.primary.size).to.equal(accepted.size);
+    expect([...books.primary.keys()]).to.include.members(unanswered);
     expect(fallback.requests.total).to.equal(0);
   });
 
@@ -37,7 +37,7 @@ describe('a payment that is posted again', function () {
     statuses.push(await post(payment), await post(another));
     const books = await settled();
     expect(new Set(statuses)).to.deep.equal(new Set([204]));
-    expect([...books.default]).to.have.length(1);
+    expect([...books.primary]).to.have.length(1);
     expect(primary.payments.get(payment.correlationId)?.amount).to.equal(12.34);
     expect(sends(primary, [payment.correlationId])).to.deep.equal([1]);
     expect(fallback.requests.total).to.equal(0);
@@ -69,6 +69,6 @@ describe('a payment that is posted again', function () {
     expect(sends(fallback, [second.correlationId])).to.deep.equal([1]);
     // All of it goes on working with what Redis forgot.
     await post();
-    expect((await settled()).default.size).to.equal(2);
+    expect((await settled()).primary.size).to.equal(2);
   });
 });

@@ -38,7 +38,7 @@ describe('a shutdown', function () {
     expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
     expect(primary.requests.inFlight).to.equal(0);
     expect(primary.payments.size).to.be.within(9, ids.length - 1);
-    expect((await recorded()).default.size).to.equal(primary.payments.size);
+    expect((await recorded()).primary.size).to.equal(primary.payments.size);
     await startWorker();
     await settled();
     expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
@@ -83,7 +83,7 @@ describe('a shutdown of a busy worker', function () {
       });
       await redisServer.kill();
       expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
-      expect((await recorded()).default.size).to.equal(primary.payments.size);
+      expect((await recorded()).primary.size).to.equal(primary.payments.size);
       await redisServer.start();
       await startWorker();
       await settled();
@@ -96,7 +96,7 @@ describe('a shutdown of a busy worker', function () {
       });
       redisServer.signal('SIGSTOP');
       expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
-      expect((await recorded()).default.size).to.equal(primary.payments.size);
+      expect((await recorded()).primary.size).to.equal(primary.payments.size);
       redisServer.signal('SIGCONT');
       await startWorker();
       await settled();
@@ -113,7 +113,7 @@ describe('a shutdown of a busy worker', function () {
       expect(paid).to.be.below(ids.length);
       await postgresServer.start();
       await startWorker();
-      expect((await settled()).default.size).to.equal(ids.length);
+      expect((await settled()).primary.size).to.equal(ids.length);
     },
 
     'whose PostgreSQL is unreachable ends in time with 0, and the next one records what it paid (row 12)': async () => {
@@ -122,7 +122,7 @@ describe('a shutdown of a busy worker', function () {
       expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
       await proxies.postgres.set({ kind: 'none' });
       await startWorker();
-      expect((await settled()).default.size).to.equal(ids.length);
+      expect((await settled()).primary.size).to.equal(ids.length);
     },
   });
 });

@@ -27,7 +27,7 @@ async function expectToWorkOn(
   expect(await other.stop()).to.equal(0);
   const payment = aPayment();
   await post(payment);
-  expect((await settled()).default.has(payment.correlationId)).to.equal(true);
+  expect((await settled()).primary.has(payment.correlationId)).to.equal(true);
   expect(await stopped.stop()).to.equal(0);
 }
 
@@ -92,7 +92,7 @@ describe('a worker that is killed', function () {
       await startWorker();
       await eventually(async () => Number(await redis.hget(jobKey, 'stc')) === KILLS, PATIENCE_MS);
       primary.set({ delayMs: 0, failure: false });
-      expect([...(await settled()).default.keys()]).to.deep.equal([payment.correlationId]);
+      expect([...(await settled()).primary.keys()]).to.deep.equal([payment.correlationId]);
       expect(fallback.requests.total).to.equal(0);
     },
 
@@ -135,9 +135,9 @@ describe('a worker that is killed', function () {
         expect(fallback.requests.total).to.equal(0);
         await proxies.primary.set({ kind: 'none' });
         const books = await settled();
-        expect([...books.default.keys()]).to.have.members(ids);
+        expect([...books.primary.keys()]).to.have.members(ids);
         for (const { correlationId, requestedAt } of charged) {
-          expect(books.default.get(correlationId)!.requestedAt).to.equal(requestedAt);
+          expect(books.primary.get(correlationId)!.requestedAt).to.equal(requestedAt);
           expect(primary.requests.receivedAt(correlationId)).to.have.length(2);
         }
         expect(fallback.requests.total).to.equal(0);
@@ -156,11 +156,11 @@ describe('a worker that is killed', function () {
       await workers[0]!.kill();
       await ledger.drop('INSERT');
       await ledger.release();
-      expect((await recorded()).default.size).to.equal(0);
+      expect((await recorded()).primary.size).to.equal(0);
       const charged = primary.payments.get(payment.correlationId)!;
       await startWorker();
       const books = await settled();
-      expect([...books.default.values()].map(({ requestedAt }) => requestedAt)).to.deep.equal([charged.requestedAt]);
+      expect([...books.primary.values()].map(({ requestedAt }) => requestedAt)).to.deep.equal([charged.requestedAt]);
       expect(sends(primary, [payment.correlationId])).to.deep.equal([2]);
       expect(fallback.requests.total).to.equal(0);
     },
@@ -175,7 +175,7 @@ describe('a worker that is killed', function () {
       await ledger.blocked('INSERT');
       await workers[0]!.kill();
       await ledger.release();
-      await eventually(async () => (await recorded()).default.size === 1, PATIENCE_MS);
+      await eventually(async () => (await recorded()).primary.size === 1, PATIENCE_MS);
       await startWorker();
       await settled();
       expect(sends(primary, [payment.correlationId])).to.deep.equal([1]);

@@ -38,7 +38,7 @@ function aDeadLetter(fields: Partial<DeadLetter> = {}): DeadLetter {
     payload: `{"correlationId": "${correlationId}", "amount": 19.90}`,
     code: 'rejected',
     reason: 'HTTP 400',
-    gateway: 'default',
+    gateway: 'primary',
     attempts: 1,
     acceptedAt: NOON,
     ...fields,
@@ -62,7 +62,7 @@ describe('dead letters table', () => {
   const setState = (state: string) => sql(url, 'UPDATE dead_letters SET state = $1', [state]);
   const paid = (correlationId: string | undefined) => ({
     correlationId: correlationId!,
-    gateway: 'default' as const,
+    gateway: 'primary' as const,
     amountCents: 1990,
     requestedAt: NOON,
   });

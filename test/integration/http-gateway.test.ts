@@ -24,7 +24,7 @@ const KIB = 1024;
 function gatewayAt(url: string, config: Partial<GatewayConfig> = {}): HttpGateway {
   const defaults = { poolSize: 2, poolTimeoutMs: 1_000, receiveTimeoutMs: 150, connectionMaxAgeMs: 60_000 };
   const gateway = new HttpGateway(
-    'default',
+    'primary',
     { url, empty500: 'unknown', ...defaults, ...config },
     recordingLogger().logger,
   );

@@ -179,7 +179,7 @@ describe('POST /purge-payments', () => {
     const recording = (async () => {
       for (; isPurging; await turn()) {
         await table.insertPayments([
-          { correlationId: randomUUID(), gateway: 'default', amountCents: 1, requestedAt: new Date() },
+          { correlationId: randomUUID(), gateway: 'primary', amountCents: 1, requestedAt: new Date() },
         ]);
       }
     })();

@@ -21,7 +21,7 @@ const NOON = new Date('2025-07-15T12:00:00.000Z');
 const EVERYTHING = {};
 
 function paid(fields: Partial<PaidPayment> = {}): PaidPayment {
-  return { correlationId: randomUUID(), gateway: 'default', amountCents: 1990, requestedAt: NOON, ...fields };
+  return { correlationId: randomUUID(), gateway: 'primary', amountCents: 1990, requestedAt: NOON, ...fields };
 }
 
 /** A ledger over this database, by default an empty one. */
@@ -138,15 +138,15 @@ describe('payments table', () => {
         return record(batch);
       });
     await Promise.all(Array.from({ length: 8 }, (_, i) => record(i % 2 ? payments : payments.toReversed())));
-    expect((await table.summarise(EVERYTHING)).default).to.deep.equal({ totalRequests: 50, totalAmountCents: 99_500 });
+    expect((await table.summarise(EVERYTHING)).primary).to.deep.equal({ totalRequests: 50, totalAmountCents: 99_500 });
   });
 
   it('records 500 payments in one statement', async () => {
     const { table } = await ledger();
-    const payments = Array.from({ length: 500 }, (_, i) => paid({ gateway: i % 2 ? 'default' : 'fallback' }));
+    const payments = Array.from({ length: 500 }, (_, i) => paid({ gateway: i % 2 ? 'primary' : 'fallback' }));
     await table.insertPayments(payments);
     expect(await table.summarise(EVERYTHING)).to.deep.equal({
-      default: { totalRequests: 250, totalAmountCents: 250 * 1990 },
+      primary: { totalRequests: 250, totalAmountCents: 250 * 1990 },
       fallback: { totalRequests: 250, totalAmountCents: 250 * 1990 },
     });
   });
@@ -160,15 +160,15 @@ describe('payments table', () => {
   it('keeps the largest amount to the cent', async () => {
     const { table } = await ledger();
     await table.insertPayments([paid({ amountCents: MAX_AMOUNT_CENTS - 1 })]);
-    expect((await table.summarise(EVERYTHING)).default.totalAmountCents).to.equal(MAX_AMOUNT_CENTS - 1);
+    expect((await table.summarise(EVERYTHING)).primary.totalAmountCents).to.equal(MAX_AMOUNT_CENTS - 1);
     await table.insertPayments([paid({ amountCents: MAX_AMOUNT_CENTS })]);
-    expect((await table.summarise(EVERYTHING)).default.totalAmountCents).to.equal(2 * MAX_AMOUNT_CENTS - 1);
+    expect((await table.summarise(EVERYTHING)).primary.totalAmountCents).to.equal(2 * MAX_AMOUNT_CENTS - 1);
   });
 
   it('adds up more than a bigint holds', async () => {
     const { table } = await ledger();
     await table.insertPayments(Array.from({ length: 3000 }, () => paid({ amountCents: MAX_AMOUNT_CENTS })));
-    const { totalRequests, totalAmountCents } = (await table.summarise(EVERYTHING)).default;
+    const { totalRequests, totalAmountCents } = (await table.summarise(EVERYTHING)).primary;
     expect(totalRequests).to.equal(3000);
     expect(totalAmountCents).to.equal(3000 * MAX_AMOUNT_CENTS);
   });
@@ -177,7 +177,7 @@ describe('payments table', () => {
     const { table } = await ledger();
     const times = [-1000, -1, 0, 1, 1000].map((ms) => new Date(NOON.getTime() + ms));
     await table.insertPayments(times.map((requestedAt) => paid({ requestedAt })));
-    const count = async (from?: Date, to?: Date) => (await table.summarise({ from, to })).default.totalRequests;
+    const count = async (from?: Date, to?: Date) => (await table.summarise({ from, to })).primary.totalRequests;
     expect(await count()).to.equal(5);
     expect(await count(NOON)).to.equal(3);
     expect(await count(undefined, NOON)).to.equal(3);
@@ -190,7 +190,7 @@ describe('payments table', () => {
     const { table } = await ledger();
     const dates = ['0001-01-01T00:00:00.000Z', '1970-01-01T00:00:00.000Z', '9999-12-31T23:59:59.999Z'];
     await table.insertPayments(dates.map((date) => paid({ requestedAt: new Date(date) })));
-    expect((await table.summarise(EVERYTHING)).default.totalRequests).to.equal(3);
+    expect((await table.summarise(EVERYTHING)).primary.totalRequests).to.equal(3);
   });
 
   it('is empty after a purge', async () => {
@@ -219,7 +219,7 @@ describe('payments table, when PostgreSQL refuses the payment', () => {
   const ledger = ledgerOfSuite();
 
   for (const [name, payment, code] of [
-    ['a gateway it does not know', paid({ gateway: 'third' as 'default' }), '23514'],
+    ['a gateway it does not know', paid({ gateway: 'third' as 'primary' }), '23514'],
     ['an amount that is none', paid({ amountCents: 0 }), '23514'],
     ['an id that is no UUID', paid({ correlationId: '42' }), '22P02'],
     ['an amount that is no whole number', paid({ amountCents: 0.5 }), '22P02'],
@@ -251,7 +251,7 @@ describe('payments table, when PostgreSQL is unavailable', () => {
       await unavailableBecause(call());
     }
     await postgres.start();
-    expect((await table.summarise(EVERYTHING)).default.totalRequests).to.equal(1);
+    expect((await table.summarise(EVERYTHING)).primary.totalRequests).to.equal(1);
   });
 
   it('throws LedgerUnavailableError when its connection is terminated during a statement', async () => {

@@ -39,7 +39,7 @@ describe('npm run reconcile', () => {
   it('exits 0 when ledger and gateways hold the same', async () => {
     const { reconcile } = await paid(3);
     const { out, code } = await reconcile('--from', '2020-01-01', '--to', '2100-01-01');
-    expect(out).to.match(/default +3 +59\.70 +3 +59\.70/);
+    expect(out).to.match(/primary +3 +59\.70 +3 +59\.70/);
     expect(out).to.include('Nothing differs.');
     expect(code).to.equal(0);
   });
@@ -49,7 +49,7 @@ describe('npm run reconcile', () => {
     const id = '11111111-2222-4333-8444-555555555555';
     await sql(databaseUrl, `INSERT INTO payments VALUES ('${id}', 'default', 100, '2026-01-01T00:00:00Z')`);
     const { out, code } = await reconcile();
-    expect(out).to.include(`${id}  recorded for default, not held by it`);
+    expect(out).to.include(`${id}  recorded for primary, not held by it`);
     expect(code).to.equal(1);
   });
 
@@ -58,9 +58,9 @@ describe('npm run reconcile', () => {
     await sql(databaseUrl, 'UPDATE payments SET amount_cents = 1 WHERE correlation_id = $1', [ids[0]]);
     await sql(databaseUrl, "UPDATE payments SET gateway = 'fallback' WHERE correlation_id = $1", [ids[1]]);
     const { out, code } = await reconcile();
-    expect(out).to.match(new RegExp(`${ids[0]}  recorded for default as 0\\.01 of .*, held as 19\\.9 of`));
+    expect(out).to.match(new RegExp(`${ids[0]}  recorded for primary as 0\\.01 of .*, held as 19\\.9 of`));
     expect(out).to.include(`${ids[1]}  recorded for fallback, not held by it`);
-    expect(out).to.include(`${ids[1]}  recorded for fallback, held by default, too`);
+    expect(out).to.include(`${ids[1]}  recorded for fallback, held by primary, too`);
     expect(code).to.equal(1);
   });
 
@@ -72,7 +72,7 @@ describe('npm run reconcile', () => {
     tlsUrl.host = `localhost:${proxy.port}`;
     const env = { DATABASE_URL: tlsUrl.href, DB_SSL: 'true', NODE_EXTRA_CA_CERTS: PRIVATE_CA };
     const { out, err } = await reconcileWith(env);
-    expect(out, err).to.include(`${ids[0]}  recorded for default as 0.01`);
+    expect(out, err).to.include(`${ids[0]}  recorded for primary as 0.01`);
     expect(proxy.trusted).to.equal(proxy.connections);
   });
 
@@ -80,7 +80,7 @@ describe('npm run reconcile', () => {
     const { ids, databaseUrl, reconcile } = await paid(2);
     await sql(databaseUrl, 'DELETE FROM payments WHERE correlation_id = $1', [ids[0]]);
     const { out, err, code } = await reconcile();
-    expect(out, err).to.include('default: holds 1 more than the ledger has for it');
+    expect(out, err).to.include('primary: holds 1 more than the ledger has for it');
     expect(code).to.equal(1);
   });
 

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
+import { fromGatewayColumn, type GatewayColumn } from '../../src/ledger/gateway-column.ts';
 import { createLedger, type PaidPayment, type SummaryRange } from '../../src/ledger/ledger.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { freshDatabase, sql } from '../support/services.ts';
@@ -16,7 +17,7 @@ function somePayment(): PaidPayment {
   const offset = edge === 1 ? 0 : Math.floor(Math.random() * 3) - 1;
   return {
     correlationId: randomUUID(),
-    gateway: Math.random() < 0.7 ? 'default' : 'fallback',
+    gateway: Math.random() < 0.7 ? 'primary' : 'fallback',
     amountCents: 1 + Math.floor(Math.random() * 10_000),
     requestedAt: new Date(Math.floor((START + spread) / edge) * edge + offset),
   };
@@ -28,18 +29,18 @@ async function ledger() {
   atTestEnd(() => db.destroy());
   const table = createLedger(db);
   const added = async ({ from, to }: SummaryRange) => {
-    const rows = await sql<{ gateway: 'default' | 'fallback'; n: string; cents: string }>(
+    const rows = await sql<{ gateway: GatewayColumn; n: string; cents: string }>(
       url,
       `SELECT gateway, count(*) AS n, sum(amount_cents) AS cents FROM payments
        WHERE requested_at BETWEEN coalesce($1::timestamptz, '-infinity') AND coalesce($2::timestamptz, 'infinity') GROUP BY 1`,
       [from ?? null, to ?? null],
     );
     const totals = {
-      default: { totalRequests: 0, totalAmountCents: 0 },
+      primary: { totalRequests: 0, totalAmountCents: 0 },
       fallback: { totalRequests: 0, totalAmountCents: 0 },
     };
     for (const { gateway, n, cents } of rows)
-      totals[gateway] = { totalRequests: Number(n), totalAmountCents: Number(cents) };
+      totals[fromGatewayColumn(gateway)] = { totalRequests: Number(n), totalAmountCents: Number(cents) };
     return totals;
   };
   return { url, table, added };
@@ -75,7 +76,7 @@ describe('summary', () => {
       const range = someRange();
       expect(await table.summarise(range), JSON.stringify(range)).to.deep.equal(await added(range));
     }
-    expect((await table.summarise({})).default.totalRequests).to.be.above(1_000);
+    expect((await table.summarise({})).primary.totalRequests).to.be.above(1_000);
   });
 
   it('follows payments that are mended or removed by hand', async () => {
@@ -90,6 +91,6 @@ describe('summary', () => {
     const { table } = await ledger();
     await table.insertPayments(Array.from({ length: 5 }, somePayment));
     await table.purge();
-    expect((await table.summarise({})).default.totalRequests).to.equal(0);
+    expect((await table.summarise({})).primary.totalRequests).to.equal(0);
   });
 });

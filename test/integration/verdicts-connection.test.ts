@@ -231,7 +231,7 @@ describe('connections to a gateway', () => {
           const { entries } = await relay.work();
           await relay.postMany(8);
           const opened = await eventually(() => entries.find((entry) => entry['state'] === 'open'));
-          expect(opened['gateway']).to.be.oneOf(['primary', 'default']);
+          expect(opened['gateway']).to.be.oneOf(['primary']);
           expect(opened['url']).to.be.a('string').and.include(relay.primary.url);
           expect(opened['waiting']).to.be.a('number');
           // The status and the start of the body, in whatever field.

@@ -45,7 +45,7 @@ export interface TestProcess extends ServiceProcess {
 }
 
 export interface Settled {
-  readonly default: Book;
+  readonly primary: Book;
   readonly fallback: Book;
 }
 
@@ -172,11 +172,11 @@ export async function startTestStack({
     for (const gateway of [primary, fallback]) {
       await gateway.waitFor(({ requests }) => requests.inFlight + requests.queued === 0, PATIENCE_MS);
     }
-    const gateways = { default: bookOf(primary), fallback: bookOf(fallback) };
+    const gateways = { primary: bookOf(primary), fallback: bookOf(fallback) };
     const ledger = await readLedger(databaseUrl);
     const breaches = audit({ accepted, unknown, deadLetters: new Set(), gateways, ledger });
     expect(breaches).to.deep.equal({ lost: [], paidTwice: [], unrecorded: [], unpaid: [], phantom: [] });
-    const wrong = [...gateways.default, ...gateways.fallback].filter(
+    const wrong = [...gateways.primary, ...gateways.fallback].filter(
       ([id, held]) => held.amountCents !== asked.get(id),
     );
     expect(wrong, 'paid with another amount').to.deep.equal([]);

@@ -20,7 +20,7 @@ export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 
     const range = parseRange(request.query, config.summaryRange);
     const { summary, source } = await summarise(range);
     response.setHeader('X-Summary-Source', source);
-    response.json({ default: totals(summary.default), fallback: totals(summary.fallback) });
+    response.json({ default: totals(summary.primary), fallback: totals(summary.fallback) });
   };
 
   async function summarise(range: SummaryRange): Promise<{ summary: Summary; source: 'ledger' | 'stub' }> {

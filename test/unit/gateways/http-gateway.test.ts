@@ -20,7 +20,7 @@ const UNRESOLVED: AttemptHistory = { ...FIRST, isFirst: false, isUnresolved: tru
 function gateway(config: Partial<GatewayConfig> = {}): HttpGateway & { log: readonly LogEntry[] } {
   const { logger, entries } = recordingLogger();
   const created = new HttpGateway(
-    'default',
+    'primary',
     {
       url: URL,
       poolSize: 4,

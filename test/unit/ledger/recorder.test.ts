@@ -17,7 +17,7 @@ const id = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')
 const paid = (n: number): PaidPayment => ({
   correlationId: id(n),
   amountCents: n,
-  gateway: 'default',
+  gateway: 'primary',
   requestedAt: new Date(0),
 });
 
@@ -57,7 +57,7 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waiting
     isAway: false,
     hangs: false,
     refuses: (_payment: PaidPayment) => false,
-    ties: new Map<string, 'default' | 'fallback'>(),
+    ties: new Map<string, 'primary' | 'fallback'>(),
     keeps: (_letter: DeadLetter): BuryResult => 'kept',
   };
   const { logger, entries } = recordingLogger();

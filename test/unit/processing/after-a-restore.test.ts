@@ -21,7 +21,7 @@ describe('processPayment, under FALLBACK_ON=never', () => {
   it('asks the fallback before the first send, and pays at the primary what that does not have', async () => {
     const { run, events } = stage({ primary: [PAID], policy: ON_NEVER });
     expect(await run()).to.equal('completed');
-    expect(events).to.deep.equal(['look up', 'ask fallback', 'send to default', 'record']);
+    expect(events).to.deep.equal(['look up', 'ask fallback', 'send to primary', 'record']);
   });
 
   it('binds and records what the fallback has on record, and sends nothing', async () => {
@@ -58,10 +58,10 @@ describe('processPayment, under FALLBACK_ON=never', () => {
     const { run, events } = stage({
       primary: [PAID],
       policy: ON_NEVER,
-      lookUp: async () => ({ isRecorded: false, tiedTo: 'default' }),
+      lookUp: async () => ({ isRecorded: false, tiedTo: 'primary' }),
     });
     expect(await run()).to.equal('completed');
-    expect(events).to.deep.equal(['look up', 'ask fallback', 'send to default', 'record']);
+    expect(events).to.deep.equal(['look up', 'ask fallback', 'send to primary', 'record']);
   });
 
   it('stays away from the fallback after every outcome, with FALLBACK_AFTER_MS, too', async () => {

@@ -22,7 +22,7 @@ import {
 } from './given.ts';
 import { expectRequeue, open, openWithoutProbes, PROBE_INTERVAL_MS, stage, stateOf } from './stage.ts';
 
-const CHANGED = ['look up', 'send to default', 'bind to fallback', 'send to fallback', 'record'];
+const CHANGED = ['look up', 'send to primary', 'bind to fallback', 'send to fallback', 'record'];
 
 describe('processPayment, changing to the fallback', () => {
   it('binds the payment, then pays at the fallback, when the routing rule allows it', async () => {
@@ -59,7 +59,7 @@ describe('processPayment, changing to the fallback', () => {
       expect(await run({ ageMs }))
         .to.be.instanceOf(RequeueError)
         .and.include({ end });
-      expect(events).to.deep.equal(['look up', 'send to default']);
+      expect(events).to.deep.equal(['look up', 'send to primary']);
     }
   });
 
@@ -67,27 +67,27 @@ describe('processPayment, changing to the fallback', () => {
     const { start, clock, events } = stage({ primary: [POOL_TIMEOUT], fallback: [PAID] });
     start({ bindTo: () => new Promise(() => {}) });
     await clock.tickAsync(60_000);
-    expect(events).to.deep.equal(['look up', 'send to default', 'bind to fallback']);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'bind to fallback']);
   });
 
   it('sends nothing to the fallback when this run no longer owns the job', async () => {
     const { run, events } = stage({ primary: [POOL_TIMEOUT] });
     expectRequeue(await run({ bindTo: async () => false }), { end: 'unresolved', pause: 'backoff', code: 'lock_lost' });
-    expect(events).to.deep.equal(['look up', 'send to default', 'bind to fallback']);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'bind to fallback']);
   });
 
   it('sends nothing to the fallback when the binding cannot be written', async () => {
     const { run, events } = stage({ primary: [POOL_TIMEOUT] });
     const lost = new Error('Connection is closed.');
     expect(await run({ bindTo: () => Promise.reject(lost) })).to.equal(lost);
-    expect(events).to.deep.equal(['look up', 'send to default', 'bind to fallback']);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'bind to fallback']);
   });
 
   it('writes no binding while the circuit of the fallback is open', async () => {
     const { run, events, fallback } = stage({ primary: [POOL_TIMEOUT] });
     await openWithoutProbes(fallback, REFUSED);
     expectRequeue(await run(), { end: 'clean', pause: 'backoff' });
-    expect(events).to.deep.equal(['look up', 'send to default']);
+    expect(events).to.deep.equal(['look up', 'send to primary']);
   });
 
   it('writes one binding for one probe of the fallback, however many payments wait for it', async () => {
@@ -108,7 +108,7 @@ describe('processPayment, changing to the fallback', () => {
     for (const outcome of [REFUSED, UNREACHABLE, POOL_TIMEOUT]) {
       const { run, events } = stage({ primary: [POOL_TIMEOUT], fallback: [outcome] });
       expectRequeue(await run(), { end: 'clean', pause: 'backoff', code: outcome.cause.code });
-      expect(events).to.deep.equal(['look up', 'send to default', 'bind to fallback', 'send to fallback', 'release']);
+      expect(events).to.deep.equal(['look up', 'send to primary', 'bind to fallback', 'send to fallback', 'release']);
     }
   });
 
@@ -127,7 +127,7 @@ describe('processPayment, changing to the fallback', () => {
     for (const { outcome, ...expected } of rows) {
       const { run, events } = stage({ primary: [POOL_TIMEOUT], fallback: [outcome] });
       expectRequeue(await run(), expected);
-      expect(events).to.deep.equal(['look up', 'send to default', 'bind to fallback', 'send to fallback']);
+      expect(events).to.deep.equal(['look up', 'send to primary', 'bind to fallback', 'send to fallback']);
     }
   });
 
@@ -170,15 +170,15 @@ describe('processPayment, changing to the fallback', () => {
 describe('processPayment, with a slow primary', () => {
   it('sends an old payment to the fallback without waiting for a connection when none is free', async () => {
     const { run, events, hasFreeConnection } = stage({ fallback: [PAID], policy: AFTER_5_S });
-    hasFreeConnection.default = false;
+    hasFreeConnection.primary = false;
     expect(await run({ ageMs: 5_000 })).to.equal('completed');
     expect(events).to.deep.equal(['look up', 'bind to fallback', 'send to fallback', 'record']);
   });
 
   it('sends a payment to the fallback at once when a wait for a connection would be in vain', async () => {
     const { run, events, hasFreeConnection, wouldWaitInVain } = stage({ fallback: [PAID], policy: ON_POOL_TIMEOUT });
-    hasFreeConnection.default = false;
-    wouldWaitInVain.default = true;
+    hasFreeConnection.primary = false;
+    wouldWaitInVain.primary = true;
     expect(await run({ ageMs: 0 })).to.equal('completed');
     expect(events).to.deep.equal(['look up', 'bind to fallback', 'send to fallback', 'record']);
   });
@@ -186,22 +186,22 @@ describe('processPayment, with a slow primary', () => {
   it('sends an old payment to the primary when a connection is free, however old it is', async () => {
     const { run, events } = stage({ primary: [PAID], policy: AFTER_5_S });
     expect(await run({ ageMs: 1e9 })).to.equal('completed');
-    expect(events).to.deep.equal(['look up', 'send to default', 'record']);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
   });
 
   it('sends a younger payment to the primary, to wait for a connection', async () => {
     const { run, events, hasFreeConnection } = stage({ primary: [PAID], policy: AFTER_5_S });
-    hasFreeConnection.default = false;
+    hasFreeConnection.primary = false;
     expect(await run({ ageMs: 4_999 })).to.equal('completed');
-    expect(events).to.deep.equal(['look up', 'send to default', 'record']);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
   });
 
   it('sends an old payment to the primary while the fallback does not accept', async () => {
     const { run, events, hasFreeConnection, fallback } = stage({ primary: [PAID], policy: AFTER_5_S });
-    hasFreeConnection.default = false;
+    hasFreeConnection.primary = false;
     await openWithoutProbes(fallback, REFUSED);
     expect(await run({ ageMs: 5_000 })).to.equal('completed');
-    expect(events).to.deep.equal(['look up', 'send to default', 'record']);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
   });
 
   it('counts the time that the attempt at the primary took', async () => {
@@ -218,7 +218,7 @@ describe('processPayment, with a slow primary', () => {
   it('never uses the fallback under FALLBACK_ON=never, or without FALLBACK_AFTER_MS', async () => {
     for (const policy of [ON_NEVER, { ...ON_NEVER, afterMs: 0 }, ON_POOL_TIMEOUT, ON_NOT_SENT]) {
       const { run, sends, hasFreeConnection } = stage({ primary: [PAID], policy });
-      hasFreeConnection.default = false;
+      hasFreeConnection.primary = false;
       expect(await run({ ageMs: 1e9 })).to.equal('completed');
       expect(sends('fallback')).to.equal(0);
     }
@@ -227,7 +227,7 @@ describe('processPayment, with a slow primary', () => {
   it('never sends a tied payment to the fallback, whatever the policy', async () => {
     for (const policy of EAGER) {
       const { run, sends, hasFreeConnection } = stage({ primary: [PAID], policy });
-      hasFreeConnection.default = false;
+      hasFreeConnection.primary = false;
       const history = { runs: 1, isUnresolved: true, doubts: 0, doubtedSinceMs: undefined };
       expect(await run({ ageMs: 1e9, history })).to.equal('completed');
       expect(sends('fallback')).to.equal(0);

@@ -57,9 +57,9 @@ describe('processPayment, dead letters', () => {
 
   it('ties a payment whose payload is gone to the gateway at which it may be paid', async () => {
     const rows = [
-      { state: FREE, gateway: 'default' },
-      { state: UNRESOLVED, gateway: 'default' },
-      { state: DOUBTED, gateway: 'default' },
+      { state: FREE, gateway: 'primary' },
+      { state: UNRESOLVED, gateway: 'primary' },
+      { state: DOUBTED, gateway: 'primary' },
       { state: BOUND, gateway: 'fallback' },
       { state: BOUND_AND_UNRESOLVED, gateway: 'fallback' },
     ];
@@ -73,7 +73,7 @@ describe('processPayment, dead letters', () => {
   it('ties an invalid payment to the gateway at which an earlier one of its id may be paid', async () => {
     for (const [state, gateway] of [
       [FREE, undefined],
-      [UNRESOLVED, 'default'],
+      [UNRESOLVED, 'primary'],
       [BOUND, 'fallback'],
     ] as const) {
       const { run, letters } = stage();

@@ -55,7 +55,7 @@ describe('processPayment, after a doubtful attempt', () => {
     for (const state of [FREE, DOUBTED]) {
       const { run, events } = stage({ primary: [DOUBTFUL] });
       expectRequeue(await run(state), { end: 'doubtful', pause: 'doubted', code: 'http_400' });
-      expect(events).to.deep.equal(['look up', 'send to default']);
+      expect(events).to.deep.equal(['look up', 'send to primary']);
     }
   });
 
@@ -90,8 +90,8 @@ describe('processPayment, after a doubtful attempt', () => {
   it('records what the look-up tells when an earlier run is unresolved', async () => {
     const { run, events, recorded } = stage({ primary: [DOUBTFUL], primaryTells: FOUND });
     expect(await run(UNRESOLVED)).to.equal('completed');
-    expect(events).to.deep.equal(['look up', 'send to default', 'ask default', 'record']);
-    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'default', ...ON_RECORD }]);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'ask primary', 'record']);
+    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'primary', ...ON_RECORD }]);
   });
 
   it('records what the look-up tells when this run had an unknown attempt', async () => {
@@ -107,7 +107,7 @@ describe('processPayment, after a doubtful attempt', () => {
     for (const primaryTells of [NOT_FOUND, NOT_TOLD]) {
       const { run, events } = stage({ primary: [DOUBTFUL], primaryTells });
       expectRequeue(await run(UNRESOLVED), { end: 'doubtful', pause: 'tied', code: 'http_400' });
-      expect(events).to.deep.equal(['look up', 'send to default', 'ask default']);
+      expect(events).to.deep.equal(['look up', 'send to primary', 'ask primary']);
     }
   });
 });
@@ -115,10 +115,10 @@ describe('processPayment, after a doubtful attempt', () => {
 describe('processPayment, rejection', () => {
   it('makes a dead letter tied to the gateway when every condition holds', async () => {
     const { end, events, letters } = await lastDoubt();
-    expectDeadLetter(end, 'rejected: default gateway: HTTP 400: {}');
-    expect(events).to.deep.equal(['look up', 'send to default', 'ask default', 'bury']);
+    expectDeadLetter(end, 'rejected: primary gateway: HTTP 400: {}');
+    expect(events).to.deep.equal(['look up', 'send to primary', 'ask primary', 'bury']);
     expect(letters).to.have.lengthOf(1);
-    expect(letters[0]).to.include({ jobId: ID, correlationId: ID, code: 'rejected', gateway: 'default', attempts: 4 });
+    expect(letters[0]).to.include({ jobId: ID, correlationId: ID, code: 'rejected', gateway: 'primary', attempts: 4 });
   });
 
   it('makes a dead letter tied to the fallback of a payment bound there', async () => {
@@ -161,7 +161,7 @@ describe('processPayment, rejection', () => {
     await open(set.primary, REFUSED);
     const running = set.start({ history: DOUBTED_THRICE });
     await set.clock.tickAsync(2 * PROBE_INTERVAL_MS);
-    expect(set.events.at(-1)).to.equal('ask default');
+    expect(set.events.at(-1)).to.equal('ask primary');
     expect(set.letters).to.deep.equal([]);
     expectRequeue(running.end, { end: 'unresolved', pause: 'tied' });
   });
@@ -176,7 +176,7 @@ describe('processPayment, rejection', () => {
     const { end, letters, recorded } = await lastDoubt({ scene: { primaryTells: FOUND } });
     expect(end).to.equal('completed');
     expect(letters).to.deep.equal([]);
-    expect(recorded.at(-1)).to.deep.equal({ correlationId: ID, gateway: 'default', ...ON_RECORD });
+    expect(recorded.at(-1)).to.deep.equal({ correlationId: ID, gateway: 'primary', ...ON_RECORD });
   });
 
   it('does not reject while no other payment was paid there', async () => {

@@ -20,9 +20,9 @@ describe('processPayment, at the primary', () => {
   it('pays at the primary and records what that has on record', async () => {
     const { run, events, sent, recorded } = stage({ primary: [PAID] });
     expect(await run()).to.equal('completed');
-    expect(events).to.deep.equal(['look up', 'send to default', 'record']);
+    expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
     expect(sent).to.deep.equal([{ correlationId: ID, amountCents: 1990 }]);
-    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'default', ...ON_RECORD }]);
+    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'primary', ...ON_RECORD }]);
   });
 
   it('sends the id in its normal form', async () => {
@@ -47,20 +47,20 @@ describe('processPayment, at the primary', () => {
     const { run, entries } = stage({ primary: [PAID] });
     await run();
     expect(entries.map(({ level }) => level)).to.deep.equal(['debug']);
-    expect(entries[0]).to.include({ correlationId: ID, gateway: 'default' });
+    expect(entries[0]).to.include({ correlationId: ID, gateway: 'primary' });
   });
 
   it('records what the primary has on record from before, another amount too', async () => {
     const onRecord = { amountCents: 5, requestedAt: new Date('2025-07-15T11:00:00.000Z') };
     const { run, recorded } = stage({ primary: [{ kind: 'already_paid', onRecord }] });
     expect(await run()).to.equal('completed');
-    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'default', ...onRecord }]);
+    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'primary', ...onRecord }]);
   });
 
   it('records nothing and requeues as unresolved when a 422 comes without what is on record', async () => {
     const { run, events } = stage({ primary: [UNPROVEN] });
     expectRequeue(await run(), { end: 'unresolved', pause: 'tied', code: 'http_422' });
-    expect(events).to.deep.equal(['look up', 'send to default']);
+    expect(events).to.deep.equal(['look up', 'send to primary']);
   });
 
   it('requeues as unresolved with the pauses of a tied payment after an unknown attempt', async () => {
@@ -71,13 +71,13 @@ describe('processPayment, at the primary', () => {
   it('requeues as clean with a short backoff after a refusal', async () => {
     const { run, events } = stage({ primary: [REFUSED] });
     expectRequeue(await run(), { end: 'clean', pause: 'backoff', code: 'http_429', atLeastMs: 0 });
-    expect(events).to.deep.equal(['look up', 'send to default']);
+    expect(events).to.deep.equal(['look up', 'send to primary']);
   });
 
   it('gives the gateway, the outcome and its cause as the reason', async () => {
     const { run } = stage({ primary: [UNREACHABLE] });
     const { message } = (await run()) as Error;
-    expect(message).to.include('default').and.include('not_sent').and.include(UNREACHABLE.cause.detail);
+    expect(message).to.include('primary').and.include('not_sent').and.include(UNREACHABLE.cause.detail);
   });
 
   it('asks a refused payment for the pause that the gateway asked for', async () => {

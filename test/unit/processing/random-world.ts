@@ -68,9 +68,9 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
   };
   let letterTies: GatewayName | undefined;
   let recordedAt: GatewayName | undefined;
-  const isCharged = { default: false, fallback: isRestored };
+  const isCharged = { primary: false, fallback: isRestored };
   /** An attempt there is paid, or may be. */
-  const mayBePaid = { default: false, fallback: isRestored };
+  const mayBePaid = { primary: false, fallback: isRestored };
   const faults: string[] = [];
   const seen = { doubts: 0, overtaken: 0, deaths: 0, deadLetters: 0 };
   const stopped: Stopped[] = [];
@@ -101,7 +101,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
   });
 
   function attemptAt(name: GatewayName): AttemptOutcome {
-    const other = name === 'default' ? 'fallback' : 'default';
+    const other = name === 'primary' ? 'fallback' : 'primary';
     if (mayBePaid[other]) faults.push(`sent to ${name} what may be paid at ${other}`);
     if (isOverWithTrouble || happens(pays)) {
       const isKnown = isCharged[name];
@@ -183,7 +183,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
       bindTo: (gateway) => owned(() => Object.assign(job, { boundTo: gateway })),
       release: () => owned(() => Object.assign(job, { boundTo: undefined })),
     };
-    const primary = guarded('default', step);
+    const primary = guarded('primary', step);
     const fallback = guarded('fallback', step);
     if (happens(0.4)) await open(primary, pick(failures.filter(({ evidence }) => evidence !== 'none')));
     if (happens(0.2)) await open(fallback, pick(failures.filter(({ evidence }) => evidence !== 'none')));

@@ -49,7 +49,7 @@ describe('processPayment, when the worker shuts down', () => {
     await open(primary, REFUSED);
     const running = start();
     await clock.tickAsync(2 * PROBE_INTERVAL_MS);
-    expect(sends('default')).to.equal(2);
+    expect(sends('primary')).to.equal(2);
     primary.circuit.close();
     await clock.tickAsync(0);
     expectRequeue(running.end, { end: 'clean', ...AT_ONCE });
@@ -66,7 +66,7 @@ describe('processPayment, when the worker shuts down', () => {
     const { run, events, fallback } = stage({ primary: [POOL_TIMEOUT] });
     fallback.circuit.close();
     expectRequeue(await run(), { end: 'clean', ...AT_ONCE });
-    expect(events).to.deep.equal(['look up', 'send to default']);
+    expect(events).to.deep.equal(['look up', 'send to primary']);
   });
 
   it('still records a payment that is under way', async () => {
@@ -90,6 +90,6 @@ describe('processPayment, when the worker shuts down', () => {
     attempt.resolve(REFUSED);
     await clock.tickAsync(60_000);
     expectRequeue(running.end, { end: 'clean', pause: 'backoff', code: 'http_429' });
-    expect(sends('default')).to.equal(1);
+    expect(sends('primary')).to.equal(1);
   });
 });

@@ -85,8 +85,8 @@ export function stage({
   const letters: DeadLetter[] = [];
   const { logger, entries } = recordingLogger();
   const tiedPlaces: TiedPlaces = { limit: places, taken: 0 };
-  const hasFreeConnection = { default: true, fallback: true };
-  const wouldWaitInVain = { default: false, fallback: false };
+  const hasFreeConnection = { primary: true, fallback: true };
+  const wouldWaitInVain = { primary: false, fallback: false };
 
   const guarded = (name: GatewayName, script: Script, told: LookUpOutcome): GuardedGateway => {
     const outcomes = typeof script === 'function' ? undefined : [...script];
@@ -122,7 +122,7 @@ export function stage({
     return { gateway, circuit, lastPaidAtMs: 0 };
   };
   const deps: ProcessingDeps = {
-    primary: guarded('default', primary, primaryTells),
+    primary: guarded('primary', primary, primaryTells),
     fallback: guarded('fallback', fallback, fallbackTells),
     recorder: {
       async lookUp() {

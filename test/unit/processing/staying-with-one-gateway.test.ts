@@ -37,14 +37,14 @@ describe('processPayment, with an attempt at the primary that may be paid', () =
     for (const state of [UNRESOLVED, DOUBTED]) {
       const { run, events } = stage({ primary: [PAID] });
       expect(await run(state)).to.equal('completed');
-      expect(events).to.deep.equal(['look up', 'send to default', 'record']);
+      expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
     }
   });
 
   it('records what the primary has on record', async () => {
     const { run, recorded } = stage({ primary: [ALREADY_PAID] });
     expect(await run(UNRESOLVED)).to.equal('completed');
-    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'default', ...ON_RECORD }]);
+    expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'primary', ...ON_RECORD }]);
   });
 
   it('stays away from the fallback after an attempt that was not made, whatever the policy', async () => {
@@ -52,10 +52,10 @@ describe('processPayment, with an attempt at the primary that may be paid', () =
       for (const outcome of [POOL_TIMEOUT, UNREACHABLE, REFUSED]) {
         const unresolved = stage({ primary: [outcome], policy });
         expectRequeue(await unresolved.run({ ...UNRESOLVED, ageMs: 1e9 }), { end: 'clean', pause: 'tied' });
-        expect(unresolved.events).to.deep.equal(['look up', 'send to default']);
+        expect(unresolved.events).to.deep.equal(['look up', 'send to primary']);
         const doubted = stage({ primary: [outcome], policy });
         expectRequeue(await doubted.run({ ...DOUBTED, ageMs: 1e9 }), { end: 'clean', pause: 'doubted' });
-        expect(doubted.events).to.deep.equal(['look up', 'send to default']);
+        expect(doubted.events).to.deep.equal(['look up', 'send to primary']);
       }
     }
   });
@@ -80,7 +80,7 @@ describe('processPayment, with an attempt at the primary that may be paid', () =
       const running = start();
       await clock.tickAsync(script.length * PROBE_INTERVAL_MS);
       expect(running.end).to.equal('completed');
-      expect(events).to.deep.equal(['look up', ...script.map(() => 'send to default'), 'record']);
+      expect(events).to.deep.equal(['look up', ...script.map(() => 'send to primary'), 'record']);
       expect(stateOf(fallback)).to.equal('closed');
     }
   });
@@ -148,9 +148,9 @@ describe('processPayment, tied by a dead letter', () => {
   it('stays with the primary, whatever the policy', async () => {
     for (const policy of EAGER) {
       for (const outcome of [POOL_TIMEOUT, UNREACHABLE, REFUSED]) {
-        const { run, events } = stage({ primary: [outcome], policy, lookUp: tiedTo('default') });
+        const { run, events } = stage({ primary: [outcome], policy, lookUp: tiedTo('primary') });
         expectRequeue(await run({ ...FREE, ageMs: 1e9 }), { end: 'clean', pause: 'tied' });
-        expect(events).to.deep.equal(['look up', 'send to default']);
+        expect(events).to.deep.equal(['look up', 'send to primary']);
       }
     }
   });
@@ -190,7 +190,7 @@ describe('processPayment, tied by a dead letter', () => {
   });
 
   it('tells the gateway that its first send is not the first attempt there', async () => {
-    const { run, histories } = stage({ primary: [PAID], lookUp: tiedTo('default') });
+    const { run, histories } = stage({ primary: [PAID], lookUp: tiedTo('primary') });
     await run(FREE);
     expect(histories).to.deep.equal([{ isFirst: false, isUnresolved: true, onNewConnection: false }]);
   });

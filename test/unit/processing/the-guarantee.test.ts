@@ -69,8 +69,8 @@ describe('processPayment, whatever the gateways respond and wherever runs die or
       await untilRecorded(world);
       expect(world.recordedAt, `seed ${seed}`).to.not.equal(undefined);
       expect(world.faults, `seed ${seed}`).to.deep.equal([]);
-      expect(world.isCharged.default && world.isCharged.fallback, `seed ${seed}`).to.equal(false);
-      if (world.recordedAt === 'default') total.atPrimary += 1;
+      expect(world.isCharged.primary && world.isCharged.fallback, `seed ${seed}`).to.equal(false);
+      if (world.recordedAt === 'primary') total.atPrimary += 1;
       if (world.recordedAt === 'fallback') total.atFallback += 1;
       total.doubts += world.seen.doubts;
       total.overtaken += world.seen.overtaken;

@@ -51,7 +51,7 @@ describe('processPayment, with a free payment while the circuit of the primary i
     const running = start();
     for (let attempt = 1; attempt <= outage.length; attempt += 1) {
       await clock.tickAsync(PROBE_INTERVAL_MS);
-      expect(sends('default')).to.equal(attempt);
+      expect(sends('primary')).to.equal(attempt);
       expect(running.end).to.equal(undefined);
     }
     await clock.tickAsync(PROBE_INTERVAL_MS);
@@ -65,7 +65,7 @@ describe('processPayment, with a free payment while the circuit of the primary i
     await open(primary, REFUSED);
     const running = start();
     await clock.tickAsync(PROBE_INTERVAL_MS + 2_999);
-    expect(sends('default')).to.equal(1);
+    expect(sends('primary')).to.equal(1);
     await clock.tickAsync(1);
     expect(running.end).to.equal('completed');
   });
@@ -169,7 +169,7 @@ describe('processPayment, with a free payment while both circuits are open', () 
     await end(PAID);
     await clock.tickAsync(0);
     expect(running.end).to.equal('completed');
-    expect(recorded[0]).to.include({ gateway: 'default' });
+    expect(recorded[0]).to.include({ gateway: 'primary' });
   });
 
   it('does not re-check the fallback without a pause', async () => {
