@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
-import { LedgerUnavailableError } from '../errors.ts';
-import { beginningOf, type GatewayName } from '../payment.ts';
+import type { GatewayName } from '../payment.ts';
 import { query } from './db.ts';
-import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
+import { insertDeadLetters, timestamp } from './dead-letter-rows.ts';
+import { fromGatewayColumn, type GatewayColumn } from './gateway-column.ts';
 
 /**
  * Dead letters: payments that the service will not make, kept until an operator decides. The service never deletes a row.
@@ -88,45 +88,11 @@ export interface DeadLetters {
 /** Rows of one statement: with payloads of 64 KiB, the largest there are, 6.4 MB. */
 export const MAX_BURIED = 100;
 
-/** How much of an invalid payment's payload is kept, in bytes. Enough to see what was wrong with it. */
-const MAX_INVALID_PAYLOAD_BYTES = 2 * 1024;
-
-/** A reason or amount may quote what a client sent. In characters. */
-const MAX_TEXT = 1_000;
-
 /** By then a run that has looked its id up has a job in the queue, or has ended. */
 const SETTLED_AFTER_MS = 60_000;
 
 /** How old the count of open invalid payments may be. Counting 100,000 takes milliseconds; a flood has many batches. */
 const COUNT_AGE_MS = 1_000;
-
-/** Without a name, so that it is planned for the size the tables have. */
-const BURY_SQL = `INSERT INTO dead_letters AS kept (job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
-    gateway, unresolved_at, attempts, accepted_at, died_at, state, state_by)
-  SELECT job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
-    gateway, unresolved_at, attempts, accepted_at, coalesce(died_at, clock_timestamp()),
-    CASE WHEN EXISTS (SELECT FROM payments WHERE payments.correlation_id = buried.correlation_id)
-      THEN 'paid' ELSE 'open' END, 'worker'
-  FROM unnest(?::text[], ?::uuid[], ?::text[], ?::text[], ?::integer[], ?::text[], ?::text[],
-    ?::text[], ?::text[], ?::integer[], ?::timestamptz[], ?::timestamptz[])
-    AS buried (job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
-      gateway, unresolved_at, attempts, accepted_at, died_at)
-  ORDER BY job_id, accepted_at
-  ON CONFLICT (job_id, accepted_at) DO UPDATE SET
-    correlation_id = coalesce(excluded.correlation_id, kept.correlation_id),
-    amount_text = coalesce(kept.amount_text, excluded.amount_text),
-    payload = coalesce(kept.payload, excluded.payload),
-    payload_bytes = coalesce(kept.payload_bytes, excluded.payload_bytes),
-    reason_code = excluded.reason_code,
-    reason = excluded.reason,
-    gateway = coalesce(excluded.gateway, kept.gateway),
-    unresolved_at = coalesce(excluded.unresolved_at, kept.unresolved_at),
-    attempts = excluded.attempts,
-    died_at = excluded.died_at,
-    state = excluded.state,
-    state_at = clock_timestamp(),
-    state_by = excluded.state_by
-  WHERE kept.state NOT IN ('paid', 'recorded', 'discarded')`;
 
 const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL::bigint AS id, NULL AS gateway, NULL AS state
   FROM payments WHERE correlation_id = ANY(?::uuid[])
@@ -158,39 +124,6 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
     return room.invalid;
   }
 
-  async function insert(letters: readonly (EarlierDeadLetter & Measured)[]): Promise<void> {
-    if (letters.length === 0) return;
-    try {
-      const rows = letters.map(toRow);
-      await query(db, BURY_SQL, [
-        rows.map(({ jobId }) => jobId),
-        rows.map(({ correlationId }) => correlationId ?? null),
-        rows.map(({ amountText }) => amountText ?? null),
-        rows.map(({ payload }) => payload ?? null),
-        rows.map(({ payloadBytes }) => payloadBytes ?? null),
-        rows.map(({ code }) => code),
-        rows.map(({ reason }) => reason),
-        rows.map(({ gateway }) => (gateway === undefined ? null : toGatewayColumn(gateway))),
-        rows.map(({ code, gateway }) =>
-          code === 'rejected' || gateway === undefined ? null : toGatewayColumn(gateway),
-        ),
-        rows.map(({ attempts }) => attempts),
-        rows.map(({ acceptedAt }) => timestamp(acceptedAt)),
-        rows.map(({ diedAt }) => (diedAt === undefined ? null : timestamp(diedAt))),
-      ]);
-    } catch (error) {
-      if (error instanceof LedgerUnavailableError) throw error;
-      // PostgreSQL refused the statement: the row at fault must not hold up the others.
-      if (letters.length > 1) {
-        for (const letter of letters) await insert([letter]);
-        return;
-      }
-      const [letter] = letters;
-      if (letter!.isBare) throw error;
-      await insert([bare(letter!)]);
-    }
-  }
-
   return {
     async bury(deadLetters) {
       // A worker may have taken a job a second time after losing its lock; one statement takes a key once.
@@ -199,7 +132,10 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       const beyondBound = new Set(
         (invalid.length > 0 ? invalid.slice(await roomForInvalid()) : []).map((letter) => keyOf(letter)),
       );
-      await insert([...byKey].filter(([key]) => !beyondBound.has(key)).map(([, letter]) => letter));
+      await insertDeadLetters(
+        db,
+        [...byKey].filter(([key]) => !beyondBound.has(key)).map(([, letter]) => letter),
+      );
       room.invalid -= invalid.length - beyondBound.size;
       return deadLetters.map((letter) => (beyondBound.has(keyOf(letter)) ? 'beyond_bound' : 'kept'));
     },
@@ -277,49 +213,4 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
 
 function keyOf({ jobId, acceptedAt }: DeadLetterKey): string {
   return `${timestamp(acceptedAt)} ${jobId}`;
-}
-
-/** What a row needs to know of a payload that is not in it. */
-interface Measured {
-  readonly payloadBytes?: number | undefined;
-  readonly isBare?: boolean;
-}
-
-/** The row that every PostgreSQL takes: without its payload, its texts in ASCII, which every encoding has. */
-function bare(letter: EarlierDeadLetter & Measured): EarlierDeadLetter & Measured {
-  const ascii = (text: string) => text.replaceAll(/[^\x20-\x7e]/g, '?');
-  const { payload, amountText, reason } = letter;
-  return {
-    ...letter,
-    amountText: amountText === undefined ? undefined : ascii(amountText),
-    reason: ascii(reason),
-    payload: undefined,
-    payloadBytes: payload === undefined ? undefined : Buffer.byteLength(payload),
-    isBare: true,
-  };
-}
-
-const LAST_TIMESTAMP_MS = Date.parse('9999-12-31T23:59:59.999Z');
-
-/** A time that was garbage in the job must not keep the dead letter from its row: the epoch, as for none. */
-function timestamp(date: Date): string {
-  const ms = date.getTime();
-  return new Date(ms >= 0 && ms <= LAST_TIMESTAMP_MS ? ms : 0).toISOString();
-}
-
-function toRow(letter: EarlierDeadLetter & Measured): EarlierDeadLetter & Measured {
-  const { payload, code, amountText, reason } = letter;
-  return {
-    ...letter,
-    amountText: amountText === undefined ? undefined : plain(amountText),
-    reason: plain(reason),
-    payload:
-      code === 'invalid_payment' && payload !== undefined ? beginningOf(payload, MAX_INVALID_PAYLOAD_BYTES) : payload,
-    payloadBytes: letter.payloadBytes ?? (payload === undefined ? undefined : Buffer.byteLength(payload)),
-  };
-}
-
-/** A zero byte is the one character that no text in PostgreSQL has. */
-function plain(text: string): string {
-  return text.slice(0, MAX_TEXT).replaceAll('\0', '\uFFFD');
 }
