@@ -239,7 +239,7 @@ describe('enqueuer', () => {
     await enqueuer.enqueue(aJob());
     const error = await enqueuer.enqueue(aJob()).catch((reason) => reason);
     expect(error).to.be.instanceOf(QueueFullError);
-    expect(error).to.include({ code: 'queue_full', status: 503, retryAfterSeconds: 1 });
+    expect(error).to.deep.include({ code: 'queue_full', status: 503, headers: { 'Retry-After': '1' } });
   });
 
   it('refuses with QueueUnavailableError what comes after its close', async () => {

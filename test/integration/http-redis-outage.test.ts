@@ -68,7 +68,7 @@ describe('POST /payments without Redis', () => {
     expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
     expect(entries.map(({ message }) => message)).to.include.members([
       'redis is unavailable',
-      'requests are being refused',
+      'requests are not accepted',
       'redis is available again',
     ]);
   });

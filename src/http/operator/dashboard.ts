@@ -1,4 +1,5 @@
 import type { NextFunction, Request, RequestHandler, Response } from 'express';
+import { ConflictError, MethodNotAllowedError } from '../../errors.ts';
 import { type RetryDeps, type RetryResult, retryFailedJob } from '../../operations/retry-dead-letter.ts';
 import { amountTextOf, correlationIdOf } from '../../payment.ts';
 import type { QueueAdmin } from '../../queue/queue-admin.ts';
@@ -25,7 +26,7 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
   let board: Promise<RequestHandler> | undefined;
 
   return async (request, response, next) => {
-    if (!isAllowed(request, response)) return;
+    if (!isAllowed(request)) throw new MethodNotAllowedError(['GET', 'HEAD']);
     // bull-board would answer in its own way, with the inside of the fault.
     if (request.path.startsWith('/api/')) await queueAdmin.ping();
     if (request.method === 'PUT' && (await retry(request, response, deps))) return;
@@ -37,14 +38,14 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
   };
 }
 
-/** Answers what neither reads nor makes an allowed change. */
-function isAllowed({ method, path }: Request, response: Response): boolean {
-  if (method === 'GET' || method === 'HEAD' || isAllowedChange(method, path)) return true;
-  response.status(405).setHeader('Allow', 'GET, HEAD').json({ error: 'method_not_allowed' });
-  return false;
+function isAllowed({ method, path }: Request): boolean {
+  return method === 'GET' || method === 'HEAD' || isAllowedChange(method, path);
 }
 
-/** Answers a request to retry. False when it is none of ours: then bull-board says why it cannot be done. */
+/**
+ * Handles a request to retry. Resolves with false when the request is not one, or the payment is not dead: then
+ * bull-board responds.
+ */
 async function retry({ path }: Request, response: Response, deps: DashboardDeps): Promise<boolean> {
   if (path === RETRY_ALL) {
     response.json(await retryAll(deps));
@@ -54,9 +55,14 @@ async function retry({ path }: Request, response: Response, deps: DashboardDeps)
   if (id === undefined) return false;
   const result = await retryFailedJob(id, deps);
   if (result === 'not_dead') return false;
-  if (result === 'queued') response.status(204).end();
-  else response.status(409).json({ error: { key: 'ERRORS.INTERNAL_SERVER_ERROR' }, message: NOT_RETRIED[result] });
+  if (result !== 'queued') throw notRetried(NOT_RETRIED[result]);
+  response.status(204).end();
   return true;
+}
+
+/** bull-board's page shows the message only in a body of this form. The key names a text that its page has. */
+function notRetried(message: string): ConflictError {
+  return new ConflictError(message, { details: { error: { key: 'ERRORS.INTERNAL_SERVER_ERROR' }, message } });
 }
 
 function decoded(part: string | undefined): string | undefined {

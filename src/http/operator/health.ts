@@ -4,7 +4,7 @@ import { describeError } from '../../process/describe-error.ts';
 import { createOutageLog } from '../../process/outage-log.ts';
 import type { AppDeps } from '../app.ts';
 
-/** `GET /health`: how much is in the queue. */
+/** `GET /health`: the size of the queue. Its 503 is a report in the same form as its 200, so it is not thrown. */
 export function health({ enqueuer }: Pick<AppDeps, 'enqueuer'>): RequestHandler {
   return async (_request, response) => {
     try {

@@ -6,6 +6,8 @@ import express, { type ErrorRequestHandler, type RequestHandler } from 'express'
 import sinon from 'sinon';
 import supertest from 'supertest';
 import {
+  ConflictError,
+  ForbiddenError,
   InvalidJsonError,
   InvalidRequestError,
   LedgerUnavailableError,
@@ -14,6 +16,7 @@ import {
   PayloadTooLargeError,
   QueueFullError,
   QueueUnavailableError,
+  UnauthorizedError,
 } from '../../../src/errors.ts';
 import { errorHandler } from '../../../src/http/error-handler.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
@@ -56,6 +59,13 @@ describe('error handler', () => {
       },
     ],
     [new LedgerUnavailableError('gone'), 503, { error: 'ledger_unavailable' }],
+    [new UnauthorizedError('Basic'), 401, { error: 'unauthorized' }],
+    [new ForbiddenError('no'), 403, { error: 'forbidden' }],
+    [
+      new ConflictError('no', { details: { error: { key: 'K' }, message: 'no' } }),
+      409,
+      { error: { key: 'K' }, message: 'no' },
+    ],
     [new TypeError('secret detail'), 500, { error: 'internal_error' }],
     [Object.assign(new Error('secret detail'), { status: 502 }), 500, { error: 'internal_error' }],
     [Object.assign(new Error('secret detail'), { status: '400' }), 500, { error: 'internal_error' }],
@@ -149,7 +159,7 @@ describe('error handler', () => {
     expect(entries).to.deep.equal([
       {
         level: 'error',
-        message: 'failed after the answer had begun',
+        message: 'failed after the response had begun',
         path: '/things/1',
         cause: 'Error: in the middle',
       },

@@ -2,8 +2,10 @@ import { expect } from 'chai';
 import express from 'express';
 import sinon from 'sinon';
 import supertest from 'supertest';
+import { errorHandler } from '../../../../src/http/error-handler.ts';
 import { dashboard } from '../../../../src/http/operator/dashboard.ts';
 import { operatorAuth } from '../../../../src/http/operator/operator-auth.ts';
+import { recordingLogger } from '../../../support/logger.ts';
 
 const USER = 'admin';
 const PASSWORD = 'p:ss wörd';
@@ -26,6 +28,7 @@ function guarded() {
     operatorAuth({ user: USER, password: PASSWORD }),
     dashboard({ queueAdmin, deadLetters: { find: sinon.stub() }, enqueuer: { enqueueAgain: sinon.stub() } }),
   );
+  app.use(errorHandler(recordingLogger().logger));
   return { agent: supertest(app), queueAdmin };
 }
 
@@ -53,7 +56,7 @@ describe('dashboard', () => {
       const response = await request;
       expect(response.status).to.equal(401);
       expect(response.body).to.deep.equal({ error: 'unauthorized' });
-      expect(response.headers['www-authenticate']).to.equal('Basic realm="Payrelay queues", charset="UTF-8"');
+      expect(response.headers['www-authenticate']).to.equal('Basic realm="Payrelay", charset="UTF-8"');
       expect(queueAdmin.queue.called).to.equal(false);
     });
   }

@@ -24,7 +24,7 @@ function faultsOf(query: string, rule: 'required' | 'optional' = 'required') {
     range(query, rule);
     return [];
   } catch (error) {
-    if (error instanceof InvalidRequestError) return error.faults;
+    if (error instanceof InvalidRequestError) return error.details['errors'];
     throw error;
   }
 }
