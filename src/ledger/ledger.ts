@@ -4,6 +4,7 @@ import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
 import { inTransaction, poolSizeOf, query, sqlStateOf } from './db.ts';
 import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
+import type { SummaryRange } from './summary-range.ts';
 import { segmentsOf } from './summary-segments.ts';
 import { createWaitingLine } from './waiting-line.ts';
 
@@ -12,12 +13,6 @@ export interface PaidPayment extends Payment {
   readonly gateway: GatewayName;
   /** What the gateway holds, not what we meant to send. */
   readonly requestedAt: Date;
-}
-
-/** Both ends included; an absent one is open. */
-export interface SummaryRange {
-  readonly from?: Date | undefined;
-  readonly to?: Date | undefined;
 }
 
 export interface GatewayTotals {

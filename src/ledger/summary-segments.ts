@@ -1,4 +1,4 @@
-import type { SummaryRange } from './ledger.ts';
+import type { SummaryRange } from './summary-range.ts';
 
 /** The widths of the kept totals, in seconds (migrations/20260102000000_create_payment_totals.ts). */
 const WIDTHS = [1, 60, 3_600] as const;

@@ -3,7 +3,8 @@ import { expect } from 'chai';
 import { loadConfig } from '../../src/config.ts';
 import { createDb } from '../../src/ledger/db.ts';
 import { fromGatewayColumn, type GatewayColumn } from '../../src/ledger/gateway-column.ts';
-import { createLedger, type PaidPayment, type SummaryRange } from '../../src/ledger/ledger.ts';
+import { createLedger, type PaidPayment } from '../../src/ledger/ledger.ts';
+import type { SummaryRange } from '../../src/ledger/summary-range.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 

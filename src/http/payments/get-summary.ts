@@ -1,10 +1,10 @@
 import type { RequestHandler } from 'express';
 import { LedgerUnavailableError } from '../../errors.ts';
-import { EMPTY_SUMMARY, type GatewayTotals, type Summary, type SummaryRange } from '../../ledger/ledger.ts';
+import { EMPTY_SUMMARY, type GatewayTotals, type Summary } from '../../ledger/ledger.ts';
+import { parseRange, type SummaryRange } from '../../ledger/summary-range.ts';
 import { describeError } from '../../process/describe-error.ts';
 import { createOutageLog } from '../../process/outage-log.ts';
 import type { AppDeps } from '../app.ts';
-import { parseRange } from './summary-range.ts';
 
 /**
  * `GET /payments-summary`: what the ledger holds between two instants, both included. While PostgreSQL is away the answer

@@ -1,8 +1,8 @@
 import { parse } from 'node:querystring';
 import { expect } from 'chai';
-import { InvalidRequestError } from '../../../../src/errors.ts';
-import { parseRange } from '../../../../src/http/payments/summary-range.ts';
-import { atTestEnd } from '../../../support/cleanup.ts';
+import { InvalidRequestError } from '../../../src/errors.ts';
+import { parseRange } from '../../../src/ledger/summary-range.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 
 const NOT_ISO = 'must be an ISO 8601 date or date-time';
 

@@ -1,12 +1,17 @@
-import type { Config } from '../../config.ts';
-import { InvalidRequestError, type ParameterFault } from '../../errors.ts';
-import type { SummaryRange } from '../../ledger/ledger.ts';
+import { InvalidRequestError, type ParameterFault } from '../errors.ts';
 
-/** The range that a query names. @throws InvalidRequestError naming every fault. */
-export function parseRange(
-  query: Readonly<Record<string, unknown>>,
-  rule: Config['http']['summaryRange'],
-): SummaryRange {
+/** The time range of a summary. It includes both bounds; without a bound it has no end on that side. */
+export interface SummaryRange {
+  readonly from?: Date | undefined;
+  readonly to?: Date | undefined;
+}
+
+/**
+ * Parses a range from the texts `from` and `to`, for the summary's query and for operators' commands.
+ * @param rule whether both bounds must be given
+ * @throws InvalidRequestError that names every fault
+ */
+export function parseRange(query: Readonly<Record<string, unknown>>, rule: 'required' | 'optional'): SummaryRange {
   const faults: ParameterFault[] = [];
   const bound = (param: 'from' | 'to'): Instant | undefined => {
     const text = query[param];
@@ -22,36 +27,36 @@ export function parseRange(
   const to = bound('to');
   if (from && to && isAfter(from, to)) faults.push({ param: 'from', message: 'must not be after to' });
   if (faults.length > 0) throw new InvalidRequestError(faults);
-  // The ledger keeps milliseconds. A range holds no more than was asked for: it begins with the first whole millisecond
-  // in it and ends with the last. So a range within one millisecond is empty, with `from` after `to`.
+  // The ledger stores milliseconds. The range must not include more than the client asked for, so it begins with the first
+  // whole millisecond in it and ends with the last. A range within one millisecond is empty: its `from` is after its `to`.
   return {
     from: from && new Date(from.ms + (from.beyond === '' ? 0 : 1)),
     to: to && new Date(to.ms),
   };
 }
 
-/** An instant in the precision it was written in. */
+/** An instant in the precision of its text. */
 interface Instant {
   /** Whole milliseconds since 1970, rounded down. */
   readonly ms: number;
-  /** The decimals of the second beyond those of the millisecond, without zeros at the end. */
+  /** The decimals of the second after the third, without trailing zeros. */
   readonly beyond: string;
 }
 
 function isAfter(a: Instant, b: Instant): boolean {
-  // Decimals of a fraction compare as texts do.
+  // Fractions without trailing zeros compare as texts do.
   return a.ms > b.ms || (a.ms === b.ms && a.beyond > b.beyond);
 }
 
 const FIRST_INSTANT = new Date('0001-01-01T00:00:00Z');
 const LAST_INSTANT = new Date('9999-12-31T23:59:59.999Z');
 
-/** A space stands for the + of an offset that a client did not encode. */
+/** A space is the + of an offset that the client did not percent-encode. */
 const INSTANT = /^(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?(Z|[+\- ]\d\d(?::?\d\d)?)?)?$/i;
 
 /**
- * ISO 8601 date or date-time; a date is its 00:00, no offset means UTC. Undefined for anything else, including days that
- * no calendar has.
+ * Parses an ISO 8601 date or date-time. A date means 00:00; no offset means UTC. Undefined for anything else, also for
+ * days that do not exist.
  */
 function parseInstant(text: string): Instant | undefined {
   const match = INSTANT.exec(text);
@@ -59,9 +64,9 @@ function parseInstant(text: string): Instant | undefined {
   const [, year, month, day, hour = '00', minute = '00', second = '00', fraction = '', zone = 'Z'] = match;
   const date = `${year}-${month}-${day}`;
   const instant = new Date(`${date}T${hour}:${minute}:${second}.${fraction.padEnd(3, '0').slice(0, 3)}${offset(zone)}`);
-  // Only of the years 1 to 9999 do ISO 8601 and PostgreSQL speak alike; an offset may lead out of them.
+  // ISO 8601 and PostgreSQL write only the years 1 to 9999 alike. An offset may lead out of them.
   if (!(instant >= FIRST_INSTANT && instant <= LAST_INSTANT)) return undefined;
-  // Date takes 30 February for 2 March.
+  // Date reads 30 February as 2 March.
   if (!new Date(`${date}T00:00:00Z`).toISOString().startsWith(date)) return undefined;
   return { ms: instant.getTime(), beyond: fraction.slice(3).replace(/0+$/, '') };
 }
