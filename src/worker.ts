@@ -113,7 +113,7 @@ export function startWorker(
   });
   let isTaking = false;
   let isClosing = false;
-  let reopening: { stop(): void } | undefined;
+  let reopening: { close(): void } | undefined;
   failedJobs.copyAll().then(() => {
     if (isClosing) return;
     isTaking = true;
@@ -136,13 +136,13 @@ export function startWorker(
       isClosing = true;
       watchdog.stop();
       failedJobs.close();
-      reopening?.stop();
+      reopening?.close();
       // Whoever waits for a gateway or for the ledger hands the payment back; whoever has paid goes on to record it.
       for (const { circuit } of [primary, fallback]) circuit.close();
-      recorder.stopLookUps();
-      const giveUp = setTimeout(() => recorder.giveUp(), deadline - RESERVE_MS - performance.now());
+      recorder.abortLookUps();
+      const abort = setTimeout(() => recorder.abort(), deadline - RESERVE_MS - performance.now());
       await worker.close(deadline - RESERVE_MS / 2);
-      clearTimeout(giveUp);
+      clearTimeout(abort);
       // A statement that PostgreSQL leaves unanswered holds the rest up. It ends with the process, and the next worker
       // records what it did not.
       const latest = deadline - RESERVE_MS / 4;

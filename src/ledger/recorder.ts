@@ -11,25 +11,25 @@ import type { Ledger, PaidPayment } from './ledger.ts';
 export interface Recorder {
   /**
    * Resolves once the payment's row is committed, however long PostgreSQL is away.
-   * @throws LedgerUnavailableError only after `giveUp()`; the payment may have been recorded.
+   * @throws LedgerUnavailableError only after `abort()`; the payment may have been recorded.
    */
   record(payment: PaidPayment): Promise<void>;
   /**
    * Whether the payment is recorded, and to which gateway a dead letter of its id ties it; that dead letter is queued again
    * from then on. Waits while PostgreSQL is away: what cannot be recorded must not be paid.
-   * @throws LedgerUnavailableError once `stopLookUps()` was called.
+   * @throws LedgerUnavailableError once `abortLookUps()` was called.
    */
   lookUp(correlationId: string): Promise<LookUp>;
   /**
    * Resolves once the dead letter's row is committed, however long PostgreSQL is away, or once an invalid payment beyond
    * DEAD_LETTERS_MAX_INVALID is counted instead.
-   * @throws LedgerUnavailableError only after `giveUp()`; the row may have been committed.
+   * @throws LedgerUnavailableError only after `abort()`; the row may have been committed.
    */
   bury(deadLetter: DeadLetter): Promise<void>;
   /** Ends the waiting of look-ups, for a statement under way as well. Payments already made keep trying to be recorded. */
-  stopLookUps(): void;
+  abortLookUps(): void;
   /** Ends the waiting of payments as well: the process is about to end. Who comes later has one try. */
-  giveUp(): void;
+  abort(): void;
   /** Refuses new work and resolves when all that was accepted is settled. */
   close(): Promise<void>;
 }
@@ -166,8 +166,8 @@ export function createRecorder({
     async bury(deadLetter) {
       if ((await join(burials, deadLetter)) === 'beyond_bound') count(deadLetter);
     },
-    stopLookUps: () => noMoreLookUps.abort(),
-    giveUp: () => noMoreInserts.abort(),
+    abortLookUps: () => noMoreLookUps.abort(),
+    abort: () => noMoreInserts.abort(),
     async close() {
       await Promise.all([inserts.close(), burials.close(), lookUps.close()]);
     },

@@ -20,7 +20,7 @@ export function startReopening({
   deadLetters: Pick<DeadLetters, 'queuedAgain' | 'reopen'>;
   failedJobs: Pick<FailedJobs, 'areQueued'>;
   logger: Logger;
-}): { stop(): void } {
+}): { close(): void } {
   let afterId = '0';
 
   async function look(): Promise<void> {
@@ -40,5 +40,5 @@ export function startReopening({
   lookSafely();
   const timer = setInterval(lookSafely, INTERVAL_MS);
   timer.unref();
-  return { stop: () => clearInterval(timer) };
+  return { close: () => clearInterval(timer) };
 }

@@ -155,7 +155,7 @@ describe('recorder', () => {
       ledger.isAway = true;
       const states = watch([recorder.bury(deadLetter(1))]);
       await clock.tickAsync(60_000);
-      recorder.stopLookUps();
+      recorder.abortLookUps();
       await clock.tickAsync(60_000);
       expect(states).to.deep.equal(['pending']);
       ledger.isAway = false;
@@ -163,12 +163,12 @@ describe('recorder', () => {
       expect(states).to.deep.equal(['done']);
     });
 
-    it('rejects at once after giveUp', async () => {
+    it('rejects at once after abort', async () => {
       const { clock, recorder, ledger } = setUp();
       ledger.isAway = true;
       const states = watch([recorder.bury(deadLetter(1))]);
       await clock.tickAsync(0);
-      recorder.giveUp();
+      recorder.abort();
       await clock.tickAsync(0);
       expect(states[0]).to.be.instanceOf(LedgerUnavailableError);
     });
@@ -415,13 +415,13 @@ describe('recorder', () => {
     expect(lookUp.callCount).to.equal(1);
   });
 
-  describe('stopLookUps', () => {
+  describe('abortLookUps', () => {
     it('rejects waiting look-ups at once and keeps payments trying', async () => {
       const { clock, recorder, ledger, rows } = setUp();
       ledger.isAway = true;
       const states = watch([isRecorded(recorder, id(1)), recorder.record(paid(2))]);
       await clock.tickAsync(RETRY_MS / 2);
-      recorder.stopLookUps();
+      recorder.abortLookUps();
       await clock.tickAsync(1);
       expect(states).to.deep.equal([UNAVAILABLE, 'pending']);
       await clock.tickAsync(60_000);
@@ -435,7 +435,7 @@ describe('recorder', () => {
     it('rejects a later look-up at its first failure', async () => {
       const { clock, recorder, ledger, selects } = setUp();
       ledger.isAway = true;
-      recorder.stopLookUps();
+      recorder.abortLookUps();
       const states = watch([isRecorded(recorder, id(1))]);
       await clock.tickAsync(0);
       expect(states).to.deep.equal([UNAVAILABLE]);
@@ -443,13 +443,13 @@ describe('recorder', () => {
     });
   });
 
-  describe('giveUp', () => {
+  describe('abort', () => {
     it('rejects waiting payments at once', async () => {
       const { clock, recorder, ledger, inserts, entries } = setUp();
       ledger.isAway = true;
       const states = watch([1, 2].map((n) => recorder.record(paid(n))));
       await clock.tickAsync(RETRY_MS / 2);
-      recorder.giveUp();
+      recorder.abort();
       await clock.tickAsync(1);
       expect(states).to.deep.equal([UNAVAILABLE, UNAVAILABLE]);
       await clock.tickAsync(60_000);
@@ -465,11 +465,11 @@ describe('recorder', () => {
       const lookUps = watch([isRecorded(recorder, id(1))]);
       await clock.tickAsync(0);
       const behind = watch([recorder.record(paid(2))]);
-      recorder.stopLookUps();
+      recorder.abortLookUps();
       await clock.tickAsync(0);
       expect(lookUps[0]).to.be.instanceOf(LedgerUnavailableError);
       expect(payments).to.deep.equal(['pending']);
-      recorder.giveUp();
+      recorder.abort();
       await clock.tickAsync(0);
       expect(payments[0]).to.be.instanceOf(LedgerUnavailableError);
       expect(behind[0]).to.be.instanceOf(LedgerUnavailableError);
@@ -478,7 +478,7 @@ describe('recorder', () => {
 
     it('still records what PostgreSQL takes', async () => {
       const { clock, recorder, rows } = setUp();
-      recorder.giveUp();
+      recorder.abort();
       const states = watch([recorder.record(paid(1))]);
       await clock.tickAsync(0);
       expect(states).to.deep.equal(['done']);
