@@ -14,12 +14,12 @@ import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 
 /**
- * `npm run reconcile`: compares the ledger with both gateways. Exits 0 when nothing differs, 1 when something does, 2 when
- * it could not be told.
+ * `npm run reconcile`: compares the ledger with both gateways. Exits with 0 when nothing differs, with 1 when something does,
+ * and with 2 when the comparison failed.
  *
- * First the totals of the window, one request for each gateway. Where they differ, every payment that the ledger has in
- * the window is asked for at both gateways, and so is every payment that is still in the queue. A gateway cannot be asked
- * what it holds besides; what it holds more than was found is told as a number.
+ * It first compares the totals of the range, with one request to each gateway. When they differ, it looks up at both gateways
+ * every payment that the ledger has in the range, and every payment in the queue. A gateway cannot list its other payments,
+ * so the output has only their number.
  */
 const USAGE = `usage: npm run reconcile -- [--from <ISO 8601>] [--to <ISO 8601>] [--token <admin token of the gateways>]
 
@@ -27,8 +27,10 @@ In a container: node src/commands/reconcile.ts, with the same options.`;
 
 const NAMES: readonly GatewayName[] = ['primary', 'fallback'];
 
-/** Payments asked for at once: enough to be quick, few enough not to disturb the gateway. */
+/** Look-ups in parallel: enough to be quick, few enough not to slow the gateway down. */
 const PARALLEL = 16;
+
+/** Payments of one page of the ledger or the queue. */
 const PAGE = 1_000;
 
 interface LedgerRow {
@@ -37,8 +39,6 @@ interface LedgerRow {
   readonly cents: string;
   readonly at: Date;
 }
-
-type Held = PaymentOnRecord;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -61,13 +61,13 @@ async function main(): Promise<number> {
   const ledger = await createLedger(db)
     .summarise(range)
     .finally(() => db.destroy());
-  const held = {
+  const onRecord = {
     primary: await readAdminSummary(urls.primary, values.token, range),
     fallback: await readAdminSummary(urls.fallback, values.token, range),
   };
   console.log('            in the ledger                 at the gateway');
-  for (const name of NAMES) console.log(`${name.padEnd(11)} ${show(ledger[name])} ${show(held[name])}`);
-  if (NAMES.every((name) => isEqual(ledger[name], held[name]))) {
+  for (const name of NAMES) console.log(`${name.padEnd(11)} ${show(ledger[name])} ${show(onRecord[name])}`);
+  if (NAMES.every((name) => isEqual(ledger[name], onRecord[name]))) {
     console.log('Nothing differs.');
     return 0;
   }
@@ -75,13 +75,13 @@ async function main(): Promise<number> {
   const differences = [...(await compareLedger(config.database, urls, range)), ...(await compareQueue(config, urls))];
   for (const line of differences) console.log(line);
   for (const name of NAMES) {
-    const more = held[name].totalRequests - ledger[name].totalRequests;
-    if (more > 0) console.log(`${name}: holds ${more} more than the ledger has for it`);
+    const more = onRecord[name].totalRequests - ledger[name].totalRequests;
+    if (more > 0) console.log(`${name}: ${more} more on record than in the ledger`);
   }
   return 1;
 }
 
-/** Asks both gateways for every payment of the ledger in the range. */
+/** Looks up every payment of the ledger in the range at both gateways. */
 async function compareLedger(
   { url, ssl }: DatabaseConfig,
   urls: Record<GatewayName, string>,
@@ -102,14 +102,16 @@ async function compareLedger(
       );
       await inParallel(rows, async ({ id, gateway, cents, at }) => {
         for (const name of NAMES) {
-          const held = await find(urls[name], id);
+          const found = await find(urls[name], id);
           if (name !== fromGatewayColumn(gateway)) {
-            if (held) differences.push(`${id}  recorded for ${fromGatewayColumn(gateway)}, held by ${name}, too`);
-          } else if (!held) differences.push(`${id}  recorded for ${name}, not held by it`);
-          else if (held.amountCents !== Number(cents) || held.requestedAt.getTime() !== at.getTime()) {
-            differences.push(
-              `${id}  recorded for ${name} as ${Number(cents) / 100} of ${at.toISOString()}, held as ${held.amountCents / 100} of ${held.requestedAt.toISOString()}`,
-            );
+            if (found) differences.push(`${id}  recorded for ${fromGatewayColumn(gateway)}, also on record at ${name}`);
+            continue;
+          }
+          const recorded = { amountCents: Number(cents), requestedAt: at };
+          const line = `${id}  recorded for ${name}`;
+          if (!found) differences.push(`${line}, not on record there`);
+          else if (!isSame(recorded, found)) {
+            differences.push(`${line} as ${describe(recorded)}, on record there as ${describe(found)}`);
           }
         }
       });
@@ -121,7 +123,7 @@ async function compareLedger(
   }
 }
 
-/** Asks both gateways for every payment in the queue: it may be paid and not recorded yet. */
+/** Looks up every payment in the queue at both gateways. It may be paid and not recorded yet. */
 async function compareQueue(
   config: ReturnType<typeof loadConfig>,
   urls: Record<GatewayName, string>,
@@ -136,7 +138,7 @@ async function compareQueue(
       await inParallel(queued, async ({ id }) => {
         for (const name of NAMES) {
           if (await find(urls[name], id!))
-            differences.push(`${id}  held by ${name}, still in the queue and not recorded`);
+            differences.push(`${id}  on record at ${name}, in the queue and not recorded`);
         }
       });
       if (jobs.length < PAGE) return differences;
@@ -146,13 +148,13 @@ async function compareQueue(
   }
 }
 
-async function find(url: string, correlationId: string): Promise<Held | undefined> {
+async function find(url: string, correlationId: string): Promise<PaymentOnRecord | undefined> {
   const response = await fetch(`${url}/payments/${correlationId}`);
   const body = await response.text();
   if (response.status === 404) return undefined;
-  const held = response.ok ? parsePaymentOnRecord(body, correlationId) : undefined;
-  if (!held) throw new Error(`${url} answered ${response.status} to the request for ${correlationId}`);
-  return held;
+  const found = response.ok ? parsePaymentOnRecord(body, correlationId) : undefined;
+  if (!found) throw new Error(`${url} cannot look up ${correlationId}: status ${response.status}`);
+  return found;
 }
 
 async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
@@ -166,6 +168,14 @@ async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<voi
 
 function isEqual(a: GatewayTotals, b: GatewayTotals): boolean {
   return a.totalRequests === b.totalRequests && a.totalAmountCents === b.totalAmountCents;
+}
+
+function isSame(a: PaymentOnRecord, b: PaymentOnRecord): boolean {
+  return a.amountCents === b.amountCents && a.requestedAt.getTime() === b.requestedAt.getTime();
+}
+
+function describe({ amountCents, requestedAt }: PaymentOnRecord): string {
+  return `${amountCents / 100} of ${requestedAt.toISOString()}`;
 }
 
 function show({ totalRequests, totalAmountCents }: GatewayTotals): string {

@@ -36,7 +36,7 @@ async function paid(count: number) {
 }
 
 describe('npm run reconcile', () => {
-  it('exits 0 when ledger and gateways hold the same', async () => {
+  it('exits 0 when the ledger and the gateways have the same on record', async () => {
     const { reconcile } = await paid(3);
     const { out, code } = await reconcile('--from', '2020-01-01', '--to', '2100-01-01');
     expect(out).to.match(/primary +3 +59\.70 +3 +59\.70/);
@@ -44,23 +44,23 @@ describe('npm run reconcile', () => {
     expect(code).to.equal(0);
   });
 
-  it('names what is recorded and not held, and exits 1', async () => {
+  it('names a payment that is recorded and not on record at its gateway, and exits 1', async () => {
     const { databaseUrl, reconcile } = await paid(2);
     const id = '11111111-2222-4333-8444-555555555555';
     await sql(databaseUrl, `INSERT INTO payments VALUES ('${id}', 'default', 100, '2026-01-01T00:00:00Z')`);
     const { out, code } = await reconcile();
-    expect(out).to.include(`${id}  recorded for primary, not held by it`);
+    expect(out).to.include(`${id}  recorded for primary, not on record there`);
     expect(code).to.equal(1);
   });
 
-  it('names what is recorded with another amount or for another gateway', async () => {
+  it('names a payment recorded with another amount or for another gateway', async () => {
     const { ids, databaseUrl, reconcile } = await paid(3);
     await sql(databaseUrl, 'UPDATE payments SET amount_cents = 1 WHERE correlation_id = $1', [ids[0]]);
     await sql(databaseUrl, "UPDATE payments SET gateway = 'fallback' WHERE correlation_id = $1", [ids[1]]);
     const { out, code } = await reconcile();
-    expect(out).to.match(new RegExp(`${ids[0]}  recorded for primary as 0\\.01 of .*, held as 19\\.9 of`));
-    expect(out).to.include(`${ids[1]}  recorded for fallback, not held by it`);
-    expect(out).to.include(`${ids[1]}  recorded for fallback, held by primary, too`);
+    expect(out).to.match(new RegExp(`${ids[0]}  recorded for primary as 0\\.01 of .*, on record there as 19\\.9 of`));
+    expect(out).to.include(`${ids[1]}  recorded for fallback, not on record there`);
+    expect(out).to.include(`${ids[1]}  recorded for fallback, also on record at primary`);
     expect(code).to.equal(1);
   });
 
@@ -76,15 +76,15 @@ describe('npm run reconcile', () => {
     expect(proxy.trusted).to.equal(proxy.connections);
   });
 
-  it('tells how many payments a gateway holds beyond the ledger', async () => {
+  it('prints how many payments a gateway has on record beyond the ledger', async () => {
     const { ids, databaseUrl, reconcile } = await paid(2);
     await sql(databaseUrl, 'DELETE FROM payments WHERE correlation_id = $1', [ids[0]]);
     const { out, err, code } = await reconcile();
-    expect(out, err).to.include('primary: holds 1 more than the ledger has for it');
+    expect(out, err).to.include('primary: 1 more on record than in the ledger');
     expect(code).to.equal(1);
   });
 
-  it('exits 2 when a gateway cannot be asked, and on a bad argument', async () => {
+  it('exits 2 when a gateway is unreachable, and on a bad argument', async () => {
     const { primary, reconcile } = await paid(1);
     expect(await reconcile('--from', 'yesterday')).to.include({ code: 2 });
     expect(await reconcile('--bogus')).to.include({ code: 2 });
@@ -92,7 +92,7 @@ describe('npm run reconcile', () => {
     expect(await reconcile()).to.include({ code: 2 });
   });
 
-  it('says how it is used, without any settings', async () => {
+  it('prints its usage, without any settings', async () => {
     const child = spawn(process.execPath, [SCRIPT, '--help'], { env: {} });
     const [out, code] = await Promise.all([text(child.stdout), new Promise((resolve) => child.once('exit', resolve))]);
     expect(out).to.include('--from').and.include('--token');
