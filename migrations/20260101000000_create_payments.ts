@@ -9,7 +9,7 @@ export async function up(knex: Knex): Promise<void> {
       requested_at timestamptz(3) NOT NULL,
       recorded_at timestamptz(3) NOT NULL DEFAULT clock_timestamp()
     )`);
-  // Everything a summary reads of a payment, so that it never visits the table.
+  // Has every column that a summary reads, so that a summary never reads the table itself.
   await knex.raw('CREATE INDEX payments_summary ON payments (requested_at) INCLUDE (gateway, amount_cents)');
 }
 

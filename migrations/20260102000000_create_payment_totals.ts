@@ -1,9 +1,9 @@
 import type { Knex } from 'knex';
 
 /**
- * Totals of every second, minute and hour, kept by triggers in the transaction that changes the payments. A summary adds
- * up a few of them and reads payments only for the fractions of a second at its ends, however many payments there are.
- * Being triggers, they also hold when somebody mends a payment by hand.
+ * Totals of every second, minute and hour. Triggers update them in the transaction that changes the payments. A summary adds
+ * up a few totals and reads payments only for the fractions of a second at its ends, however many payments there are.
+ * The triggers also work when an operator corrects a payment by hand.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 
 /**
- * Payments that can never be made, kept until an operator decides (src/ledger/dead-letters.ts). A trigger closes them in the
- * transaction that records their payment, whichever version of the worker records it.
+ * Payments that the service cannot make. Each stays until an operator decides (src/ledger/dead-letters.ts). A trigger closes
+ * its rows in the transaction that records the payment, whichever version of the worker records it.
  */
 export async function up(knex: Knex): Promise<void> {
   await knex.raw(`
@@ -30,9 +30,9 @@ export async function up(knex: Knex): Promise<void> {
     )`);
   await knex.raw('CREATE INDEX dead_letters_listed ON dead_letters (state, reason_code, died_at)');
   await knex.raw('CREATE INDEX dead_letters_correlation_id ON dead_letters (correlation_id)');
-  // Plans are kept. One that was made while the table was small would read all of it, once for each id, and go on to when a
-  // flood has filled it. So these functions plan without such scans, and the lateral has no condition but the id, which
-  // leaves one index to look into.
+  // PostgreSQL caches plans. A plan made while the table is small reads all of it, once for each id, and stays in use after
+  // a flood has filled the table. So these functions plan without sequential scans. The lateral has no condition but the id,
+  // which leaves a single index to use.
   await knex.raw(`
     CREATE FUNCTION unpaid_dead_letters(ids uuid[])
       RETURNS TABLE (id bigint, correlation_id uuid, gateway text, state text)
@@ -44,7 +44,7 @@ export async function up(knex: Knex): Promise<void> {
       ) AS letter
       WHERE letter.state IN ('open', 'queued_again');
     END $$`);
-  // Rows are locked in the order of their ids, as everywhere, so that two statements cannot wait for each other.
+  // Locks rows in the order of their ids, as every statement does, so that two statements cannot deadlock.
   await knex.raw(`
     CREATE FUNCTION close_paid_dead_letters() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
     BEGIN

@@ -2,37 +2,37 @@ import knex, { type Knex } from 'knex';
 import type { DatabaseConfig } from '../config.ts';
 import { LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 
-/** How long connecting may take. A refused connection fails at once; this is for a host that does not respond. */
+/** Timeout of connecting. A refused connection fails at once; the timeout is for a host that does not respond. */
 const CONNECT_TIMEOUT_MS = 1_000;
 
 /**
- * Statement timeout of our side. When it expires the call fails and knex destroys the connection. Far above what a
+ * Statement timeout on our side. When it expires the call fails and knex destroys the connection. Far longer than any
  * statement takes, even one over the whole ledger.
  */
 export const STATEMENT_TIMEOUT_MS = 2_000;
 
-/** What PostgreSQL itself allows the statements of a connection, in ms; 0 is no limit. */
+/** PostgreSQL's own timeouts for the statements of a connection, in ms. 0 means no limit. */
 export interface SessionLimits {
   readonly statementTimeoutMs: number;
-  /** For each lock that a statement waits for. */
+  /** Limits the wait for each lock. */
   readonly lockTimeoutMs: number;
 }
 
 /**
- * Below {@link STATEMENT_TIMEOUT_MS}: PostgreSQL ends the statement before our side drops the connection. A backend that waits for
- * a lock does not notice that its client is gone, so each dropped connection would leave a backend behind, until PostgreSQL
- * has no more.
+ * Below {@link STATEMENT_TIMEOUT_MS}, so that PostgreSQL ends the statement before our side drops the connection. A backend
+ * that waits for a lock does not notice a dropped connection. Each one would leave such a backend behind, until PostgreSQL
+ * has none left.
  */
 const SERVICE_LIMITS: SessionLimits = { statementTimeoutMs: 1_800, lockTimeoutMs: 1_500 };
 
-/** For an operator, who waits for a statement as long as it takes. */
+/** For operators: no limit on a statement's duration. */
 export const OPERATOR_LIMITS: SessionLimits = { ...SERVICE_LIMITS, statementTimeoutMs: 0 };
 
-/** How to reach the ledger's database, for knex. */
+/** The ledger's database as a configuration of knex. */
 export function knexConfig({ url, poolSize, ssl }: DatabaseConfig, limits = SERVICE_LIMITS): Knex.Config {
   return {
     client: 'pg',
-    // The oldest that is supported. knex asks the server for it otherwise, on the first connection and without a time-out.
+    // The oldest supported version. Without it knex queries the version on the first connection, with no timeout.
     version: '13',
     connection: {
       connectionString: url,
@@ -42,43 +42,43 @@ export function knexConfig({ url, poolSize, ssl }: DatabaseConfig, limits = SERV
       application_name: 'payrelay',
     } as Knex.PgConnectionConfig,
     pool: {
-      // Connections that sat through an outage are gone when it ends; none are kept for idle times.
+      // Keeps no idle connections, so that none of them is left from before an outage.
       min: 0,
       max: poolSize,
       idleTimeoutMillis: 60_000,
       afterCreate: (connection: PgConnection, done: (error?: Error) => void) => setLimits(connection, limits, done),
     },
-    // knex prints what goes wrong with a connection besides rejecting with it; whoever catches it logs it.
+    // knex prints connection errors in addition to rejecting with them. Our code that catches them logs them.
     log: { warn() {}, error() {}, deprecate() {}, debug() {} },
-    // More than connecting and setting the limits may take: a server that hangs must not pass for a busy pool.
+    // Longer than connecting and setting the limits take, so that a hanging server does not look like a busy pool.
     acquireConnectionTimeout: 3 * CONNECT_TIMEOUT_MS,
   };
 }
 
-/** A pool of connections, opened as they are needed: PostgreSQL need not be there yet. */
+/** Creates a pool. It connects on demand, so PostgreSQL may be down when it is created. */
 export function createDb(config: DatabaseConfig, limits = SERVICE_LIMITS): Knex {
   return knex(knexConfig(config, limits));
 }
 
-/** Connections that the pool has at most. */
+/** The maximum number of connections of the pool. */
 export function poolSizeOf(db: Knex): number {
   return (db.client as { pool: { max: number } }).pool.max;
 }
 
-/** What is used of pg's client: knex hands it over untyped. */
+/** The part of pg's client that we use. knex passes it untyped. */
 interface PgConnection {
   query(statement: { text: string; query_timeout: number }, done: (error?: Error) => void): void;
   end(): Promise<void>;
 }
 
 /**
- * By SET and not as start-up parameters, which poolers such as PgBouncer refuse. `synchronous_commit` is set, because a
- * payment counts as recorded once its COMMIT has returned, whatever default the server has.
+ * Uses SET, because poolers such as PgBouncer do not accept these as start-up parameters. Sets `synchronous_commit`, because
+ * a payment counts as recorded once its COMMIT has returned, whatever the server's default is.
  */
 function setLimits(connection: PgConnection, limits: SessionLimits, done: (error?: Error) => void): void {
   const text = `SET statement_timeout = ${limits.statementTimeoutMs}; SET lock_timeout = ${limits.lockTimeoutMs}; SET synchronous_commit = on`;
   connection.query({ text, query_timeout: CONNECT_TIMEOUT_MS }, (error) => {
-    // knex forgets a connection whose set-up failed, without closing it.
+    // knex drops a connection whose set-up failed without closing it.
     if (error) void connection.end().catch(() => undefined);
     done(error);
   });
@@ -87,14 +87,14 @@ function setLimits(connection: PgConnection, limits: SessionLimits, done: (error
 export interface QueryOptions {
   /** When it expires the call fails and the connection is destroyed. Default {@link STATEMENT_TIMEOUT_MS}. */
   timeoutMs?: number;
-  /** With a name, PostgreSQL parses and plans the statement once for each connection, not for each call. */
+  /** With a name, PostgreSQL parses and plans the statement once per connection, not once per call. */
   name?: string;
 }
 
 /**
  * Runs one statement on a connection of the pool.
- * @throws LedgerUnavailableError when PostgreSQL did not carry it out for a reason that may pass, see {@link isUnavailable}
- *   (PoolBusyError when no connection of our own pool became free). It may have been carried out. `cause` is the reason.
+ * @throws LedgerUnavailableError after a temporary failure, see {@link isUnavailable}; PoolBusyError when no connection of our
+ *   own pool became free. The statement may have taken effect. `cause` is the reason.
  * @throws PostgreSQL's own error when the statement itself is at fault.
  */
 export function query<Row>(
@@ -106,7 +106,7 @@ export function query<Row>(
   return unlessUnavailable(db, () => run(db, sql, bindings, options));
 }
 
-/** A value, or an array of them: knex' own type forgets that an array may hold nulls. */
+/** A value or an array of values. knex's own type does not allow nulls in an array. */
 export type Binding = Knex.RawBinding | readonly (string | number | null)[];
 
 async function run<Row>(
@@ -137,9 +137,9 @@ async function unlessUnavailable<T>(db: Knex, work: () => Promise<T>): Promise<T
 }
 
 /**
- * Runs `work` in one transaction, on one connection of the pool and with limits of its own. Whatever `work` throws rolls the
- * transaction back and is thrown as it is.
- * @throws as {@link query} does. After a COMMIT that failed it may have been carried out.
+ * Runs `work` in one transaction, on one connection of the pool, with its own limits. An error of `work` rolls the
+ * transaction back and is rethrown.
+ * @throws as {@link query} does. After a failed COMMIT the transaction may have taken effect.
  */
 export async function inTransaction<T>(
   db: Knex,
@@ -147,7 +147,7 @@ export async function inTransaction<T>(
   work: (query: <Row>(sql: string) => Promise<Row[]>) => Promise<T>,
 ): Promise<T> {
   const connection = await unlessUnavailable(db, async () => (await db.client.acquireConnection()) as PgConnection);
-  // PostgreSQL ends a statement before we do, as SERVICE_LIMITS say.
+  // Again longer than PostgreSQL's own timeout, for the reason given at SERVICE_LIMITS.
   const timeoutMs = statementTimeoutMs + STATEMENT_TIMEOUT_MS - SERVICE_LIMITS.statementTimeoutMs;
   const inIt = <Row>(sql: string) => unlessUnavailable(db, () => run<Row>(db, sql, [], { timeoutMs }, connection));
   try {
@@ -156,7 +156,7 @@ export async function inTransaction<T>(
     await inIt('COMMIT');
     return result;
   } catch (error) {
-    // What cannot be rolled back holds its locks as long as the connection lives.
+    // After a failed ROLLBACK only the end of the connection releases the locks.
     await run(db, 'ROLLBACK', [], {}, connection).catch(() => connection.end().catch(() => undefined));
     throw error;
   } finally {
@@ -165,8 +165,8 @@ export async function inTransaction<T>(
 }
 
 /**
- * Whether knex gave up waiting for a connection while our own statements held all of the pool. A statement that timed out
- * has the same name and no cause; with PostgreSQL unreachable the pool is not full.
+ * Whether knex timed out waiting for a connection while our own statements used the whole pool. The timeout of a statement
+ * has the same error name, but no cause. While PostgreSQL is unreachable the pool is not full.
  */
 function isPoolTimeout(db: Knex, error: unknown): boolean {
   if (!(error instanceof Error) || error.name !== 'KnexTimeoutError' || error.cause === undefined) return false;
@@ -175,12 +175,13 @@ function isPoolTimeout(db: Knex, error: unknown): boolean {
 }
 
 /**
- * True for faults of the way to PostgreSQL or of its state, false for faults of the statement itself.
+ * True when the fault is in the connection to PostgreSQL or in its state, false when it is in the statement itself.
  *
  * SQLSTATE classes by the PostgreSQL manual, appendix A: 08 connection, 25006 read-only (a replica), 28 login refused,
  * 3D000 no such database, 40 rolled back, 42501 no right to it, 42P01 no such table (not migrated yet), 53 out of disk,
  * memory or connections, 55 not in the state for it, 57 stopped by an operator, 58 system (disk) error.
- * What has no SQLSTATE never reached PostgreSQL or got no response; a fault in our own code is a TypeError or RangeError.
+ * An error without SQLSTATE means that the statement did not reach PostgreSQL, or that no response came. Faults in our own
+ * code are a TypeError or RangeError.
  */
 export function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof TypeError || error instanceof RangeError) return false;
@@ -188,10 +189,10 @@ export function isUnavailable(error: unknown): boolean {
   return code === undefined || /^(08|25006|28|3D000|40|42501|42P01|53|55|57|58)/.test(code);
 }
 
-/** The SQLSTATE of an error, or of what caused it; undefined when PostgreSQL did not say one. */
+/** The SQLSTATE of an error or of its causes. Undefined when the error is not PostgreSQL's. */
 export function sqlStateOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
-  // The system's own codes (EPIPE) begin with an E, which no SQLSTATE does.
+  // The system's codes (EPIPE) begin with an E; no SQLSTATE does.
   return /^[0-9A-DF-Z][0-9A-Z]{4}$/.test(code) ? code : sqlStateOf(error.cause);
 }

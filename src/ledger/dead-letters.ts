@@ -5,13 +5,14 @@ import { insertDeadLetters, timestamp } from './dead-letter-rows.ts';
 import { fromGatewayColumn, type GatewayColumn } from './gateway-column.ts';
 
 /**
- * Dead letters: payments that the service will not make, kept until an operator decides. The service never deletes a row.
+ * Dead letters: payments that the service cannot make. Each stays here until an operator decides. The service never deletes
+ * a row.
  *
  * | state        | means                                                    | the next state                            |
  * |--------------|----------------------------------------------------------|-------------------------------------------|
  * | open         | no run of the payment is expected                        | queued_again: a run looks its id up       |
  * | queued_again | a later post or a retry of this id is in the queue       | paid; open: it died again                 |
- * | paid         | a gateway has been paid since (set by a trigger)         | final                                     |
+ * | paid         | a gateway was paid later (set by a trigger)              | final                                     |
  * | discarded    | an operator does not want it paid                        | final                                     |
  * | recorded     | an operator recorded it by hand                          | final                                     |
  *
@@ -26,35 +27,35 @@ export interface DeadLetter {
   readonly jobId: string;
   readonly correlationId: string | undefined;
   readonly amountText: string | undefined;
-  /** JSON text as it was posted. */
+  /** The posted JSON text, unchanged. */
   readonly payload: string | undefined;
   readonly code: DeadLetterCode;
-  /** For people; without the code. */
+  /** Text for people, without the code. */
   readonly reason: string;
-  /** The gateway that rejected the payment, or where an attempt may be paid. It ties the id. */
+  /** The gateway that rejected the payment, or at which an attempt may have been paid. The row ties the id to it. */
   readonly gateway: GatewayName | undefined;
-  /** Runs that were started. */
+  /** Number of started runs. */
   readonly attempts: number;
   readonly acceptedAt: Date;
 }
 
-/** A dead letter that died before now: one of an older worker, found in Redis. */
+/** A dead letter with an earlier time of death: an older worker left it in Redis. */
 export type EarlierDeadLetter = DeadLetter & { readonly diedAt?: Date | undefined };
 
-/** `beyond_bound`: an invalid payment that was not kept, because DEAD_LETTERS_MAX_INVALID of them are open. */
+/** `beyond_bound`: the invalid payment was not kept, because DEAD_LETTERS_MAX_INVALID of them are open. */
 export type BuryResult = 'kept' | 'beyond_bound';
 
-/** What the ledger knows of an id before its first send. */
+/** What the ledger knows about an id before the first attempt. */
 export interface LookUp {
   readonly isRecorded: boolean;
-  /** The only gateway that may get this id. */
+  /** The only gateway that may receive this id. */
   readonly tiedTo: GatewayName | undefined;
 }
 
-/** A dead letter as an operator may act on it. */
+/** The part of a dead letter that a retry needs. */
 export interface StoredDeadLetter {
   readonly payload: string | undefined;
-  /** The payload is not all that was posted. */
+  /** The payload is only a part of what was posted. */
   readonly isCut: boolean;
 }
 
@@ -62,36 +63,37 @@ export type DeadLetterKey = Pick<DeadLetter, 'jobId' | 'acceptedAt'>;
 
 export interface DeadLetters {
   /**
-   * Keeps dead letters; those kept before become open again, unless they are closed. Resolves, in order, once the rows are
-   * committed. At most {@link MAX_BURIED} at once. A row that PostgreSQL refuses is kept without its payload.
-   * @throws LedgerUnavailableError after which they may have been kept.
+   * Keeps dead letters, at most {@link MAX_BURIED} at once. Existing rows become open again, unless they are closed. A row
+   * that PostgreSQL rejects is kept without its payload. Resolves with the results, in order, once the rows are committed.
+   * @throws LedgerUnavailableError after which some rows may be committed.
    */
   bury(deadLetters: readonly EarlierDeadLetter[]): Promise<readonly BuryResult[]>;
   /**
-   * Looks ids up in the ledger and here. Rows of an id that is not paid become `queued_again`: the caller is its next run.
+   * Looks ids up among payments and dead letters. Rows of an unpaid id become `queued_again`, because the caller is the next
+   * run of that payment.
    * @throws LedgerUnavailableError
    */
   lookUp(correlationIds: readonly string[]): Promise<ReadonlyMap<string, LookUp>>;
-  /** Which of these have a row that stands for them as they are now, dead. @throws LedgerUnavailableError */
+  /** Which of these dead payments have a row, in another state than `queued_again`. @throws LedgerUnavailableError */
   areBuried(keys: readonly DeadLetterKey[]): Promise<readonly boolean[]>;
   /**
-   * A page of the rows, by id, that have been `queued_again` for {@link SETTLED_AFTER_MS} or longer.
+   * A page, ordered by id, of the rows that have been `queued_again` for at least {@link SETTLED_AFTER_MS}.
    * @throws LedgerUnavailableError
    */
   queuedAgain(afterId: string, limit: number): Promise<readonly { readonly id: string; readonly jobId: string }[]>;
-  /** Opens those of these rows that are still `queued_again`. @throws LedgerUnavailableError */
+  /** Makes these rows open again if they are still `queued_again`. @throws LedgerUnavailableError */
   reopen(ids: readonly string[]): Promise<void>;
   /** @throws LedgerUnavailableError */
   find(key: DeadLetterKey): Promise<StoredDeadLetter | undefined>;
 }
 
-/** Rows of one statement: with payloads of 64 KiB, the largest there are, 6.4 MB. */
+/** Rows of one statement. With payloads of 64 KiB, the maximum, that is 6.4 MB. */
 export const MAX_BURIED = 100;
 
-/** By then a run that has looked its id up has a job in the queue, or has ended. */
+/** After this time a run that looked its id up has a job in the queue, or has ended. */
 const SETTLED_AFTER_MS = 60_000;
 
-/** How old the count of open invalid payments may be. Counting 100,000 takes milliseconds; a flood has many batches. */
+/** Maximum age of the count of open invalid payments. A count of 100,000 takes milliseconds, but a flood has many batches. */
 const COUNT_AGE_MS = 1_000;
 
 const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL::bigint AS id, NULL AS gateway, NULL AS state
@@ -99,7 +101,7 @@ const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL::bigint AS
   UNION ALL
   SELECT correlation_id, false, id, gateway, state FROM unpaid_dead_letters(?::uuid[])`;
 
-/** Also closes rows whose payment and row were committed so close together that neither statement saw the other's. */
+/** Also closes rows of paid ids. Such a row exists when payment and row were committed so close together that neither saw the other. */
 const QUEUED_AGAIN_SQL = `UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
     state = CASE WHEN EXISTS (SELECT FROM payments WHERE payments.correlation_id = dead_letters.correlation_id)
       THEN 'paid' ELSE 'queued_again' END
@@ -107,11 +109,11 @@ const QUEUED_AGAIN_SQL = `UPDATE dead_letters SET state_at = clock_timestamp(), 
     SELECT id FROM dead_letters WHERE id = ANY(?::bigint[]) AND state IN ('open', 'queued_again') ORDER BY id FOR UPDATE
   )`;
 
-/** @param maxInvalid DEAD_LETTERS_MAX_INVALID. Workers that bury at once may together pass it by what they bury in a second. */
+/** @param maxInvalid DEAD_LETTERS_MAX_INVALID. Several workers may together exceed it by the rows of {@link COUNT_AGE_MS}. */
 export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number }): DeadLetters {
   let room = { invalid: 0, countedAtMs: Number.NEGATIVE_INFINITY };
 
-  /** How many more invalid payments may be kept. */
+  /** How many more invalid payments may have a row. */
   async function roomForInvalid(): Promise<number> {
     if (performance.now() - room.countedAtMs > COUNT_AGE_MS) {
       const [row] = await query<{ count: string }>(
@@ -126,7 +128,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
 
   return {
     async bury(deadLetters) {
-      // A worker may have taken a job a second time after losing its lock; one statement takes a key once.
+      // A worker may have taken a job twice, after it had lost the lock. One statement accepts a key only once.
       const byKey = new Map(deadLetters.map((letter) => [keyOf(letter), letter]));
       const invalid = [...byKey.values()].filter(({ code }) => code === 'invalid_payment');
       const beyondBound = new Set(
@@ -156,7 +158,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       const letters = rows.filter(({ is_recorded }) => !is_recorded);
       const changed = letters.filter(({ correlation_id, state }) => state === 'open' || recorded.has(correlation_id));
       if (changed.length > 0) await query(db, QUEUED_AGAIN_SQL, [changed.map(({ id }) => id)]);
-      // In the order of the rows: the latest tie counts.
+      // Sorted by row, because the latest tie counts.
       const ties = new Map(
         letters
           .filter(({ gateway }) => gateway !== null)

@@ -1,6 +1,6 @@
 import type { GatewayName } from '../payment.ts';
 
-/** How the ledger's columns name a gateway. The names are the challenge's; the summary's JSON has them, too. */
+/** The names of the gateways in the ledger's columns. They are the challenge's names, as in the summary's JSON. */
 export type GatewayColumn = 'default' | 'fallback';
 
 export function toGatewayColumn(gateway: GatewayName): GatewayColumn {

@@ -8,10 +8,10 @@ import type { SummaryRange } from './summary-range.ts';
 import { segmentsOf } from './summary-segments.ts';
 import { createWaitingLine } from './waiting-line.ts';
 
-/** A payment that a gateway holds, as the ledger records it. */
+/** A payment that a gateway has on record, as the ledger records it. */
 export interface PaidPayment extends Payment {
   readonly gateway: GatewayName;
-  /** What the gateway holds, not what we meant to send. */
+  /** The time that the gateway has on record. It may differ from the time of our last attempt. */
   readonly requestedAt: Date;
 }
 
@@ -22,63 +22,64 @@ export interface GatewayTotals {
 
 export type Summary = Readonly<Record<GatewayName, GatewayTotals>>;
 
-/** The payments that are paid, and the totals made of them. */
+/** The paid payments and their totals. */
 export interface Ledger {
   /**
-   * Records payments in one statement. One that is there already stays as it is, so repeating is harmless.
+   * Records payments in one statement. A payment that is recorded already stays as it is, so repeating is safe.
    * @throws LedgerUnavailableError after which they may have been recorded.
    */
   insertPayments(payments: readonly PaidPayment[]): Promise<void>;
   /**
-   * Waits for a connection of our own pool, in the order of the calls.
-   * @throws LedgerUnavailableError when PostgreSQL gives no usable response, and BusyError when it is only that too many are
-   *   under way in this process: then the ledger says nothing, neither that it is down nor what it holds.
+   * Adds up the payments of a range. Calls wait for a connection of our own pool, in the order of their arrival.
+   * @throws LedgerUnavailableError when PostgreSQL gives no usable response.
+   * @throws BusyError when too many summaries run or wait in this process. It says nothing about PostgreSQL.
    */
   summarise(range: SummaryRange): Promise<Summary>;
   /**
-   * Empties the ledger and the dead letters, after `beforeCommit`: when that fails they stay as they are, and its error is
-   * thrown. Summaries and recordings wait meanwhile, for 1.5 s at most.
-   * @throws LedgerUnavailableError when it could not be done within 30 s; only after a COMMIT that failed may they be empty.
+   * Empties the ledger and the dead letters, after `beforeCommit`. When that fails, both stay as they are and its error is
+   * rethrown. Summaries and recordings wait meanwhile, for 1.5 s at most.
+   * @throws LedgerUnavailableError when the purge did not succeed within 30 s. The tables are unchanged, except perhaps after
+   *   a failed COMMIT.
    */
   purge(beforeCommit?: () => Promise<void>): Promise<void>;
-  /** Asks for an answer, whatever it is. @throws LedgerUnavailableError */
+  /** Resolves when PostgreSQL responds. @throws LedgerUnavailableError */
   ping(): Promise<void>;
 }
 
-/** For the probes, which are asked every few seconds and answer for the moment. */
+/** Short, because health checks come every few seconds and are about the present moment. */
 const PING_TIMEOUT_MS = 800;
 
 /**
- * Summaries that run or wait for a connection at most. One takes a few milliseconds, so the last of so many waits well below a
- * second, and no longer than a statement's time-out while PostgreSQL hangs.
+ * Upper bound on summaries that run or wait for a connection. A summary takes a few milliseconds, so the last one waits well
+ * below a second. While PostgreSQL hangs, it waits no longer than the timeout of one statement.
  */
 const MAX_SUMMARIES = 64;
 
 /**
- * A purge waits for all who read or write. Its lock time-out is above PostgreSQL's deadlock_timeout (1 s), after which PostgreSQL
- * ends an autovacuum that is in the way, and below that of the statements that queue up behind it (1.5 s). Its statement
- * time-out is for the disk: millions of payments are large files.
+ * A purge waits until no other statement reads or writes the tables. Its lock timeout is above PostgreSQL's deadlock_timeout
+ * (1 s), after which PostgreSQL cancels an autovacuum that blocks it, and below the lock timeout of the statements that queue
+ * up behind it (1.5 s). Its statement timeout is for the disk: millions of payments are large files.
  */
 const PURGE_LIMITS = { lockTimeoutMs: 1_200, statementTimeoutMs: 30_000 };
 
-/** How long a purge tries again, and the pause in which those who queued up behind it have their turn. */
+/** How long a purge retries, and the pause between two tries. In the pause the statements run that queued up behind it. */
 const PURGE_PATIENCE_MS = 30_000;
 const PURGE_PAUSE_MS = 300;
 
 /**
- * The one order in which locks on the ledger's tables are taken: payments first. An INSERT follows it by its trigger, a summary by
- * the order of its parts. A purge in another order and a summary can wait for each other.
+ * Every statement locks the ledger's tables in this order, payments first: an INSERT by its trigger, a summary by the order of
+ * its parts. A purge in another order could deadlock with a summary.
  */
 const LOCK_LEDGER = 'LOCK TABLE payments, payment_totals, dead_letters IN ACCESS EXCLUSIVE MODE';
 
 const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
 
-/** What a summary of no payments says. */
+/** The summary of no payments. */
 export const EMPTY_SUMMARY: Summary = { primary: NO_TOTALS, fallback: NO_TOTALS };
 
 /**
- * One statement, so that it sees payments and totals at one moment. The laterals keep the planner at one range of an index
- * for each segment. The payments come before their totals, see LOCK_LEDGER.
+ * One statement, so that it sees payments and totals of the same moment. Because of the laterals the planner reads one range
+ * of an index for each segment. The payments come before their totals, see LOCK_LEDGER.
  */
 const SUMMARY_SQL = `
   SELECT gateway, sum(payments) AS count, sum(cents) AS cents
@@ -91,7 +92,7 @@ const SUMMARY_SQL = `
   ) AS part
   GROUP BY gateway HAVING sum(payments) > 0`;
 
-/** ISO 8601 has four digits for a year; what lies beyond the last of them is as good as for ever. */
+/** The last instant that ISO 8601 can write with a four-digit year. A later one counts as infinity. */
 const END_OF_TIME_MS = Date.parse('9999-12-31T23:59:59.999Z');
 
 function timestamp(ms: number): string {
@@ -100,7 +101,7 @@ function timestamp(ms: number): string {
 }
 
 export function createLedger(db: Knex): Ledger {
-  // One connection is left to the probes: a crowd of summaries is no outage.
+  // Leaves one connection to the health checks, so that many summaries do not look like an outage.
   const summaries = createWaitingLine({
     places: Math.max(1, poolSizeOf(db) - 1),
     maxUnderWay: MAX_SUMMARIES,
@@ -167,12 +168,12 @@ export function createLedger(db: Knex): Ledger {
   };
 }
 
-/** Whether a summary failed for a reason that the others would meet as well, and not by a deadlock or a lost connection of its own. */
+/** Whether waiting summaries would fail in the same way. False for a deadlock or a lost connection of this summary alone. */
 function isForAll(error: unknown): boolean {
   return error instanceof LedgerUnavailableError && !/^(40|57P01)/.test(sqlStateOf(error) ?? '');
 }
 
-/** Whether others were in the way, in PostgreSQL (deadlock, lock time-out) or in our own pool. Nothing was done then. */
+/** Whether other statements blocked this one, in PostgreSQL (deadlock, lock timeout) or in our own pool. Nothing has changed then. */
 function isLockConflict(error: unknown): boolean {
   return (
     error instanceof PoolBusyError ||

@@ -4,15 +4,15 @@ import type { DatabaseConfig } from '../config.ts';
 import { knexConfig } from './db.ts';
 
 /**
- * A migration may take as long as the ledger is large. It must not wait long for a lock: all statements on that table would queue up
- * behind it, so it fails instead and changes nothing.
+ * The duration of a migration grows with the ledger, so it has no limit. Its wait for a lock has one, because all statements
+ * on that table queue up behind it. After the timeout the migration fails and changes nothing.
  */
 const LIMITS = { statementTimeoutMs: 0, lockTimeoutMs: 5_000 };
 
-/** Tables whose rows exist nowhere else. The totals are made of the payments. */
+/** Tables whose rows exist nowhere else. The totals can be calculated from the payments. */
 const TABLES = ['payments', 'dead_letters'];
 
-/** How to run migrations over this database, for knex. */
+/** The migrations of this database as a configuration of knex. */
 export function migrationConfig(database: DatabaseConfig): Knex.Config {
   return {
     ...knexConfig(database, LIMITS),
@@ -25,8 +25,9 @@ export function migrationConfig(database: DatabaseConfig): Knex.Config {
 }
 
 /**
- * Brings the schema up to date. Any number of processes may do so at once: they take turns, and the later ones find nothing to do.
- * @returns the batch and the migrations that ran.
+ * Brings the schema up to date. Any number of processes may call it at once: they take turns, and the later ones have nothing
+ * to do.
+ * @returns the batch and the migrations that ran
  */
 export function migrateToLatest(database: DatabaseConfig): Promise<{ batch: number; names: string[] }> {
   return alone(database, async (db) => {
@@ -35,12 +36,12 @@ export function migrateToLatest(database: DatabaseConfig): Promise<{ batch: numb
   });
 }
 
-/** What a rollback did, or the rows it would have dropped. */
+/** The result of a rollback: the migrations it reverted, or the rows for whose sake it reverted none. */
 export type Rollback = { readonly batch: number; readonly names: string[] } | { readonly rowsAtStake: RowCounts };
 
 type RowCounts = Readonly<Record<string, number>>;
 
-/** Takes back the last batch of migrations. Does nothing while the ledger has rows, unless they may be dropped. */
+/** Reverts the last batch of migrations. Does nothing while the ledger has rows, unless `rows` is `drop`. */
 export function rollBack(database: DatabaseConfig, rows: 'keep' | 'drop'): Promise<Rollback> {
   return alone(database, async (db) => {
     if (rows === 'keep') {
@@ -52,7 +53,7 @@ export function rollBack(database: DatabaseConfig, rows: 'keep' | 'drop'): Promi
   });
 }
 
-/** The tables that have rows, with their number. */
+/** The number of rows of each table that has any. */
 async function countRows(db: Knex): Promise<RowCounts> {
   const counts: Record<string, number> = {};
   for (const table of TABLES) {
@@ -65,11 +66,11 @@ async function countRows(db: Knex): Promise<RowCounts> {
 }
 
 /**
- * Runs `work` while no other process migrates this database. knex's own lock cannot do this: its table is made by the first migration,
- * and whoever does not get the lock fails.
+ * Runs `work` while no other process migrates this database. knex's own lock is not enough: the first migration creates its
+ * table, and a process that does not get the lock fails instead of waiting.
  *
- * The lock lives in a transaction of its own, not in the session: behind a pooler a session's lock would stay with a connection that
- * others get. It ends with the process that holds it.
+ * The lock belongs to a transaction, not to the session: behind a pooler a session's lock would stay with a connection that
+ * other clients use next. It ends with this process at the latest.
  */
 async function alone<T>(database: DatabaseConfig, work: (db: Knex) => Promise<T>): Promise<T> {
   const db = knex(migrationConfig(database));

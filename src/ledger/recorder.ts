@@ -7,50 +7,50 @@ import { createOutageLog } from '../process/outage-log.ts';
 import { type BuryResult, type DeadLetter, type DeadLetters, type LookUp, MAX_BURIED } from './dead-letters.ts';
 import type { Ledger, PaidPayment } from './ledger.ts';
 
-/** The worker's way to the ledger. Many payments share one statement; while PostgreSQL is away, everyone waits. */
+/** The worker's access to the ledger. Many payments share one statement. While PostgreSQL is down, all of them wait. */
 export interface Recorder {
   /**
-   * Resolves once the payment's row is committed, however long PostgreSQL is away.
-   * @throws LedgerUnavailableError only after `abort()`; the payment may have been recorded.
+   * Resolves once the payment's row is committed, however long PostgreSQL is down.
+   * @throws LedgerUnavailableError only after `abort()`. The payment may have been recorded.
    */
   record(payment: PaidPayment): Promise<void>;
   /**
-   * Whether the payment is recorded, and to which gateway a dead letter of its id ties it; that dead letter is queued again
-   * from then on. Waits while PostgreSQL is away: what cannot be recorded must not be paid.
-   * @throws LedgerUnavailableError once `abortLookUps()` was called.
+   * Whether the payment is recorded, and to which gateway a dead letter of its id ties it. The state of that dead letter
+   * becomes `queued_again`. Waits while PostgreSQL is down: a payment that cannot be recorded must not be paid.
+   * @throws LedgerUnavailableError after `abortLookUps()`.
    */
   lookUp(correlationId: string): Promise<LookUp>;
   /**
-   * Resolves once the dead letter's row is committed, however long PostgreSQL is away, or once an invalid payment beyond
-   * DEAD_LETTERS_MAX_INVALID is counted instead.
-   * @throws LedgerUnavailableError only after `abort()`; the row may have been committed.
+   * Resolves once the dead letter's row is committed, however long PostgreSQL is down. An invalid payment beyond
+   * DEAD_LETTERS_MAX_INVALID is only counted.
+   * @throws LedgerUnavailableError only after `abort()`. The row may have been committed.
    */
   bury(deadLetter: DeadLetter): Promise<void>;
-  /** Ends the waiting of look-ups, for a statement under way as well. Payments already made keep trying to be recorded. */
+  /** Rejects waiting look-ups, also during a statement. Paid payments keep waiting until they are recorded. */
   abortLookUps(): void;
-  /** Ends the waiting of payments as well: the process is about to end. Who comes later has one try. */
+  /** Rejects waiting payments and dead letters, because the process is about to end. Later ones get a single try. */
   abort(): void;
-  /** Refuses new work and resolves when all that was accepted is settled. */
+  /** Rejects new work. Resolves when all earlier work is settled. */
   close(): Promise<void>;
 }
 
-/** The pause between two tries while PostgreSQL is away: work goes on within this time of its return. */
+/** The pause between two tries while PostgreSQL is down. Work goes on at most so long after its recovery. */
 const RETRY_MS = 250;
 
 /**
- * How long the first payment waits for others, at most. At a few hundred payments a second most statements would carry one
- * payment without it, and cost PostgreSQL and the worker several times as much for each (test/bench/RESULTS.md). Look-ups
- * delay the sending, records the freeing of the worker's place. A worker whose payments all wait has nobody to wait for:
- * see `join`.
+ * How long the first payment of a batch waits for others, at most. Without the wait, at a few hundred payments a second most
+ * statements would have one payment, and each payment would cost PostgreSQL and the worker several times as much
+ * (test/bench/RESULTS.md). The wait of a look-up delays the payment, that of a record the worker's next payment. `join`
+ * ends the wait when all payments of the worker wait.
  */
 const LOOK_UP_WAIT_MS = 4;
 const INSERT_WAIT_MS = 10;
 
-/** How many reasons of payments that are not kept are told apart, and after which pause a reason's count ends. */
+/** How many reasons of payments beyond the bound the log distinguishes, and the quiet time that ends the count of a reason. */
 const MAX_REASONS = 20;
 const REASON_ENDS_AFTER_MS = 120_000;
 
-/** Rows of one INSERT, ids of one SELECT. Statements of this size take a few milliseconds. */
+/** Rows of one INSERT and ids of one SELECT. Statements of this size take a few milliseconds. */
 const MAX_BATCH = 500;
 
 export function createRecorder({
@@ -66,11 +66,11 @@ export function createRecorder({
   deadLetters: Pick<DeadLetters, 'bury' | 'lookUp'>;
   logger: Logger;
   /**
-   * Payments the worker may hold at once. So nothing is ever refused for want of room; and when so many wait here, nobody
-   * can join them. Larger than the worker's places: its batches wait in vain.
+   * Upper bound on in-flight payments, sized so that `add` never overflows. When so many wait here, no other can join them.
+   * A bound above the worker's concurrency makes batches wait in vain.
    */
   maxPending: number;
-  /** How many of them wait for something else, and so are not on their way to a batch. */
+  /** How many of the in-flight payments wait at a gateway's circuit. They cannot join a batch meanwhile. */
   waitingElsewhere?: () => number;
   lookUpWaitMs?: number;
   insertWaitMs?: number;
@@ -103,8 +103,8 @@ export function createRecorder({
   });
 
   /**
-   * A batch waits for those who could join it. Every payment of the worker comes to the batches, and a place that is free
-   * may bring one at any moment. But when the worker's payments all wait, here or elsewhere, nobody is left who could come.
+   * Adds an item to a batch. A batch waits for further payments, because a free place of the worker may bring one at any
+   * moment. When all payments of the worker wait, here or elsewhere, no other can join, so all batches flush at once.
    */
   function join<Item, Result>(batch: Batcher<Item, Result>, item: Item): Promise<Result> {
     const result = batch.add(item);
@@ -119,7 +119,7 @@ export function createRecorder({
     endMessage: 'no more invalid payments with this reason',
     endsAfterMs: REASON_ENDS_AFTER_MS,
   });
-  /** Reasons may quote what was posted, so their number has no bound of its own. */
+  /** A reason may quote what a client posted, so only MAX_REASONS bounds their number. */
   const reasons = new Set<string>();
 
   function count({ reason, jobId }: DeadLetter): void {
@@ -133,15 +133,15 @@ export function createRecorder({
       return payments.map(() => undefined);
     } catch (error) {
       if (error instanceof LedgerUnavailableError) throw error;
-      // PostgreSQL refused the statement: the row at fault must not hold up the others.
+      // PostgreSQL rejected the statement. One row at fault must not hold up the others.
       if (payments.length > 1) return (await Promise.all(payments.map((payment) => insert([payment])))).flat();
       const [payment] = payments;
-      logger.error('a payment was made and cannot be recorded', { ...payment, cause: describeError(error) });
+      logger.error('a payment was paid, but cannot be recorded', { ...payment, cause: describeError(error) });
       return [error instanceof Error ? error : new Error(String(error))];
     }
   }
 
-  /** Runs the statement until PostgreSQL answers. The batcher lets one run at a time, so the pause holds for all. */
+  /** Repeats the statement until PostgreSQL responds. The batcher flushes one batch at a time, so all of them wait. */
   async function whenAvailable<T>(statement: () => Promise<T>, signal: AbortSignal): Promise<T> {
     for (let tries = 1; ; tries += 1) {
       try {
@@ -174,10 +174,10 @@ export function createRecorder({
   };
 }
 
-/** What the statement gives, unless the signal is aborted while it runs: a PostgreSQL that hangs would take what time is left. */
+/** The result of the statement, or a rejection as soon as the signal aborts: a hanging PostgreSQL must not delay a shutdown. */
 function unlessAborted<T>(statement: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = () => reject(new LedgerUnavailableError('PostgreSQL had not answered yet'));
+    const onAbort = () => reject(new LedgerUnavailableError('PostgreSQL had not responded before the shutdown'));
     signal.addEventListener('abort', onAbort, { once: true });
     statement.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
   });

@@ -1,11 +1,11 @@
 import { BusyError } from '../errors.ts';
 
-/** Lets a few calls run at once; the others wait for their turn, in the order they came. */
+/** Limits how many calls run at once. The others wait for their turn, in the order of their arrival. */
 export interface WaitingLine {
   /**
    * Runs `work` when it is its turn.
-   * @throws BusyError at once, without running `work`, when too many are under way.
-   * @throws what another call failed with, without running `work`, when that failure stands for all who wait.
+   * @throws BusyError at once, without running `work`, when too many calls run or wait.
+   * @throws the error of another call, without running `work`, when `failsWaitingToo` says that it concerns waiting calls too.
    */
   run<T>(work: () => Promise<T>): Promise<T>;
 }
@@ -17,9 +17,9 @@ export function createWaitingLine({
 }: {
   /** Calls that run at once. */
   places: number;
-  /** Calls that run or wait, at most. Bounds how long the last of them waits. */
+  /** Upper bound on calls that run or wait. It bounds the wait of the last call. */
   maxUnderWay: number;
-  /** Whether those who wait would meet the same failure. They share it then, or each would wait for its own in turn. */
+  /** Whether waiting calls would fail in the same way. If so they fail at once, instead of one after the other. */
   failsWaitingToo: (error: unknown) => boolean;
 }): WaitingLine {
   let running = 0;
@@ -27,7 +27,7 @@ export function createWaitingLine({
 
   function leave(): void {
     const next = waiting.shift();
-    // The place is handed on, so that nobody who comes now gets in between.
+    // Hands the place to the next call, so that a new call cannot take it first.
     if (next) next.resolve();
     else running -= 1;
   }
@@ -35,7 +35,7 @@ export function createWaitingLine({
   return {
     async run(work) {
       if (running + waiting.length >= maxUnderWay) {
-        throw new BusyError(`${maxUnderWay} are under way`, { retryAfterSeconds: 1 });
+        throw new BusyError(`${maxUnderWay} calls run or wait already`, { retryAfterSeconds: 1 });
       }
       if (running < places) {
         running += 1;

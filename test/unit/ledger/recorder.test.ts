@@ -366,7 +366,7 @@ describe('recorder', () => {
       expect(entries).to.deep.equal([
         {
           level: 'error',
-          message: 'a payment was made and cannot be recorded',
+          message: 'a payment was paid, but cannot be recorded',
           ...paid(7),
           cause: 'Error: violates check constraint',
         },
