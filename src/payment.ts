@@ -1,6 +1,6 @@
 import type { ParameterFault } from './errors.ts';
 
-/** A payment as the worker forwards it. Money is whole cents; no float is ever calculated with. */
+/** A payment as the worker forwards it. Money is whole cents; nothing calculates with floats. */
 export interface Payment {
   /** UUID in lower case: the idempotency key at the queue, the gateways and the ledger. */
   readonly correlationId: string;
@@ -12,20 +12,20 @@ export interface Payment {
 export type GatewayName = 'primary' | 'fallback';
 
 /**
- * Above this a JSON number no longer holds every cent: a double has 53 bits, and 2^53 cents need them all.
- * One factor of two is kept free for rounding.
+ * Largest amount. A double has 53 bits, so up to 2^53 it can represent every cent. The factor of two below that is for
+ * rounding.
  */
 export const MAX_AMOUNT_CENTS = 2 ** 52;
 
 /**
- * How far a number may lie from whole cents, in units and as a share of it. Clients calculate with doubles: 0.1 + 0.2 is
- * 0.30000000000000004. The share is millions of times the error of one operation, so thousands of added items are still
- * understood; the fixed bound keeps half a cent of a large amount from passing for an error.
+ * Largest distance between an amount and whole cents, in units and relative to the amount. Clients calculate with doubles:
+ * 0.1 + 0.2 is 0.30000000000000004. The relative bound is millions of times the error of one operation, so it accepts sums
+ * of thousands of items. The fixed bound ensures that half a cent of a large amount does not count as such an error.
  */
 const MAX_NOISE = 0.0001;
 const MAX_NOISE_SHARE = 1e-9;
 
-/** How much of a value at fault is shown: enough to recognise it, however large it is. */
+/** How many characters of a faulty value a message quotes: enough to recognise a value of any size. */
 const SHOWN_CHARACTERS = 40;
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -36,8 +36,8 @@ export function parseCorrelationId(value: unknown): string | undefined {
 }
 
 /**
- * Whole cents of an amount in units, or undefined when it is none: a positive number of at most 2 decimals, up to the
- * noise of floating-point arithmetic and to {@link MAX_AMOUNT_CENTS}.
+ * Converts an amount in units to whole cents. Undefined unless it is a positive number with at most 2 decimals, apart from
+ * the noise of floating-point arithmetic, and at most {@link MAX_AMOUNT_CENTS}.
  */
 export function parseAmountCents(amount: unknown): number | undefined {
   const read = readAmount(amount);
@@ -55,18 +55,18 @@ function readAmount(amount: unknown): { readonly cents: number } | { readonly fa
   return cents === undefined ? { fault: `must have at most 2 decimals (got ${amount})` } : { cents };
 }
 
-/** The whole cents that a positive number stands for, or undefined when it lies between two. */
+/** The whole cents of a positive number of units, or undefined when the number lies between two cents. */
 function wholeCents(amount: number): number | undefined {
   const nearest = Math.round(amount * 100);
   const tolerance = Math.min(MAX_NOISE_SHARE * amount, MAX_NOISE);
-  // Near the bound multiplying by 100 rounds by more than half a cent, so its neighbours are tried, too. There doubles lie
-  // further apart than the tolerance: only the one nearest to a cent, which is what dividing gives, stands for it.
+  // Near the largest amount, multiplying by 100 rounds by more than half a cent, so both neighbours are candidates as well.
+  // Doubles lie further apart there than the tolerance: only the double nearest to a cent, the result of the division, is it.
   return [nearest, nearest - 1, nearest + 1].find(
     (cents) => cents >= 1 && (cents / 100 === amount || Math.abs(amount - cents / 100) <= tolerance),
   );
 }
 
-/** A value that is no number, for a reader. Strings are quoted and escaped, so that they cannot pass for something else. */
+/** Describes a value that is not a number. Strings are quoted and escaped, so that a reader recognises them as strings. */
 function nameOf(value: unknown): string {
   if (typeof value === 'string') return `the string ${quoted(value)}`;
   if (Array.isArray(value)) return 'an array';
@@ -75,31 +75,31 @@ function nameOf(value: unknown): string {
 
 function quoted(text: string): string {
   if (text.length <= SHOWN_CHARACTERS) return JSON.stringify(text);
-  // Half of a surrogate pair at the end is left out.
+  // Drops half of a surrogate pair at the end.
   const start = text.slice(0, SHOWN_CHARACTERS).replace(/[\uD800-\uDBFF]$/, '');
   return `${JSON.stringify(start)}… (${text.length} characters)`;
 }
 
-/** The id a payload asks for, without judging the rest of it; undefined when it has no usable one. */
+/** The id of a payload, whether or not the rest is valid. Undefined when the payload has no valid id. */
 export function correlationIdOf(payload: unknown): string | undefined {
   return isRecord(payload) ? parseCorrelationId(payload['correlationId']) : undefined;
 }
 
-/** The amount a payload names, for people to read; undefined when it names none or one that is not a number or a text. */
+/** The amount of a payload as text for people. Undefined when the amount is missing or neither number nor text. */
 export function amountTextOf(payload: unknown): string | undefined {
   const amount = isRecord(payload) ? payload['amount'] : undefined;
   return typeof amount === 'number' || typeof amount === 'string' ? String(amount) : undefined;
 }
 
-/** The beginning of a payload's text, in whole characters, that fits into so many bytes of UTF-8. */
+/** The longest beginning of a text that has whole characters only and at most `maxBytes` bytes of UTF-8. */
 export function beginningOf(text: string, maxBytes: number): string {
   const encoded = Buffer.from(text);
   if (encoded.length <= maxBytes) return text;
-  // A streaming decoder keeps an unfinished character back.
+  // A streaming decoder omits an unfinished character.
   return new TextDecoder().decode(encoded.subarray(0, maxBytes), { stream: true });
 }
 
-/** Judges a payload. Names every fault, not only the first. */
+/** Validates a payload. The result lists every fault, not only the first. */
 export function parsePayment(payload: unknown): { payment: Payment } | { faults: readonly ParameterFault[] } {
   if (!isRecord(payload)) return { faults: [{ param: 'body', message: 'must be a JSON object' }] };
   const correlationId = parseCorrelationId(payload['correlationId']);

@@ -8,13 +8,13 @@ import { runTool } from '../process/run-tool.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 
-/** `npm run console`: a REPL on the services that the settings name. */
+/** `npm run console`: a REPL with the services of the settings. */
 async function main(): Promise<void> {
   const config = loadConfig();
   const db = createDb(config.database, OPERATOR_LIMITS);
   const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
 
-  console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; await works. For example:');
+  console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; with top-level await. Examples:');
   console.log('  await queue.getJobCounts()');
   console.log('  await ledger.summarise({})');
   console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");

@@ -3,11 +3,11 @@ import pg from 'pg';
 import { loadConfig } from '../config.ts';
 import { runTool } from '../process/run-tool.ts';
 
-/** How long the template database may be in use by somebody else. */
+/** How long to retry while other connections use the template database. */
 const PATIENCE_MS = 30_000;
 const PAUSE_MS = 200;
 
-/** `npm run db:create`: creates the database that the settings name, unless it is there. Several may do so at once. */
+/** `npm run db:create`: creates the database of the settings unless it exists. Several processes may run it at once. */
 async function main(): Promise<void> {
   const { url, ssl } = loadConfig().database;
   const name = decodeURIComponent(new URL(url).pathname.slice(1));
@@ -16,13 +16,13 @@ async function main(): Promise<void> {
   const client = new pg.Client({ connectionString: maintenance.href, ssl });
   await client.connect();
   try {
-    console.log((await create(client, name)) ? `created database ${name}` : `database ${name} is there already`);
+    console.log((await create(client, name)) ? `created database ${name}` : `database ${name} exists already`);
   } finally {
     await client.end();
   }
 }
 
-/** @returns false when it is there already. */
+/** @returns false when the database exists already */
 async function create(client: pg.Client, name: string): Promise<boolean> {
   const startedAt = performance.now();
   for (;;) {
@@ -31,9 +31,9 @@ async function create(client: pg.Client, name: string): Promise<boolean> {
       return true;
     } catch (error) {
       const { code } = error as { code?: string };
-      // PostgreSQL manual, appendix A. 42P04: it exists. 23505: another process has created it at the same moment.
+      // PostgreSQL manual, appendix A. 42P04: it exists. 23505: another process created it at the same moment.
       if (code === '42P04' || code === '23505') return false;
-      // 55006: somebody is connected to the template, for a moment as a rule.
+      // 55006: another process is connected to the template, usually for a moment.
       if (code !== '55006' || performance.now() - startedAt > PATIENCE_MS) throw error;
     }
     await sleep(PAUSE_MS);

@@ -4,8 +4,8 @@ import { describeError } from '../process/describe-error.ts';
 import { runTool } from '../process/run-tool.ts';
 
 /**
- * The entry of `npm run db:migrate` (latest) and `npm run db:rollback` (the last batch). The knex command line does the same,
- * but looks for half a dozen TypeScript loaders first, none of which Node 24 needs, and reports each as missing.
+ * `npm run db:migrate` (to the latest) and `npm run db:rollback` (the last batch). The knex command line does the same, but
+ * first reports half a dozen TypeScript loaders as missing, none of which Node 24 needs.
  */
 async function main(): Promise<number> {
   const [direction = 'latest', ...flags] = process.argv.slice(2);
@@ -21,7 +21,7 @@ async function main(): Promise<number> {
       : await rollBack(database, flags.some(isYes) ? 'drop' : 'keep');
   if ('rowsAtStake' in done) {
     const rows = Object.entries(done.rowsAtStake).map(([table, count]) => `${count} in ${table}`);
-    console.error(`nothing was rolled back: it may drop the ledger's rows (${rows.join(', ')}).`);
+    console.error(`nothing was rolled back, because that may drop rows of the ledger (${rows.join(', ')}).`);
     console.error('To drop them: npm run db:rollback -- --yes');
     return 1;
   }

@@ -10,7 +10,7 @@ import { errorHandler } from './error-handler.ts';
 import { operatorAuth } from './operator/operator-auth.ts';
 import { createRoutes, type Route } from './routes.ts';
 
-/** What the routes stand on. */
+/** The parts that the routes use. */
 export interface AppDeps {
   readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count' | 'probe'>;
   readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
@@ -18,11 +18,11 @@ export interface AppDeps {
   readonly queueAdmin: QueueAdmin;
   readonly config: Config['http'];
   readonly logger: Logger;
-  /** False from the moment the process is asked to stop: a load balancer should look elsewhere. */
+  /** False once the process has been told to stop. Load balancers should then choose another node. */
   readonly isAccepting: () => boolean;
 }
 
-/** All of the HTTP API. It never listens; tests hand it to supertest. */
+/** The whole HTTP API. It does not listen: server.ts does, or supertest in tests. */
 export function createApp(deps: AppDeps): Express {
   const { config } = deps;
   const app = express();
@@ -53,17 +53,17 @@ export function createApp(deps: AppDeps): Express {
   return app;
 }
 
-/** What stands before a route. @throws an Error for an operator's route without an operator: it would be open to all. */
+/** Makes the guards of a route. @throws an Error for an operator's route when no operator is set: anybody could use it. */
 function createGuards({ dashboard }: Config['http']): (route: Route) => RequestHandler[] {
   const operator = dashboard && operatorAuth(dashboard);
   return ({ role, path }) => {
     if (role === undefined) return [];
-    if (operator === undefined) throw new Error(`${path} is for the operator, and there is none`);
+    if (operator === undefined) throw new Error(`${path} is for the operator, but no operator is set`);
     return [operator];
   };
 }
 
-/** Express serves HEAD by the handler of GET. */
+/** Express handles HEAD with the handler of GET. */
 function methodsOf(routes: readonly Route[]): string[] {
   return routes.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]));
 }

@@ -7,23 +7,23 @@ import { purge } from './operator/purge.ts';
 import { getSummary } from './payments/get-summary.ts';
 import { postPayment } from './payments/post-payment.ts';
 
-/** What the API can be asked for. */
+/** One endpoint of the API. */
 export interface Route {
   /** A GET route serves HEAD as well. */
   readonly method: 'GET' | 'POST' | 'PUT';
-  /** As Express reads it. */
+  /** In Express's syntax. */
   readonly path: string;
   readonly handler: RequestHandler;
-  /** The path that the handler serves together with all below it. Then several routes have one handler. */
+  /** When set, the handler serves this path and every path below it, so several routes share one handler. */
   readonly mount?: string;
-  /** What it does, for the records of who did what. */
+  /** Name of the change, for an audit log. */
   readonly action?: string;
-  /** Who may ask for it; without one, everybody who reaches the port. */
+  /** Who may call it. Without a role, anybody who can reach the port. */
   readonly role?: 'operator';
   readonly changesState?: boolean;
 }
 
-/** Every route, as the configuration has it. */
+/** Every route that the configuration enables. */
 export function createRoutes(deps: AppDeps): readonly Route[] {
   const { config } = deps;
   const routes: Route[] = [

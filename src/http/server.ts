@@ -3,21 +3,22 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import { connect, Server as NetServer } from 'node:net';
 import { within } from '../process/deadline.ts';
 
-/** A server that listens. */
+/** A listening server. */
 export interface HttpServer {
-  /** Undefined at a Unix socket. */
+  /** Undefined for a Unix socket. */
   readonly port: number | undefined;
   /**
-   * Ends it without leaving a request unanswered: nothing new is accepted, every further answer closes its connection, and only
-   * then are the silent connections closed. @param deadline in ms as `performance.now()` counts
+   * Closes the server without dropping a request: it accepts no new connection, closes each connection after its next
+   * response, and closes idle connections last.
+   * @param deadline in ms on the clock of `performance.now()`
    */
   drain(deadline: number): Promise<void>;
 }
 
-/** nginx keeps its connections for 60 s; the end that closes first must be nginx's, or a request meets a closed socket. */
+/** Longer than nginx's 60 s, so that nginx closes idle connections first. Otherwise a request could meet a closed socket. */
 const KEEP_ALIVE_MS = 65_000;
 
-/** @throws the error of listening: the address is taken, or not ours to take. */
+/** @throws the error of listening: another process has the address, or we may not use it. */
 export async function startServer(
   handler: RequestListener,
   address: { readonly host: string; readonly port: number },
@@ -32,9 +33,9 @@ export async function startServer(
 }
 
 /**
- * Starts to listen at an address and a port, or, when `host` is a path, at a Unix socket that whoever can reach its
- * directory may use. A socket that a killed process has left is taken over; one at which somebody listens is not.
- * @throws the error of listening: it is taken, or not ours to take.
+ * Listens at an address and a port, or at a Unix socket when `host` is a path. Any process that can reach the socket's
+ * directory may use it. Replaces the socket of a killed process, but not a socket at which another process listens.
+ * @throws the error of listening: another process has the address, or we may not use it.
  */
 async function listen(server: Server, { host, port }: { host: string; port: number }): Promise<void> {
   if (!host.startsWith('/')) return listening(server, { host, port });
@@ -58,7 +59,7 @@ function listening(server: Server, options: Parameters<Server['listen']>[0]): Pr
   });
 }
 
-/** A file that is no socket refuses connections, too, and is not ours to remove. */
+/** Whether a socket's process has died. Other files refuse connections as well, but we must not remove those. */
 async function isAbandoned(path: string): Promise<boolean> {
   if (!lstatSync(path).isSocket()) return false;
   return new Promise((resolve) => {
@@ -71,20 +72,20 @@ async function isAbandoned(path: string): Promise<boolean> {
   });
 }
 
-/** How long kept connections get to bring a last request, and with its answer the word that this was the last. */
+/** How long keep-alive connections may send a last request. Its response tells the client to close. */
 const LAST_REQUESTS_MS = 500;
 
-/** How long, after that, an upload under way may take. */
+/** How long an upload in progress may take after that. */
 const SLOW_UPLOADS_MS = 3_000;
 
 async function drain(server: Server, deadline: number): Promise<void> {
-  // An HTTP server's own close ends idle connections at once, into which a load balancer may be sending just now.
+  // The close() of an HTTP server ends idle connections at once, although a load balancer may be sending on one.
   const closed = new Promise<void>((resolve) => NetServer.prototype.close.call(server, () => resolve()));
   server.prependListener('request', (_request, response) => response.setHeader('Connection', 'close'));
   await within(performance.now() + LAST_REQUESTS_MS, closed);
-  // Again and again, for those whose request came before the signal and whose answer did not tell them to close.
+  // Repeated, because a response to an earlier request did not tell its client to close.
   const closeIdle = setInterval(() => server.closeIdleConnections(), 50);
-  // Every request is answered within a second of its body; what is left by then is a client that does not send it.
+  // A complete request gets its response within a second. After that only clients with an unfinished body are left.
   await within(Math.min(performance.now() + SLOW_UPLOADS_MS, deadline - LAST_REQUESTS_MS), closed);
   clearInterval(closeIdle);
   server.closeAllConnections();

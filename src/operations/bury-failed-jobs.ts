@@ -3,12 +3,12 @@ import { amountTextOf, correlationIdOf, parseCorrelationId } from '../payment.ts
 import type { Logger } from '../process/logger.ts';
 import type { FailedJob } from '../queue/failed-jobs.ts';
 
-/** How a worker before the dead letters' table began the reason of a payload that it could never send. */
+/** Workers older than the dead letters' table began the reason of an invalid payload in this way. */
 const INVALID = /^invalid_payment:? */;
 
 /**
- * Gives every failed job that has no row in the ledger, or one that believes it queued, its row. Harmless to repeat.
- * @throws LedgerUnavailableError after which some may have theirs.
+ * Gives each failed job its row in the ledger when it has none, or when its row still says `queued_again`. Safe to repeat.
+ * @throws LedgerUnavailableError after which some of the rows may be committed.
  */
 export async function buryFailedJobs(
   jobs: readonly FailedJob[],
@@ -17,7 +17,7 @@ export async function buryFailedJobs(
   const letters = jobs.map(toDeadLetter);
   const areBuried = await deadLetters.areBuried(letters);
   const missing = letters.filter(
-    // An invalid payment that was reported and has no row was counted instead.
+    // A buried invalid payment without a row was beyond the bound: the worker only counted it.
     ({ code }, index) => !areBuried[index] && !(jobs[index]!.isBuried && code === 'invalid_payment'),
   );
   for (let start = 0; start < missing.length; start += MAX_BURIED) {
@@ -30,7 +30,7 @@ export async function buryFailedJobs(
 function toDeadLetter(job: FailedJob): EarlierDeadLetter {
   const payload = parse(job.data);
   const code = job.data === undefined ? 'payload_missing' : INVALID.test(job.reason) ? 'invalid_payment' : 'rejected';
-  // Only a payload that could never be sent, in runs that all ended, leaves no gateway where an attempt may be paid.
+  // Only an invalid payload whose runs all ended was certainly never sent. Any other may be paid at a gateway.
   const mayBePaid = code !== 'invalid_payment' || !job.isClean;
   return {
     jobId: job.id,
@@ -50,7 +50,7 @@ function parse(data: string | undefined): unknown {
   try {
     return data === undefined ? undefined : JSON.parse(data);
   } catch {
-    // Kept as it is: it was no payload of ours.
+    // The row keeps such a text as it is. Our API never stored it.
     return undefined;
   }
 }

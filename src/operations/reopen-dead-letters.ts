@@ -5,12 +5,12 @@ import type { FailedJobs } from '../queue/failed-jobs.ts';
 
 const INTERVAL_MS = 60_000;
 
-/** Rows of one look: a statement and a script of some milliseconds. */
+/** Rows of one check. Its statement and its script take some milliseconds. */
 const PAGE = 500;
 
 /**
- * Opens dead letters again that the ledger believes queued while Redis has no such job: Redis lost it, an operator emptied
- * the queue, or a worker that had long lost its lock looked the id up. Looks at once and then every minute, a page each time.
+ * Reopens dead letters that are `queued_again` in the ledger while Redis has no such job: Redis lost it, an operator emptied
+ * the queue, or a worker looked the id up long after it had lost its lock. Checks one page at once and one every minute.
  */
 export function startReopening({
   deadLetters,
@@ -23,9 +23,9 @@ export function startReopening({
 }): { close(): void } {
   let afterId = '0';
 
-  async function look(): Promise<void> {
+  async function check(): Promise<void> {
     const rows = await deadLetters.queuedAgain(afterId, PAGE);
-    // A full page: the next look goes on behind it.
+    // After a full page the next check goes on with the next page.
     afterId = rows.length === PAGE ? rows.at(-1)!.id : '0';
     const areQueued = await failedJobs.areQueued(rows.map(({ jobId }) => jobId));
     const lost = rows.filter((_row, index) => !areQueued[index]);
@@ -34,11 +34,11 @@ export function startReopening({
     logger.warn('dead letters that were queued again are not in the queue', { count: lost.length });
   }
 
-  // It is a safety net: while PostgreSQL or Redis is down, the others say so.
-  const lookSafely = () =>
-    look().catch((error) => logger.debug('could not look for lost dead letters', { cause: describeError(error) }));
-  lookSafely();
-  const timer = setInterval(lookSafely, INTERVAL_MS);
+  // This is a safety net. Other parts report that PostgreSQL or Redis is down.
+  const checkSafely = () =>
+    check().catch((error) => logger.debug('could not check for lost dead letters', { cause: describeError(error) }));
+  checkSafely();
+  const timer = setInterval(checkSafely, INTERVAL_MS);
   timer.unref();
   return { close: () => clearInterval(timer) };
 }

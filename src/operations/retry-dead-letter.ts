@@ -3,10 +3,10 @@ import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 
 /**
- * - `queued`: it is in the queue again, with the payload as it was posted.
- * - `in_queue`: its id was in the queue already; nothing was changed.
- * - `cut`: its payload was not kept whole, so there is nothing to retry.
- * - `not_dead`: Redis has no failed job of this id.
+ * - `queued`: the payment is in the queue again, with the payload as it was posted.
+ * - `in_queue`: the id was in the queue already; nothing has changed.
+ * - `cut`: the whole payload was not kept, so there is nothing to retry.
+ * - `not_dead`: Redis has no failed job with this id.
  */
 export type RetryResult = 'queued' | 'in_queue' | 'cut' | 'not_dead';
 
@@ -17,7 +17,7 @@ export interface RetryDeps {
 }
 
 /**
- * Retries the dead letter of a failed job. The row stays as it is until a worker looks the id up.
+ * Enqueues the dead letter of a failed job again. Its row changes only when a worker looks the id up.
  * @throws QueueFullError, QueueUnavailableError, LedgerUnavailableError
  */
 export async function retryFailedJob(
@@ -27,7 +27,7 @@ export async function retryFailedJob(
   const job = await queueAdmin.failedJob(id);
   if (job === undefined) return 'not_dead';
   const { acceptedAt } = job;
-  // An older worker's, which no newer one has copied yet: its payload is still whole.
+  // Without a row, an older worker wrote the job and no newer one has copied it yet. Then Redis still has the whole payload.
   const stored = (await deadLetters.find({ jobId: id, acceptedAt })) ?? { payload: job.data, isCut: false };
   if (stored.payload === undefined || stored.isCut) return 'cut';
   const result = await enqueuer.enqueueAgain({ id, data: stored.payload, acceptedAt });

@@ -2,27 +2,27 @@ import { channel } from 'node:diagnostics_channel';
 import type { GatewayName } from '../payment.ts';
 
 /**
- * What the parts of a process report, for those who count, show and trace it. A part names the event and knows none of its
- * subscribers. Publishing to nobody costs next to nothing, if the payload is made only for a subscriber:
+ * The events that the parts of a process report, for metrics, pages and traces. A part knows the event, not its subscribers.
+ * Without a subscriber an event costs next to nothing, provided that its payload is made only for a subscriber:
  *
  *     if (events.paymentPaid.hasSubscribers) events.paymentPaid.publish({ gateway, amountCents });
  *
- * Durations are in ms, money in cents. No payload has a field that grows with the payments, but for `correlationId`, which
- * traces use and metrics must not.
+ * Durations are in ms, money in cents. The only field with an unbounded number of values is `correlationId`. It is for
+ * traces; metrics must not use it.
  */
 export interface Event<Payload> {
   readonly hasSubscribers: boolean;
-  /** Never throws: the error of a subscriber is an uncaught exception of the process. */
+  /** Never throws. An error of a subscriber becomes an uncaught exception of the process. */
   publish(payload: Payload): void;
-  /** @returns what ends the subscription */
+  /** @returns a function that ends the subscription */
   subscribe(listener: (payload: Payload) => void): () => void;
 }
 
-/** One stretch of a payment's way. `wait` is its time in the queue. */
+/** One section of a payment's path. `wait` is the time in the queue. */
 export type Hop = 'accept' | 'wait' | 'send' | 'record';
 
 export interface RequestFinished {
-  /** The path of the route's table, or `unmatched`; never what the client asked for. */
+  /** The path in the table of routes, or `unmatched`. Never the path of the request, which is unbounded. */
   readonly route: string;
   readonly method: string;
   readonly status: number;
@@ -32,9 +32,9 @@ export interface RequestFinished {
 export interface AttemptEnded {
   readonly correlationId: string;
   readonly gateway: GatewayName;
-  /** The `kind` of its outcome. */
+  /** The `kind` of the attempt's outcome. */
   readonly outcome: 'paid' | 'already_paid' | 'not_sent' | 'refused' | 'doubtful' | 'unknown';
-  /** The cause's code, `http_502` for one; undefined when it paid. */
+  /** The code of the cause, such as `http_502`. Undefined after a payment. */
   readonly cause?: string;
   readonly durationMs: number;
 }
@@ -42,16 +42,16 @@ export interface AttemptEnded {
 export interface CircuitChanged {
   readonly gateway: GatewayName;
   readonly state: 'open' | 'closed';
-  /** What opened it. */
+  /** Why the circuit opened. */
   readonly cause?: { readonly code: string; readonly detail: string };
 }
 
 export const events = {
   requestFinished: event<RequestFinished>('http.request_finished'),
-  /** Payments that were not accepted, by the code of the response. */
+  /** A payment was not accepted. The reason is the code of the response. */
   paymentNotAccepted: event<{ readonly reason: string }>('payment.not_accepted'),
   paymentPaid: event<{ readonly gateway: GatewayName; readonly amountCents: number }>('payment.paid'),
-  /** A payment goes back to the queue, and only this gateway may get it. */
+  /** A payment goes back to the queue, and from now on only this gateway may receive it. */
   paymentUnresolved: event<{ readonly correlationId: string; readonly gateway: GatewayName }>('payment.unresolved'),
   paymentDead: event<{ readonly reason: string }>('payment.dead'),
   attemptEnded: event<AttemptEnded>('gateway.attempt_ended'),
@@ -60,7 +60,7 @@ export const events = {
   batchFlushed: event<{ readonly batch: 'enqueue' | 'record'; readonly size: number }>('batch.flushed'),
 } as const;
 
-/** Channels are found by name, also by tools that know nothing of this file: `payrelay.payment.paid`. */
+/** Tools outside this process's code can subscribe by the channel's name, such as `payrelay.payment.paid`. */
 function event<Payload>(name: string): Event<Payload> {
   const named = channel(`payrelay.${name}`);
   return {

@@ -68,7 +68,7 @@ async function expectOutage({ url, entries, summary, ready, queue }: Node, limit
   expect(body).to.deep.equal({ status: 'ok', checks: { redis: true, postgres: false, accepting: true } });
   expect(await queue.isStored(payment.correlationId)).to.equal(true);
   expect(
-    entries.filter(({ level, message }) => level === 'warn' && message === 'summaries are answered without the ledger'),
+    entries.filter(({ level, message }) => level === 'warn' && message === 'summaries are served without the ledger'),
   ).to.have.length(1);
   expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
 }

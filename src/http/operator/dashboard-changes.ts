@@ -1,14 +1,14 @@
-/** A request of bull-board's pages that changes something. Its path is below {@link DASHBOARD_PATH}. */
+/** A changing request of bull-board's pages. Its path is relative to {@link DASHBOARD_PATH}. */
 export interface DashboardChange {
   readonly method: 'PUT';
   readonly path: string;
   readonly action: string;
 }
 
-/** Where bull-board is. */
+/** The path of bull-board. */
 export const DASHBOARD_PATH = '/admin/queues';
 
-/** Changes an operator may make. Removing or editing a payment is not among them: it would be lost, or paid as another. */
+/** Changes that an operator may make. Not to remove or edit a payment: it would be lost, or paid as another one. */
 export const DASHBOARD_CHANGES: readonly DashboardChange[] = [
   { method: 'PUT', path: '/api/queues/pause', action: 'queues.pause' },
   { method: 'PUT', path: '/api/queues/resume', action: 'queues.resume' },
@@ -21,12 +21,12 @@ export const DASHBOARD_CHANGES: readonly DashboardChange[] = [
 ];
 
 const PATTERNS = DASHBOARD_CHANGES.map(({ method, path }) => {
-  // To bull-board `clean` is no job: `PUT …/clean/<state>` removes all jobs of a state.
+  // For bull-board `clean` is not a job: `PUT …/clean/<state>` removes all jobs of a state.
   const pattern = path.replace(':queue', '[^/]+').replace(':job', '(?!clean/)[^/]+');
   return { method, pattern: new RegExp(`^${pattern}$`) };
 });
 
-/** Whether an operator may do this. @param path below {@link DASHBOARD_PATH} */
+/** Whether an operator may make this change. @param path relative to {@link DASHBOARD_PATH} */
 export function isAllowedChange(method: string, path: string): boolean {
   return PATTERNS.some((change) => change.method === method && change.pattern.test(path));
 }

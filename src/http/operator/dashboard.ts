@@ -5,21 +5,21 @@ import { amountTextOf, correlationIdOf } from '../../payment.ts';
 import type { QueueAdmin } from '../../queue/queue-admin.ts';
 import { DASHBOARD_PATH, isAllowedChange } from './dashboard-changes.ts';
 
-/** The dashboard's requests to retry; BullMQ's own retry would queue what Redis has kept of the payload. */
+/** The dashboard's requests to retry. BullMQ's own retry would enqueue the part of the payload that Redis kept. */
 const RETRY_ALL = '/api/queues/payments/retry/failed';
 const RETRY_ONE = /^\/api\/queues\/payments\/([^/]+)\/retry$/;
 
 type DashboardDeps = RetryDeps & { readonly queueAdmin: QueueAdmin };
 
-/** Dead letters of one "retry all" that are looked up side by side. */
+/** How many dead letters of one "retry all" are retried in parallel. */
 const RETRIES_AT_ONCE = 20;
 
-/** A payload nested deeper is not shown: writing it as JSON would exhaust the stack, and with it the whole list fails. */
+/** A payload nested deeper is not shown. Its JSON would exhaust the stack, and the whole list would fail. */
 const MAX_DEPTH = 100;
 
 /**
- * bull-board, for those who got past operator-auth.ts. It is loaded by its first request.
- * @throws QueueUnavailableError out of its handlers while Redis is down.
+ * bull-board, behind operator-auth.ts. The first request loads it.
+ * @throws QueueUnavailableError from its handler while Redis is down, and MethodNotAllowedError for a forbidden change.
  */
 export function dashboard(deps: DashboardDeps): RequestHandler {
   const { queueAdmin } = deps;
@@ -27,7 +27,7 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
 
   return async (request, response, next) => {
     if (!isAllowed(request)) throw new MethodNotAllowedError(['GET', 'HEAD']);
-    // bull-board would answer in its own way, with the inside of the fault.
+    // Without Redis, bull-board would respond in its own form and show the inside of the fault.
     if (request.path.startsWith('/api/')) await queueAdmin.ping();
     if (request.method === 'PUT' && (await retry(request, response, deps))) return;
     board ??= loadBoard(queueAdmin);
@@ -93,7 +93,7 @@ async function retryAll(deps: DashboardDeps): Promise<{ retried: number; skipped
   return { retried, skipped };
 }
 
-/** A payload as the dashboard can show it. */
+/** A payload in a form that the dashboard can show. */
 function shown(data: unknown): unknown {
   if (!isDeeperThan(MAX_DEPTH, data)) return data;
   return { correlationId: correlationIdOf(data), amount: amountTextOf(data), note: 'nested too deep to be shown' };

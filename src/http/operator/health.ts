@@ -17,7 +17,7 @@ export function health({ enqueuer }: Pick<AppDeps, 'enqueuer'>): RequestHandler 
   };
 }
 
-/** `GET /health/live`: this process answers. It depends on nothing, so that a dead Redis does not get the API restarted. */
+/** `GET /health/live`: the process responds. It depends on nothing, so that a dead Redis does not restart the API. */
 export function live(): RequestHandler {
   return (_request, response) => {
     response.json({ status: 'ok' });
@@ -25,8 +25,8 @@ export function live(): RequestHandler {
 }
 
 /**
- * `GET /health/ready`: this node can accept payments; 503 when it cannot, naming what is missing. PostgreSQL is reported, but
- * an outage of the ledger must not become one of accepting: payments wait in Redis for it.
+ * `GET /health/ready`: 200 when this node can accept payments, 503 when not, with the result of each check. PostgreSQL is
+ * reported only: while it is down, payments wait in Redis, and the API must go on accepting them.
  */
 export function ready({
   enqueuer,

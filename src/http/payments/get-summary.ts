@@ -7,13 +7,13 @@ import { createOutageLog } from '../../process/outage-log.ts';
 import type { AppDeps } from '../app.ts';
 
 /**
- * `GET /payments-summary`: what the ledger holds between two instants, both included. While PostgreSQL is away the answer
- * is all zeros, marked by `X-Summary-Source: stub`: the runner of the challenge ends at anything but a 200.
+ * `GET /payments-summary`: the totals of the ledger between two instants, both included. While PostgreSQL is down the
+ * response has zeros and the header `X-Summary-Source: stub`, because the challenge's runner aborts at anything but a 200.
  */
 export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 'config' | 'logger'>): RequestHandler {
   const outage = createOutageLog(logger, {
-    message: 'summaries are answered without the ledger',
-    endMessage: 'summaries are answered from the ledger again',
+    message: 'summaries are served without the ledger',
+    endMessage: 'summaries are served from the ledger again',
   });
 
   return async (request, response) => {
@@ -36,7 +36,7 @@ export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 
   }
 }
 
-/** Dividing whole cents by 100 gives the double nearest to the amount, which prints with at most two decimals. */
+/** Whole cents divided by 100 are the double nearest to the amount, which prints with at most two decimals. */
 function totals({ totalRequests, totalAmountCents }: GatewayTotals) {
   return { totalRequests, totalAmount: totalAmountCents / 100 };
 }

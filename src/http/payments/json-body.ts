@@ -5,17 +5,17 @@ import { InvalidJsonError, PayloadTooLargeError } from '../../errors.ts';
 /** The largest body accepted, in bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;
 
-/** A body as it came and as it reads. */
+/** A body as its text and as its parsed value. */
 export interface JsonBody {
   readonly text: string;
   readonly value: unknown;
 }
 
 /**
- * Reads a body as JSON, whatever its content type says. It does the one thing that is needed here; `express.json` also
- * looks at types, encodings and charsets, on the path that every payment takes.
- * @throws InvalidJsonError for anything but a JSON text in UTF-8: an empty body and a compressed one, too.
- * @throws PayloadTooLargeError as soon as more than {@link MAX_BODY_BYTES} are announced or have come.
+ * Reads a body as JSON, whatever its content type. Every payment takes this path, so it does no more than that:
+ * `express.json` would also inspect types, encodings and charsets.
+ * @throws InvalidJsonError unless the body is a JSON text in UTF-8; also for an empty and for a compressed body.
+ * @throws PayloadTooLargeError as soon as more than {@link MAX_BODY_BYTES} are announced or received.
  */
 export async function readJsonBody(request: IncomingMessage): Promise<JsonBody> {
   const bytes = await readBytes(request);

@@ -4,7 +4,7 @@ import { correlationIdOf, parsePayment } from '../../payment.ts';
 import type { AppDeps } from '../app.ts';
 import { readJsonBody } from './json-body.ts';
 
-/** `POST /payments`: 204 once the payment is in Redis. The worker judges the payload, unless PAYMENTS_VALIDATE is on. */
+/** `POST /payments`: 204 once the payment is in Redis. The worker validates the payload; with PAYMENTS_VALIDATE so does this route. */
 export function postPayment({ enqueuer, config }: Pick<AppDeps, 'enqueuer' | 'config'>): RequestHandler {
   return async (request, response) => {
     const { text, value } = await readJsonBody(request);
