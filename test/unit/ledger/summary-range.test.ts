@@ -6,10 +6,10 @@ import { atTestEnd } from '../../support/cleanup.ts';
 
 const NOT_ISO = 'must be an ISO 8601 date or date-time';
 
-/** Reads a query string as the app does. */
+/** Parses a query string as the app does. */
 const range = (query: string, rule: 'required' | 'optional' = 'required') => parseRange(parse(query), rule);
 
-/** What `from` is read as, or undefined when it is refused. */
+/** The parsed `from`, or undefined when it is not valid. */
 function instant(from: string): string | undefined {
   try {
     return parseRange({ from }, 'optional').from?.toISOString();
@@ -59,13 +59,11 @@ describe('parseRange', () => {
     ['2000-02-29', '2000-02-29T00:00:00.000Z'],
     ['1970-01-01', '1970-01-01T00:00:00.000Z'],
   ];
-  for (const [text, expected] of read) {
-    it(`reads ${text} as ${expected}`, () => {
-      expect(instant(text)).to.equal(expected);
-    });
-  }
+  it('reads dates and date-times of ISO 8601', () => {
+    for (const [text, expected] of read) expect(instant(text), text).to.equal(expected);
+  });
 
-  const refused: string[] = [
+  const invalid: string[] = [
     'yesterday',
     '1752580800000',
     '2025',
@@ -111,11 +109,9 @@ describe('parseRange', () => {
     '2025-196',
     'Tue, 15 Jul 2025 12:34:56 GMT',
   ];
-  for (const text of refused) {
-    it(`refuses ${JSON.stringify(text)}`, () => {
-      expect(instant(text)).to.equal(undefined);
-    });
-  }
+  it('does not accept any other text', () => {
+    for (const text of invalid) expect(instant(text), JSON.stringify(text)).to.equal(undefined);
+  });
 
   it('reads both bounds', () => {
     expect(range('from=2025-07-15&to=2025-07-16T12:00:00.5Z')).to.deep.equal({
@@ -124,11 +120,11 @@ describe('parseRange', () => {
     });
   });
 
-  for (const query of ['from=2025-07-15T12:00:00%2B03:00', 'from=2025-07-15T12:00:00+03:00']) {
-    it(`reads an offset in the query ${query}`, () => {
-      expect(range(query, 'optional').from).to.deep.equal(new Date('2025-07-15T09:00:00.000Z'));
-    });
-  }
+  it('reads an offset in a query, with and without percent-encoding', () => {
+    for (const query of ['from=2025-07-15T12:00:00%2B03:00', 'from=2025-07-15T12:00:00+03:00']) {
+      expect(range(query, 'optional').from, query).to.deep.equal(new Date('2025-07-15T09:00:00.000Z'));
+    }
+  });
 
   it('reads a time without an offset as UTC, whatever the time zone of the machine', () => {
     const { TZ } = process.env;
@@ -142,26 +138,26 @@ describe('parseRange', () => {
     expect(instant('2025-07-15T12:34')).to.equal('2025-07-15T12:34:00.000Z');
   });
 
-  /** A range as the ledger is asked for it. */
+  /** The bounds that the ledger receives. */
   const asked = (query: string) => {
     const { from, to } = range(query, 'optional');
     return [from?.toISOString(), to?.toISOString()];
   };
 
-  it('rounds a from between two milliseconds up, and such a to down, so that the range holds nothing outside it', () => {
+  it('rounds a from between two milliseconds up and a to down, so that the range includes nothing outside it', () => {
     expect(asked('from=2025-07-15T12:34:56.789001Z&to=2025-07-15T12:34:57.7899999Z')).to.deep.equal([
       '2025-07-15T12:34:56.790Z',
       '2025-07-15T12:34:57.789Z',
     ]);
     expect(asked('from=2025-12-31T23:59:59.9990001Z')).to.deep.equal(['2026-01-01T00:00:00.000Z', undefined]);
-    // Before 1970 up and down are still later and earlier.
+    // Before 1970, too, up means later and down means earlier.
     expect(asked('from=1969-12-31T23:59:59.0001Z&to=1969-12-31T23:59:59.5009Z')).to.deep.equal([
       '1969-12-31T23:59:59.001Z',
       '1969-12-31T23:59:59.500Z',
     ]);
   });
 
-  it('takes a range within one millisecond for an empty one', () => {
+  it('treats a range within one millisecond as empty', () => {
     for (const query of [
       'from=2025-07-15T12:00:00.0001Z&to=2025-07-15T12:00:00.0009Z',
       'from=2025-07-15T12:00:00.0001Z&to=2025-07-15T12:00:00.0001Z',
@@ -171,7 +167,7 @@ describe('parseRange', () => {
     }
   });
 
-  it('takes a range of a single instant', () => {
+  it('accepts a range of a single instant', () => {
     expect(faultsOf('from=2025-07-15&to=2025-07-15T00:00')).to.deep.equal([]);
   });
 
@@ -197,13 +193,12 @@ describe('parseRange', () => {
       ],
     ],
   ];
-  for (const [query, faults] of faulty) {
-    for (const rule of ['required', 'optional'] as const) {
-      it(`refuses ${query} with ${rule} bounds`, () => {
-        expect(faultsOf(query, rule)).to.deep.equal(faults);
-      });
+  it('names every fault of a query, whether or not bounds are required', () => {
+    for (const [query, faults] of faulty) {
+      expect(faultsOf(query, 'required'), query).to.deep.equal(faults);
+      expect(faultsOf(query, 'optional'), query).to.deep.equal(faults);
     }
-  }
+  });
 
   describe('with required bounds', () => {
     const missing: [query: string, faults: { param: string; message: string }[]][] = [
@@ -225,25 +220,23 @@ describe('parseRange', () => {
         ],
       ],
     ];
-    for (const [query, faults] of missing) {
-      it(`refuses "${query}"`, () => {
-        expect(faultsOf(query)).to.deep.equal(faults);
-      });
-    }
+    it('names every bound that is missing', () => {
+      for (const [query, faults] of missing) expect(faultsOf(query), query).to.deep.equal(faults);
+    });
   });
 
   describe('with optional bounds', () => {
-    const open: [query: string, from: string | undefined, to: string | undefined][] = [
+    const unbounded: [query: string, from: string | undefined, to: string | undefined][] = [
       ['', undefined, undefined],
       ['from=&to=', undefined, undefined],
       ['from=2025-07-15', '2025-07-15T00:00:00.000Z', undefined],
       ['to=2025-07-15', undefined, '2025-07-15T00:00:00.000Z'],
     ];
-    for (const [query, from, to] of open) {
-      it(`leaves absent ends open for "${query}"`, () => {
+    it('has no end where the bound is missing', () => {
+      for (const [query, from, to] of unbounded) {
         const read = range(query, 'optional');
-        expect([read.from?.toISOString(), read.to?.toISOString()]).to.deep.equal([from, to]);
-      });
-    }
+        expect([read.from?.toISOString(), read.to?.toISOString()], query).to.deep.equal([from, to]);
+      }
+    });
   });
 });
