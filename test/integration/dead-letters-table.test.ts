@@ -67,7 +67,7 @@ describe('dead letters table', () => {
     requestedAt: NOON,
   });
 
-  it('keeps all that is known of a payment, its payload as it was posted', async () => {
+  it('keeps every field of a payment and its payload as it was posted', async () => {
     const { deadLetters } = table();
     const letter = aDeadLetter();
     expect(await deadLetters.bury([letter])).to.deep.equal(['kept']);
@@ -174,7 +174,7 @@ describe('dead letters table', () => {
     expect(await states()).to.deep.equal(['paid']);
   });
 
-  it('leaves what an operator has decided when the id is paid all the same', async () => {
+  it('keeps the decision of an operator when the id is paid later', async () => {
     const { deadLetters, payments } = table();
     const letter = aDeadLetter();
     await deadLetters.bury([letter]);
@@ -192,7 +192,7 @@ describe('dead letters table', () => {
   });
 
   describe('look-up', () => {
-    it('tells which ids are recorded, and ties none of the others', async () => {
+    it('says which ids are recorded, and ties none of the others', async () => {
       const { deadLetters, payments } = table();
       const [known, unknown] = [randomUUID(), randomUUID()];
       await payments.insertPayments([paid(known)]);
@@ -205,7 +205,7 @@ describe('dead letters table', () => {
       expect(await deadLetters.lookUp([])).to.deep.equal(new Map());
     });
 
-    it('ties an id to the gateway of its row, also when it is asked a second time', async () => {
+    it('ties an id to the gateway of its row, also at a second look-up', async () => {
       const { deadLetters } = table();
       const letter = aDeadLetter({ gateway: 'fallback' });
       const id = letter.correlationId!;
@@ -290,7 +290,7 @@ describe('dead letters table', () => {
       expect((await bury(payload, { code: 'rejected' })).row.payload === payload).to.equal(true);
     });
 
-    it('is left out when PostgreSQL refuses it, which holds up no other row', async () => {
+    it('is left out when PostgreSQL rejects it, which holds up no other row', async () => {
       const { row, stored } = await bury('"\0"', { reason: 'has \0', amountText: '\0' });
       expect(row).to.include({ payload: null, payload_bytes: 3, reason: 'has ?', amount_text: '?' });
       expect(stored).to.deep.equal({ payload: undefined, isCut: true });
@@ -331,7 +331,7 @@ describe('dead letters table', () => {
     expect(await deadLetters.find({ ...letter, jobId: '18' })).to.equal(undefined);
   });
 
-  it('tells which dead jobs have their row', async () => {
+  it('says which dead jobs have a row', async () => {
     const { deadLetters } = table();
     const [first, second] = [aDeadLetter(), aDeadLetter()];
     await deadLetters.bury([first]);

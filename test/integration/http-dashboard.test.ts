@@ -44,7 +44,7 @@ async function deadLetter(url: string, prefix: string, reason = 'invalid_payment
 }
 
 describe('GET /admin/queues', () => {
-  it('is answered 404 without DASHBOARD_USER and DASHBOARD_PASSWORD', async () => {
+  it('gets 404 without DASHBOARD_USER and DASHBOARD_PASSWORD', async () => {
     const { url } = await testApi(NO_DATABASE);
     for (const path of [PATH, `${PATH}/`, `${PATH}/api/queues`]) {
       const { body } = await http(url).get(path).auth(USER, PASSWORD).expect(404);
@@ -60,7 +60,7 @@ describe('GET /admin/queues', () => {
     'another scheme': (request) => request.set('Authorization', `Bearer ${PASSWORD}`),
     'an empty header': (request) => request.set('Authorization', ''),
   } satisfies Record<string, (request: Test) => Test>)) {
-    it(`is answered 401 to ${name}, whatever is asked for`, async () => {
+    it(`gets 401 for ${name}, whatever the path`, async () => {
       const { url } = await dashboard();
       for (const path of [PATH, `${PATH}/`, `${PATH}/api/queues`, `${PATH}/static/favicon.ico`, `${PATH}/nothing`]) {
         const { headers, body } = await authorize(http(url).get(path)).expect(401);
@@ -108,7 +108,7 @@ describe('GET /admin/queues', () => {
     expect(letter.body.job.failedReason).to.equal('invalid_payment: amount must be positive');
   });
 
-  it('answers 404 to what it does not have', async () => {
+  it('responds with 404 to an unknown path', async () => {
     const { operator, opened } = await dashboard();
     await opened();
     await operator.get(`${PATH}/nothing/at/all`).expect(404);
@@ -177,7 +177,7 @@ describe('GET /admin/queues', () => {
       expect(await queue.job(id)).to.include({ data });
     });
 
-    it('is refused with the reason when the payload was cut', async () => {
+    it('responds with 409 and the reason when the payload was cut', async () => {
       const { queue, dead, bury, retry } = await withLedger();
       const id = await dead();
       await bury(id, '{"corr', 60_000);
@@ -187,7 +187,7 @@ describe('GET /admin/queues', () => {
       expect(await queue.redis.zcard(queue.key('failed'))).to.equal(1);
     });
 
-    it('is refused for a payment that is not dead, or not there', async () => {
+    it('changes nothing for a payment that is not dead, or not there', async () => {
       const { queue, prefix, retry } = await withLedger();
       const job = await (await bullQueue(prefix)).add('payment', aPayment(), { jobId: aPayment().correlationId });
       await retry(job.id!).expect(400);
@@ -196,7 +196,7 @@ describe('GET /admin/queues', () => {
       expect(await queue.waiting()).to.deep.equal([job.id]);
     });
 
-    it('is refused while the ledger cannot be asked', async () => {
+    it('responds with 503 while the ledger is unreachable', async () => {
       const { url, prefix, operator, opened } = await dashboard();
       const id = await deadLetter(url, prefix);
       await opened();
@@ -264,7 +264,7 @@ describe('GET /admin/queues', () => {
     expect((await worker.getNextJob('token'))!.id).to.equal(payment.correlationId);
   });
 
-  it('answers 405 to every change that could lose or alter a payment', async () => {
+  it('responds with 405 to every change that could lose or alter a payment', async () => {
     const { url, prefix, operator, opened } = await dashboard();
     const queue = await lookInto(prefix);
     const dead = await deadLetter(url, prefix);
@@ -301,7 +301,7 @@ describe('GET /admin/queues', () => {
     expect(await queue.waiting()).to.deep.equal([payment.correlationId]);
   });
 
-  it('answers 403 to a change that another site has made the browser send', async () => {
+  it('responds with 403 to a change that another site has made the browser send', async () => {
     const { url, prefix, operator, opened } = await dashboard({ DATABASE_URL: await freshDatabase() });
     const id = await deadLetter(url, prefix);
     await opened();
@@ -313,7 +313,7 @@ describe('GET /admin/queues', () => {
     await retry().set('Origin', url).expect(204);
   });
 
-  it('answers 4xx without a stack to a malformed escape', async () => {
+  it('responds 4xx without a stack to a malformed escape', async () => {
     const { url, operator, opened, authorization } = await dashboard();
     await opened();
     for (const path of ['/queue/%E0%A4%A', '/api/queues/payments/%E0%A4%A', '/%']) {
@@ -324,19 +324,19 @@ describe('GET /admin/queues', () => {
     await operator.get(PATH).expect(200);
   });
 
-  it('loads while Redis is not there, and shows the queue once it is', async () => {
+  it('loads while Redis is down, and shows the queue once it is', async () => {
     const redis = await startRedis();
     atTestEnd(() => redis.dispose());
     await redis.stop();
     const { operator, opened } = await dashboard({ REDIS_URL: redis.url });
     await operator.get(PATH).expect(200);
-    const { text } = await operator.get(`${PATH}/api/queues`).expect((answer) => answer.status >= 500);
+    const { text } = await operator.get(`${PATH}/api/queues`).expect((response) => response.status >= 500);
     expect(text).to.not.match(/node_modules|\.js:\d/);
     await redis.start();
     await opened();
   });
 
-  it('answers 503 queue_unavailable while Redis is not there', async () => {
+  it('responds with 503 queue_unavailable while Redis is down', async () => {
     const { operator } = await dashboard(NO_REDIS);
     const { body } = await operator.get(`${PATH}/api/queues`).expect(503);
     expect(body).to.deep.equal({ error: 'queue_unavailable' });

@@ -6,7 +6,7 @@ import { bullQueue, bullWorker, connectedApi, NO_DATABASE, NO_REDIS } from '../s
 import { aPayment, eventually, testApi } from '../support/relay.ts';
 
 describe('GET /health', () => {
-  it('answers 200 with zeros for an empty queue', async () => {
+  it('responds with 200 with zeros for an empty queue', async () => {
     const { url } = await connectedApi();
     const { body } = await http(url).get('/health').expect(200);
     expect(body).to.deep.equal({ status: 'ok', queue: { queue_size: 0, in_flight: 0 } });
@@ -42,7 +42,7 @@ describe('GET /health', () => {
 });
 
 describe('GET /health/live', () => {
-  it('answers 200 while neither Redis nor PostgreSQL is there', async () => {
+  it('responds with 200 while Redis and PostgreSQL are down', async () => {
     const { url } = await testApi({ ...NO_REDIS, ...NO_DATABASE });
     const { body } = await http(url).get('/health/live').expect(200);
     expect(body).to.deep.equal({ status: 'ok' });
@@ -50,37 +50,37 @@ describe('GET /health/live', () => {
 });
 
 describe('GET /health/ready', () => {
-  it('answers 200 while Redis and PostgreSQL are reachable', async () => {
+  it('responds with 200 while Redis and PostgreSQL are reachable', async () => {
     const { url } = await testApi();
     const { body } = await eventually(async () => {
-      const answer = await http(url).get('/health/ready');
-      return answer.status === 200 && answer;
+      const response = await http(url).get('/health/ready');
+      return response.status === 200 && response;
     });
     expect(body).to.deep.equal({ status: 'ok', checks: { redis: true, postgres: true, accepting: true } });
   });
 
-  it('answers 200 while PostgreSQL is unreachable: payments wait for it in Redis', async () => {
+  it('responds with 200 while PostgreSQL is unreachable: payments wait for it in Redis', async () => {
     const { url } = await connectedApi();
     const { body } = await http(url).get('/health/ready').expect(200);
     expect(body).to.deep.equal({ status: 'ok', checks: { redis: true, postgres: false, accepting: true } });
   });
 
-  it('answers 503 and names what is not reachable', async () => {
+  it('responds with 503 and names what is not reachable', async () => {
     const { url } = await testApi({ ...NO_REDIS, ...NO_DATABASE });
     const { body } = await http(url).get('/health/ready').expect(503);
     expect(body).to.deep.equal({ status: 'unavailable', checks: { redis: false, postgres: false, accepting: true } });
   });
 
-  it('answers 503 from the moment the node is asked to stop, to whoever still holds a connection', async () => {
+  it('responds with 503 once the node has been told to stop, on connections that are still open', async () => {
     const { url, api } = await connectedApi();
     const socket = connect(Number(new URL(url).port), '127.0.0.1');
-    let answers = '';
+    let received = '';
     socket.on('data', (data) => {
-      answers += data;
+      received += data;
     });
     const payment = JSON.stringify(aPayment());
     socket.write(`POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: ${payment.length}\r\n\r\n`);
-    // An upload under way keeps the connection open; the node has seen it once it answers somebody who came later.
+    // An upload under way keeps the connection open; the node has seen it once it responds to a later client.
     await once(socket, 'connect');
     await http(url).get('/health/live').expect(200);
     const closed = api.close(performance.now() + 5_000);
@@ -92,8 +92,8 @@ describe('GET /health/ready', () => {
     );
     socket.write(`${payment}GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n`);
     await once(socket, 'end');
-    expect(answers.match(/HTTP\/1\.1 \d+/g)).to.deep.equal(['HTTP/1.1 204', 'HTTP/1.1 503']);
-    expect(answers).to.include('"accepting":false');
+    expect(received.match(/HTTP\/1\.1 \d+/g)).to.deep.equal(['HTTP/1.1 204', 'HTTP/1.1 503']);
+    expect(received).to.include('"accepting":false');
     await closed;
   });
 });

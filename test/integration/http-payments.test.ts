@@ -21,7 +21,7 @@ function jsonOfBytes(bytes: number, correlationId: string = randomUUID()): strin
 }
 
 describe('POST /payments', () => {
-  it('answers 204 with an empty body, and the job is in Redis by then', async () => {
+  it('responds with 204 with an empty body, and the job is in Redis by then', async () => {
     const { url, queue } = await api();
     const payment = aPayment();
     const { headers, text } = await http(url).post('/payments').send(payment).expect(204);
@@ -58,7 +58,7 @@ describe('POST /payments', () => {
     'a correlationId that is no UUID': '{"correlationId":"42","amount":1}',
     'a correlationId that is no string': '{"correlationId":["e79ba4b7-fceb-4e38-a5ef-824d4546536f"],"amount":1}',
   })) {
-    it(`answers 204 to ${name} and stores its text under a numbered id`, async () => {
+    it(`responds with 204 to ${name} and stores its text under a numbered id`, async () => {
       const { paymentsUrl, queue } = await api();
       expect(await exchange(paymentsUrl, { body: text })).to.include({ status: 204, text: '' });
       expect(await queue.waiting()).to.deep.equal(['1']);
@@ -86,8 +86,8 @@ describe('POST /payments', () => {
       const { paymentsUrl, queue } = await api();
       const payment = aPayment();
       const headers = type === '' ? {} : { 'content-type': type };
-      const answer = await exchange(paymentsUrl, { headers, body: JSON.stringify(payment) });
-      expect(answer.status).to.equal(204);
+      const response = await exchange(paymentsUrl, { headers, body: JSON.stringify(payment) });
+      expect(response.status).to.equal(204);
       expect(await queue.isStored(payment.correlationId)).to.equal(true);
     });
   }
@@ -110,7 +110,7 @@ describe('POST /payments', () => {
     'a byte order mark': Buffer.concat([Buffer.from([0xef, 0xbb, 0xbf]), utf8]),
     'a compressed body': gzipSync(utf8),
   })) {
-    it(`answers 400 invalid_json to ${name} and stores nothing`, async () => {
+    it(`responds with 400 invalid_json to ${name} and stores nothing`, async () => {
       const { paymentsUrl, queue, entries } = await api();
       const headers = {
         'content-type': 'application/json',
@@ -121,7 +121,7 @@ describe('POST /payments', () => {
       expect(answered['content-type']).to.equal('application/json; charset=utf-8');
       expect(JSON.parse(text)).to.deep.equal({ error: 'invalid_json' });
       expect(await queue.keys()).to.deep.equal([]);
-      // What a client does wrong is nobody's concern here.
+      // Faults of a client are not logged here.
       expect(entries.filter(({ level }) => level !== 'info')).to.deep.equal([]);
     });
   }
@@ -131,8 +131,8 @@ describe('POST /payments', () => {
     const text = '{"note":"\u{1f4b8}"}';
     const bytes = Buffer.from(text);
     const middle = bytes.indexOf(0xf0) + 2;
-    const answer = await exchange(paymentsUrl, { body: [bytes.subarray(0, middle), bytes.subarray(middle)] });
-    expect(answer.status).to.equal(204);
+    const response = await exchange(paymentsUrl, { body: [bytes.subarray(0, middle), bytes.subarray(middle)] });
+    expect(response.status).to.equal(204);
     expect((await queue.job('1'))['data']).to.equal(text);
   });
 
@@ -148,7 +148,7 @@ describe('POST /payments', () => {
       expect((await queue.job(correlationId))['data']).to.equal(text);
     });
 
-    it(`answers 413 payload_too_large to one byte more, ${name}`, async () => {
+    it(`responds with 413 payload_too_large to one byte more, ${name}`, async () => {
       const { paymentsUrl, queue } = await api();
       const { status, text } = await exchange(paymentsUrl, { body: parts(jsonOfBytes(65_537)) });
       expect(status).to.equal(413);
@@ -157,43 +157,43 @@ describe('POST /payments', () => {
     });
   }
 
-  it('answers 413 to an announcement, without waiting for the body, and closes the connection', async () => {
+  it('responds with 413 to an announcement, without waiting for the body, and closes the connection', async () => {
     const { url } = await api();
     const socket = connect(Number(new URL(url).port), '127.0.0.1');
     socket.write(`POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: ${MAX_BODY_BYTES + 1}\r\n\r\n{`);
-    let answer = '';
+    let received = '';
     socket.on('data', (data) => {
-      answer += data;
+      received += data;
     });
     await once(socket, 'end');
-    expect(answer).to.match(/^HTTP\/1\.1 413 /);
-    expect(answer).to.match(/\r\nConnection: close\r\n/i);
+    expect(received).to.match(/^HTTP\/1\.1 413 /);
+    expect(received).to.match(/\r\nConnection: close\r\n/i);
   });
 
-  it('answers 413 while a large body is still coming', async () => {
+  it('responds with 413 while a large body is still coming', async () => {
     const { paymentsUrl, queue } = await api();
     const megabyte = Buffer.alloc(1024 * 1024, ' ');
-    const answers = await Promise.all([
+    const responses = await Promise.all([
       exchange(paymentsUrl, { body: megabyte }),
       exchange(paymentsUrl, { body: [megabyte.subarray(0, 100_000), megabyte.subarray(100_000)] }),
     ]);
-    expect(answers.map(({ status }) => status)).to.deep.equal([413, 413]);
+    expect(responses.map(({ status }) => status)).to.deep.equal([413, 413]);
     expect(await queue.keys()).to.deep.equal([]);
   });
 
-  it('serves a connection on after a refused body', async () => {
+  it('keeps a connection after a body that was not accepted', async () => {
     const { url, queue } = await api();
     const payment = JSON.stringify(aPayment());
     const socket = connect(Number(new URL(url).port), '127.0.0.1');
     const post = (body: string, last: string) =>
       `POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n${last}\r\n${body}`;
     socket.write(post('{"amount":', '') + post(payment, 'Connection: close\r\n'));
-    let answers = '';
+    let received = '';
     socket.on('data', (data) => {
-      answers += data;
+      received += data;
     });
     await once(socket, 'end');
-    expect(answers.match(/HTTP\/1\.1 \d+/g)).to.deep.equal(['HTTP/1.1 400', 'HTTP/1.1 204']);
+    expect(received.match(/HTTP\/1\.1 \d+/g)).to.deep.equal(['HTTP/1.1 400', 'HTTP/1.1 204']);
     expect(await queue.waiting()).to.have.length(1);
   });
 
@@ -206,7 +206,7 @@ describe('POST /payments', () => {
       const socket = connect(Number(new URL(url).port), '127.0.0.1');
       socket.write(`POST /payments HTTP/1.1\r\nHost: x\r\n${head}`);
       await once(socket, 'connect');
-      // The server has begun to read it once it answers somebody who came later.
+      // The server has begun to read it once it responds to a later client.
       await http(url).get('/health/live').expect(200);
       socket.destroy();
       await once(socket, 'close');
@@ -216,13 +216,13 @@ describe('POST /payments', () => {
     });
   }
 
-  it('answers 204 to a payment posted 100 times at once and stores it once', async () => {
+  it('responds with 204 to a payment posted 100 times at once and stores it once', async () => {
     const { paymentsUrl, queue } = await api();
     const payment = aPayment();
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 100 }, () => exchange(paymentsUrl, { body: JSON.stringify(payment) })),
     );
-    expect(new Set(answers.map(({ status }) => status))).to.deep.equal(new Set([204]));
+    expect(new Set(responses.map(({ status }) => status))).to.deep.equal(new Set([204]));
     expect(await queue.waiting()).to.deep.equal([payment.correlationId]);
   });
 
@@ -236,7 +236,7 @@ describe('POST /payments', () => {
     expect((await queue.job(payment.correlationId))['data']).to.equal(JSON.stringify(shouted));
   });
 
-  it('answers 503 queue_full with Retry-After at the cap, and 204 to what is queued already', async () => {
+  it('responds with 503 queue_full with Retry-After at the cap, and 204 to what is queued already', async () => {
     const { url, queue, entries } = await api({ PAYMENT_QUEUE_MAX_SIZE: '2' });
     const [first, second, third] = [aPayment(), aPayment(), aPayment()];
     await http(url).post('/payments').send(first).expect(204);
@@ -249,14 +249,14 @@ describe('POST /payments', () => {
     expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
   });
 
-  it('logs ten refusals at once as one line', async () => {
+  it('logs one line for ten requests that are not accepted', async () => {
     const { url, paymentsUrl, entries } = await api({ PAYMENT_QUEUE_MAX_SIZE: '1' });
     await http(url).post('/payments').send(aPayment()).expect(204);
     const post = () => exchange(paymentsUrl, { body: JSON.stringify(aPayment()) });
     await Promise.all(Array.from({ length: 10 }, post));
-    const refused = entries.filter(({ code }) => code === 'queue_full');
-    expect(refused).to.have.length(1);
-    expect(refused[0]).to.include({ level: 'warn', count: 1 });
+    const lines = entries.filter(({ code }) => code === 'queue_full');
+    expect(lines).to.have.length(1);
+    expect(lines[0]).to.include({ level: 'warn', count: 1 });
   });
 });
 
@@ -266,7 +266,7 @@ describe('POST /payments with PAYMENTS_VALIDATE=true', () => {
   const badAmount = (message: string) => ({ param: 'amount', message });
   const notAnObject = { param: 'body', message: 'must be a JSON object' };
 
-  it('answers 204 to a valid payment', async () => {
+  it('responds with 204 to a valid payment', async () => {
     const { url, queue } = await validating();
     for (const amount of [0.01, 19.9, 1.1400000000000001, 1e6, 45_035_996_273_704.96]) {
       const payment = aPayment(amount);
@@ -295,7 +295,7 @@ describe('POST /payments with PAYMENTS_VALIDATE=true', () => {
     ['a string', 'pay', [notAnObject]],
     ['null', null, [notAnObject]],
   ] as const) {
-    it(`answers 400 invalid_request with all faults to ${name} and stores nothing`, async () => {
+    it(`responds with 400 invalid_request with all faults to ${name} and stores nothing`, async () => {
       const { paymentsUrl, queue } = await validating();
       const { status, text } = await exchange(paymentsUrl, { body: JSON.stringify(payload) });
       expect(status).to.equal(400);
@@ -304,7 +304,7 @@ describe('POST /payments with PAYMENTS_VALIDATE=true', () => {
     });
   }
 
-  it('answers 400 invalid_json to what is no JSON at all', async () => {
+  it('responds with 400 invalid_json to a text that is not JSON', async () => {
     const { url } = await validating();
     const { body } = await http(url).post('/payments').type('json').send('{').expect(400);
     expect(body).to.deep.equal({ error: 'invalid_json' });

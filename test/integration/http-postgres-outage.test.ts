@@ -12,7 +12,7 @@ const STUB = {
   fallback: { totalRequests: 0, totalAmount: 0 },
 };
 
-/** An API over a PostgreSQL of the test's own whose ledger holds one payment. */
+/** An API over a PostgreSQL of the test's own whose ledger has one payment. */
 async function apiOver(postgres: ManagedServer) {
   const databaseUrl = await freshDatabase(postgres);
   await sql(
@@ -39,11 +39,11 @@ async function startApi(databaseUrl: string) {
     summary,
     ready,
     queue: await lookInto(prefix),
-    /** Resolves once the ledger answers, and all of the node is ready. */
+    /** Resolves once the ledger responds and the whole node is ready. */
     serves: async () => {
       const { body } = await eventually(async () => {
-        const answer = await summary();
-        return answer.source === 'ledger' && answer;
+        const response = await summary();
+        return response.source === 'ledger' && response;
       });
       expect(body.default).to.deep.equal({ totalRequests: 1, totalAmount: 19.9 });
       await eventually(async () => (await ready()).body.checks.postgres === true);
@@ -53,7 +53,7 @@ async function startApi(databaseUrl: string) {
 
 type Node = Awaited<ReturnType<typeof startApi>>;
 
-/** What holds while PostgreSQL gives no answer, for whatever reason. */
+/** Checks what must be true while PostgreSQL does not respond, for any reason. */
 async function expectOutage({ url, entries, summary, ready, queue }: Node, limitMs: number): Promise<void> {
   const payment = aPayment();
   const [{ elapsedMs, ...stub }, { body }] = await Promise.all([
@@ -67,9 +67,7 @@ async function expectOutage({ url, entries, summary, ready, queue }: Node, limit
   // An outage of the ledger must not become one of accepting.
   expect(body).to.deep.equal({ status: 'ok', checks: { redis: true, postgres: false, accepting: true } });
   expect(await queue.isStored(payment.correlationId)).to.equal(true);
-  expect(
-    entries.filter(({ level, message }) => level === 'warn' && message === 'summaries are served without the ledger'),
-  ).to.have.length(1);
+  expect(entries.filter(({ level, code }) => level === 'warn' && code === 'ledger_unavailable')).to.have.length(1);
   expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
 }
 
@@ -104,7 +102,7 @@ describe('the API without PostgreSQL', () => {
     afterTest(() => postgres.start().catch(() => undefined));
   };
 
-  it('answers summaries with marked zeros and payments with 204 while it is stopped, and serves by itself once it is back', async () => {
+  it('serves marked zeros and accepts payments while PostgreSQL is stopped, and serves by itself once it is back', async () => {
     const node = await (await apiOver(postgres)).start();
     await node.serves();
     await stop();
@@ -122,7 +120,7 @@ describe('the API without PostgreSQL', () => {
     await node.serves();
   });
 
-  it('answers within three seconds while it hangs, and serves by itself once it goes on', async () => {
+  it('responds within three seconds while PostgreSQL hangs, and serves by itself once it goes on', async () => {
     const node = await (await apiOver(postgres)).start();
     await node.serves();
     const goOn = await hang(postgres);
@@ -131,7 +129,7 @@ describe('the API without PostgreSQL', () => {
     await node.serves();
   });
 
-  it('answers marked zeros when the address is wrong', async () => {
+  it('serves marked zeros when the address is wrong', async () => {
     const node = await startApi(`postgres://nobody@127.0.0.1:${await freePort()}/none`);
     await expectOutage(node, 1_000);
   });

@@ -209,13 +209,13 @@ describe('payments table', () => {
     expect(await rowsOf(url)).to.have.length(1);
   });
 
-  it('answers a ping', async () => {
+  it('responds to a ping', async () => {
     const { table } = await ledger();
     await table.ping();
   });
 });
 
-describe('payments table, when PostgreSQL refuses the payment', () => {
+describe('payments table, when PostgreSQL rejects the payment', () => {
   const ledger = ledgerOfSuite();
 
   for (const [name, payment, code] of [
@@ -341,7 +341,7 @@ describe('payments table, when PostgreSQL is unavailable', () => {
     expect(await rowsOf(url)).to.have.length(1);
   });
 
-  it('throws LedgerUnavailableError when nobody listens there', async () => {
+  it('throws LedgerUnavailableError when no server listens there', async () => {
     const { table } = await ledger(`postgres://nobody@127.0.0.1:${await freePort()}/none`);
     expect(await unavailableBecause(table.ping())).to.equal('ECONNREFUSED');
   });
@@ -358,7 +358,7 @@ describe('payments table, when PostgreSQL is unavailable', () => {
     expect(await unavailableBecause(table.ping())).to.equal('3D000');
   });
 
-  it('throws LedgerUnavailableError when the schema is not there yet', async () => {
+  it('throws LedgerUnavailableError when the schema is missing', async () => {
     const { table } = await ledger((await sharedPostgres()).url);
     expect(await unavailableBecause(table.summarise(EVERYTHING))).to.equal('42P01');
   });

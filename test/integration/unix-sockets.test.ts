@@ -29,7 +29,7 @@ async function statusAt(socketPath: string, { method = 'GET', path = '/health/li
 }
 
 describe('an API process at a Unix socket', () => {
-  it('takes payments and stores them in a Redis at another', async () => {
+  it('accepts payments and stores them in a Redis at another socket', async () => {
     const dir = directory();
     const redisSocket = join(dir, 'redis.sock');
     const redis = await startRedis({ args: ['--unixsocket', redisSocket, '--requirepass', 'p@ss'] });
@@ -48,7 +48,7 @@ describe('an API process at a Unix socket', () => {
     expect(existsSync(HOST)).to.equal(false);
   });
 
-  it('takes over the socket that a killed process has left', async () => {
+  it('replaces the socket of a killed process', async () => {
     const HOST = join(directory(), 'api.sock');
     const killed = await startApiProcess({ HOST, ...NO_REDIS });
     await killed.kill();
@@ -57,7 +57,7 @@ describe('an API process at a Unix socket', () => {
     expect(await statusAt(HOST)).to.equal(200);
   });
 
-  it('leaves a socket alone at which another process listens', async () => {
+  it('does not replace a socket at which another process listens', async () => {
     const HOST = join(directory(), 'api.sock');
     await startApiProcess({ HOST, ...NO_REDIS });
     const failure = await startApiProcess({ HOST, ...NO_REDIS }).catch((error: Error) => error);
@@ -67,7 +67,7 @@ describe('an API process at a Unix socket', () => {
     expect(await statusAt(HOST)).to.equal(200);
   });
 
-  it('leaves a file alone that is no socket', async () => {
+  it('does not replace a file that is not a socket', async () => {
     const HOST = join(directory(), 'notes');
     writeFileSync(HOST, 'mine');
     const failure = await startApiProcess({ HOST, ...NO_REDIS }).catch((error: Error) => error);

@@ -11,15 +11,15 @@ import {
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
 
 describe('parseCorrelationId', () => {
-  it('takes a UUID in lower case as it is', () => {
+  it('returns a UUID in lower case unchanged', () => {
     expect(parseCorrelationId(ID)).to.equal(ID);
   });
 
-  it('turns a UUID in upper case into its normal form', () => {
+  it('converts a UUID in upper case to lower case', () => {
     expect(parseCorrelationId(ID.toUpperCase())).to.equal(ID);
   });
 
-  const refused: unknown[] = [
+  const invalid: unknown[] = [
     undefined,
     null,
     42,
@@ -34,15 +34,13 @@ describe('parseCorrelationId', () => {
     `{${ID}}`,
     ID.replace('4', 'g'),
   ];
-  for (const value of refused) {
-    it(`refuses ${JSON.stringify(value)}`, () => {
-      expect(parseCorrelationId(value)).to.equal(undefined);
-    });
-  }
+  it('does not accept anything else', () => {
+    for (const value of invalid) expect(parseCorrelationId(value), JSON.stringify(value)).to.equal(undefined);
+  });
 });
 
 describe('parseAmountCents', () => {
-  const taken: [amount: number, cents: number][] = [
+  const valid: [amount: number, cents: number][] = [
     [0.01, 1],
     [0.29, 29],
     [1, 100],
@@ -54,7 +52,7 @@ describe('parseAmountCents', () => {
     [999999999.99, 99999999999],
     [1e3, 100000],
     [MAX_AMOUNT_CENTS / 100, MAX_AMOUNT_CENTS],
-    // What clients get that calculate with doubles.
+    // Results of clients that calculate with doubles.
     [0.1 + 0.2, 30],
     [1 + 0.14, 114],
     [59.699999999999996, 5970],
@@ -62,11 +60,9 @@ describe('parseAmountCents', () => {
     [19.9 * 3, 5970],
     [10_000_000.000_01, 1_000_000_000],
   ];
-  for (const [amount, cents] of taken) {
-    it(`reads ${amount} as ${cents} cents`, () => {
-      expect(parseAmountCents(amount)).to.equal(cents);
-    });
-  }
+  it('reads amounts with at most two decimals, apart from the noise of doubles', () => {
+    for (const [amount, cents] of valid) expect(parseAmountCents(amount), String(amount)).to.equal(cents);
+  });
 
   it('reads every cent up to 100.00 exactly', () => {
     for (let cents = 1; cents <= 10_000; cents += 1) {
@@ -81,7 +77,7 @@ describe('parseAmountCents', () => {
     }
   });
 
-  it('reads what adding up a thousand items leaves of their cents', () => {
+  it('reads the sums of up to a thousand items', () => {
     let amount = 0;
     for (let cents = 3; cents <= 3000; cents += 3) {
       amount += 0.03;
@@ -89,7 +85,7 @@ describe('parseAmountCents', () => {
     }
   });
 
-  const refused: unknown[] = [
+  const invalid: unknown[] = [
     0,
     -0,
     -1,
@@ -117,15 +113,16 @@ describe('parseAmountCents', () => {
     [19.9],
     {},
   ];
-  for (const amount of refused) {
-    it(`refuses ${typeof amount === 'number' ? amount : JSON.stringify(amount)}`, () => {
-      expect(parseAmountCents(amount)).to.equal(undefined);
-    });
-  }
+  it('does not accept anything else', () => {
+    for (const amount of invalid) {
+      const title = typeof amount === 'number' ? String(amount) : JSON.stringify(amount);
+      expect(parseAmountCents(amount), title).to.equal(undefined);
+    }
+  });
 });
 
 describe('correlationIdOf', () => {
-  it('reads the id of a payload whatever the rest of it is', () => {
+  it('reads the id of a payload, whatever the rest is', () => {
     expect(correlationIdOf({ correlationId: ID.toUpperCase(), amount: 'free' })).to.equal(ID);
   });
 
@@ -193,11 +190,11 @@ describe('parsePayment', () => {
     [Number.POSITIVE_INFINITY, 'must not be above 45035996273704.96 (got Infinity)'],
     [45_035_996_273_704.97, 'must not be above 45035996273704.96 (got 45035996273704.97)'],
   ];
-  it('says what is wrong with this very amount', () => {
+  it('names the fault of an amount', () => {
     for (const [amount, message] of said) expect(amountFault(amount), message).to.equal(message);
   });
 
-  it('shows only the beginning of a long string, and no half of a character', () => {
+  it('quotes only the beginning of a long string, in whole characters', () => {
     expect(amountFault('9'.repeat(60_000))).to.equal(
       `must be a number, not the string "${'9'.repeat(40)}"… (60000 characters)`,
     );
@@ -206,7 +203,7 @@ describe('parsePayment', () => {
     );
   });
 
-  it('says what is wrong with an id', () => {
+  it('names the fault of an id', () => {
     const fault = (payload: object) => {
       const parsed = parsePayment({ ...payload, amount: 1 });
       return 'faults' in parsed ? parsed.faults : [];
@@ -220,7 +217,7 @@ describe('parsePayment', () => {
 });
 
 describe('amountTextOf', () => {
-  it('is a number or a text as it stands, and nothing of anything else', () => {
+  it('returns a number or a text unchanged, and undefined for anything else', () => {
     expect(amountTextOf({ amount: 19.9 })).to.equal('19.9');
     expect(amountTextOf({ amount: '19,90' })).to.equal('19,90');
     for (const payload of [{ amount: { value: 1 } }, { amount: null }, {}, [1], 'x', null]) {

@@ -37,9 +37,9 @@ const throwing = (error: unknown) =>
   });
 
 describe('error handler', () => {
-  const answers: [error: Error, status: number, body: object][] = [
+  const responses: [error: Error, status: number, body: object][] = [
     [new QueueFullError('full'), 503, { error: 'queue_full' }],
-    [new QueueUnavailableError('gone'), 503, { error: 'queue_unavailable' }],
+    [new QueueUnavailableError('no reply'), 503, { error: 'queue_unavailable' }],
     [new InvalidJsonError('bad'), 400, { error: 'invalid_json' }],
     [new PayloadTooLargeError('big'), 413, { error: 'payload_too_large' }],
     [new NotFoundError('none'), 404, { error: 'not_found' }],
@@ -58,7 +58,7 @@ describe('error handler', () => {
         ],
       },
     ],
-    [new LedgerUnavailableError('gone'), 503, { error: 'ledger_unavailable' }],
+    [new LedgerUnavailableError('no reply'), 503, { error: 'ledger_unavailable' }],
     [new UnauthorizedError('Basic'), 401, { error: 'unauthorized' }],
     [new ForbiddenError('no'), 403, { error: 'forbidden' }],
     [
@@ -70,8 +70,8 @@ describe('error handler', () => {
     [Object.assign(new Error('secret detail'), { status: 502 }), 500, { error: 'internal_error' }],
     [Object.assign(new Error('secret detail'), { status: '400' }), 500, { error: 'internal_error' }],
   ];
-  for (const [error, status, body] of answers) {
-    it(`answers ${status} ${JSON.stringify(body)} to ${error.name}: ${error.message}`, async () => {
+  for (const [error, status, body] of responses) {
+    it(`responds with ${status} ${JSON.stringify(body)} to ${error.name}: ${error.message}`, async () => {
       const response = await throwing(error).get();
       expect(response.status).to.equal(status);
       expect(response.body).to.deep.equal(body);
@@ -80,14 +80,14 @@ describe('error handler', () => {
   }
 
   for (const thrown of ['text', { message: 'an object' }, 7]) {
-    it(`answers 500 to ${JSON.stringify(thrown)}, which is no error`, async () => {
+    it(`responds with 500 to ${JSON.stringify(thrown)}, which is not an error`, async () => {
       const response = await throwing(thrown).get();
       expect(response.status).to.equal(500);
       expect(response.body).to.deep.equal({ error: 'internal_error' });
     });
   }
 
-  it('answers 400 to a path that Express refuses', async () => {
+  it('responds with 400 for a path that Express does not accept', async () => {
     const { app, entries } = throwing(new Error('never reached'));
     const response = await supertest(app).get('/things/%E0%A4%A');
     expect(response.status).to.equal(400);
@@ -115,8 +115,8 @@ describe('error handler', () => {
     expect(response.headers).to.not.have.property('retry-after');
   });
 
-  it('sends Retry-After while the ledger is away', async () => {
-    const response = await throwing(new LedgerUnavailableError('gone')).get();
+  it('sends Retry-After while the ledger is down', async () => {
+    const response = await throwing(new LedgerUnavailableError('no reply')).get();
     expect(response.headers['retry-after']).to.equal('1');
   });
 
@@ -146,7 +146,7 @@ describe('error handler', () => {
     });
   }
 
-  it('breaks off an answer that has begun', async () => {
+  it('aborts a response that has begun', async () => {
     const { get, entries } = failing((_request, response) => {
       response.write('{"begun":');
       throw new Error('in the middle');
@@ -184,7 +184,7 @@ describe('error handler', () => {
     request.destroy();
   });
 
-  it('neither answers nor logs when the client has gone away', () => {
+  it('neither responds nor logs when the client has disconnected', () => {
     const { logger, entries } = recordingLogger();
     const request = { destroyed: true, complete: false, path: '/things/1' };
     const response = {}; // touching it would throw
@@ -214,33 +214,33 @@ describe('error handler', () => {
       return {
         clock,
         entries,
-        async refuse(times: number, otherError = error) {
+        async fail(times: number, otherError = error) {
           thrown = otherError;
           for (let request = 0; request < times; request += 1) await supertest(app).get('/');
         },
       };
     }
 
-    it('logs the first refusal and one a minute after it, with their number', async () => {
-      const { clock, entries, refuse } = outage(new QueueUnavailableError('gone', { cause: new Error('why') }));
-      const cause = 'QueueUnavailableError queue_unavailable: gone <- Error: why';
-      await refuse(3);
+    it('logs the first failure, then one line a minute with the count', async () => {
+      const { clock, entries, fail } = outage(new QueueUnavailableError('no reply', { cause: new Error('why') }));
+      const cause = 'QueueUnavailableError queue_unavailable: no reply <- Error: why';
+      await fail(3);
       expect(entries).to.have.lengthOf(1);
       expect(entries[0]).to.include({ level: 'warn', code: 'queue_unavailable', count: 1, cause });
       clock.tick(59_999);
-      await refuse(1);
+      await fail(1);
       expect(entries).to.have.lengthOf(1);
       clock.tick(1);
-      await refuse(1);
+      await fail(1);
       expect(entries).to.have.lengthOf(2);
       expect(entries[1]).to.include({ code: 'queue_unavailable', count: 5, cause });
     });
 
-    it('logs each kind of outage for itself', async () => {
-      const { entries, refuse } = outage(new QueueUnavailableError('gone'));
-      await refuse(2);
-      await refuse(2, new QueueFullError('full'));
-      await refuse(2, new LedgerUnavailableError('gone'));
+    it('logs each kind of outage separately', async () => {
+      const { entries, fail } = outage(new QueueUnavailableError('no reply'));
+      await fail(2);
+      await fail(2, new QueueFullError('full'));
+      await fail(2, new LedgerUnavailableError('no reply'));
       expect(entries.map(({ code }) => code)).to.deep.equal(['queue_unavailable', 'queue_full', 'ledger_unavailable']);
     });
   });

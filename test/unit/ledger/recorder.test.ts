@@ -36,9 +36,9 @@ const deadLetter = (n: number, reason = 'amount must be positive'): DeadLetter =
 const isRecorded = async (recorder: Recorder, correlationId: string) =>
   (await recorder.lookUp(correlationId)).isRecorded;
 
-const UNAVAILABLE = new LedgerUnavailableError('PostgreSQL did not answer');
+const UNAVAILABLE = new LedgerUnavailableError('PostgreSQL did not respond');
 
-/** A recorder over a ledger in memory that can be away, or refuse rows, as the test likes. */
+/** A recorder over a ledger in memory that the test can take down or make reject rows. */
 function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waitingElsewhere = (): number => 0 } = {}) {
   const clock = sinon.useFakeTimers();
   // Brings the clock to those who have imported node:timers/promises by name.
@@ -56,7 +56,7 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waiting
   const ledger = {
     isAway: false,
     hangs: false,
-    refuses: (_payment: PaidPayment) => false,
+    rejects: (_payment: PaidPayment) => false,
     ties: new Map<string, 'primary' | 'fallback'>(),
     keeps: (_letter: DeadLetter): BuryResult => 'kept',
   };
@@ -69,7 +69,7 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waiting
         inserts.push(payments.map(({ amountCents }) => amountCents));
         if (ledger.hangs) await new Promise(() => undefined);
         if (ledger.isAway) throw UNAVAILABLE;
-        if (payments.some(ledger.refuses)) throw new Error('violates check constraint');
+        if (payments.some(ledger.rejects)) throw new Error('violates check constraint');
         for (const { correlationId } of payments) rows.add(correlationId);
       },
     },
@@ -121,7 +121,7 @@ describe('recorder', () => {
     expect([...rows]).to.deep.equal([id(1), id(2), id(3)]);
   });
 
-  it('looks many ids up in one statement and answers each', async () => {
+  it('looks many ids up in one statement and resolves each', async () => {
     const { clock, recorder, rows, selects } = setUp();
     rows.add(id(2));
     const states = watch([1, 2, 3].map((n) => isRecorded(recorder, id(n))));
@@ -130,7 +130,7 @@ describe('recorder', () => {
     expect(selects).to.deep.equal([3]);
   });
 
-  it('tells to which gateway a dead letter ties an id', async () => {
+  it('says to which gateway a dead letter ties an id', async () => {
     const { clock, recorder, ledger } = setUp();
     ledger.ties.set(id(2), 'fallback');
     const states = watch([1, 2].map((n) => recorder.lookUp(id(n))));
@@ -150,7 +150,7 @@ describe('recorder', () => {
       expect(burials.map((burial) => burial.length)).to.deep.equal([100, 1]);
     });
 
-    it('waits while PostgreSQL is away, also after look-ups have stopped', async () => {
+    it('waits while PostgreSQL is down, also after look-ups have stopped', async () => {
       const { clock, recorder, ledger } = setUp();
       ledger.isAway = true;
       const states = watch([recorder.bury(deadLetter(1))]);
@@ -188,7 +188,7 @@ describe('recorder', () => {
       ]);
     });
 
-    it('tells no more than 20 reasons apart', async () => {
+    it('distinguishes at most 20 reasons', async () => {
       const { clock, recorder, ledger, entries } = setUp();
       ledger.keeps = () => 'beyond_bound';
       watch(Array.from({ length: 500 }, (_, n) => recorder.bury(deadLetter(n, `not ${n}`))));
@@ -286,7 +286,7 @@ describe('recorder', () => {
     });
   });
 
-  describe('while PostgreSQL is away', () => {
+  describe('while PostgreSQL is down', () => {
     it('tries again every 250 ms and resolves after its return', async () => {
       const { clock, recorder, ledger, rows, inserts } = setUp();
       ledger.isAway = true;
@@ -305,7 +305,7 @@ describe('recorder', () => {
       expect([...rows]).to.deep.equal([id(1)]);
     });
 
-    it('keeps look-ups waiting and answers them after its return', async () => {
+    it('keeps look-ups waiting and resolves them after its recovery', async () => {
       const { clock, recorder, ledger, rows, selects } = setUp();
       ledger.isAway = true;
       rows.add(id(1));
@@ -330,7 +330,7 @@ describe('recorder', () => {
       expect(inserts.slice(-2)).to.deep.equal([[1], [2, 3]]);
     });
 
-    it('warns once, and tells of its return', async () => {
+    it('logs the outage once, and its end', async () => {
       const { clock, recorder, ledger, entries } = setUp();
       ledger.isAway = true;
       watch([recorder.record(paid(1))]);
@@ -346,10 +346,10 @@ describe('recorder', () => {
     });
   });
 
-  describe('given a row that PostgreSQL refuses', () => {
+  describe('given a row that PostgreSQL rejects', () => {
     it('records all the others and rejects that one with the reason', async () => {
       const { clock, recorder, ledger, rows } = setUp();
-      ledger.refuses = ({ amountCents }) => amountCents === 2;
+      ledger.rejects = ({ amountCents }) => amountCents === 2;
       const states = watch([1, 2, 3].map((n) => recorder.record(paid(n))));
       await clock.tickAsync(0);
       expect(states[0]).to.equal('done');
@@ -360,7 +360,7 @@ describe('recorder', () => {
 
     it('calls for a person with all that is needed to mend it', async () => {
       const { clock, recorder, ledger, entries } = setUp();
-      ledger.refuses = () => true;
+      ledger.rejects = () => true;
       watch([recorder.record(paid(7))]);
       await clock.tickAsync(0);
       expect(entries).to.deep.equal([
@@ -375,15 +375,15 @@ describe('recorder', () => {
 
     it('does not try that row again by itself', async () => {
       const { clock, recorder, ledger, inserts } = setUp();
-      ledger.refuses = () => true;
+      ledger.rejects = () => true;
       watch([recorder.record(paid(7))]);
       await clock.tickAsync(60_000);
       expect(inserts).to.deep.equal([[7]]);
     });
 
-    it('waits for PostgreSQL when it goes away in the middle of the search', async () => {
+    it('waits for PostgreSQL when it goes down in the middle of the search', async () => {
       const { clock, recorder, ledger, rows } = setUp();
-      ledger.refuses = ({ amountCents }) => {
+      ledger.rejects = ({ amountCents }) => {
         ledger.isAway = true;
         return amountCents === 2;
       };
@@ -391,7 +391,7 @@ describe('recorder', () => {
       await clock.tickAsync(60_000);
       expect(states).to.deep.equal(['pending', 'pending']);
       ledger.isAway = false;
-      ledger.refuses = ({ amountCents }) => amountCents === 2;
+      ledger.rejects = ({ amountCents }) => amountCents === 2;
       await clock.tickAsync(RETRY_MS);
       expect(states[0]).to.equal('done');
       expect(states[1]).to.be.instanceOf(Error);
@@ -399,10 +399,10 @@ describe('recorder', () => {
     });
   });
 
-  it('rejects a look-up that PostgreSQL refuses and does not repeat it', async () => {
-    const refused = new Error('permission denied');
+  it('passes on the error of a look-up that PostgreSQL rejects, without a retry', async () => {
+    const failure = new Error('permission denied');
     const { logger } = recordingLogger();
-    const lookUp = sinon.stub().rejects(refused);
+    const lookUp = sinon.stub().rejects(failure);
     const recorder = createRecorder({
       lookUpWaitMs: 0,
       insertWaitMs: 0,
@@ -411,7 +411,7 @@ describe('recorder', () => {
       logger,
       maxPending: 1,
     });
-    expect(await isRecorded(recorder, id(1)).catch((error: unknown) => error)).to.equal(refused);
+    expect(await isRecorded(recorder, id(1)).catch((error: unknown) => error)).to.equal(failure);
     expect(lookUp.callCount).to.equal(1);
   });
 
@@ -454,7 +454,7 @@ describe('recorder', () => {
       expect(states).to.deep.equal([UNAVAILABLE, UNAVAILABLE]);
       await clock.tickAsync(60_000);
       expect(inserts).to.deep.equal([[1, 2]]);
-      // The next worker records them: nobody has to be called for that.
+      // The next worker records them, so no person has to act.
       expect(entries.filter(({ level }) => level === 'error')).to.deep.equal([]);
     });
 
@@ -487,15 +487,15 @@ describe('recorder', () => {
   });
 
   describe('close', () => {
-    it('refuses new work', async () => {
+    it('rejects new work', async () => {
       const { recorder } = setUp();
       await recorder.close();
-      const refused = await Promise.all(
+      const failures = await Promise.all(
         [recorder.record(paid(1)), isRecorded(recorder, id(1))].map((work: Promise<unknown>) =>
           work.catch((error: unknown) => error),
         ),
       );
-      for (const error of refused) expect(error).to.be.instanceOf(BatcherClosedError);
+      for (const error of failures) expect(error).to.be.instanceOf(BatcherClosedError);
     });
 
     it('resolves when all that was accepted is settled', async () => {

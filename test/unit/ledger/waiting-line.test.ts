@@ -46,7 +46,7 @@ describe('createWaitingLine', () => {
     await Promise.all([c!.end(), d!.end()]);
   });
 
-  it('refuses one too many at once, and takes the next when there is room again', async () => {
+  it('rejects a call above the bound at once, and accepts the next once there is room', async () => {
     const { call, settled, started } = stage();
     const calls = ['a', 'b', 'c', 'd'].map(call);
     await call('e').outcome;
@@ -57,7 +57,7 @@ describe('createWaitingLine', () => {
     expect(started).to.deep.equal(['a', 'b', 'c', 'd', 'f']);
   });
 
-  it('gives a place to who waits, not to who comes just then', async () => {
+  it('gives a free place to a waiting call, not to a new one', async () => {
     const { call, started } = stage();
     const [a, b, c] = ['a', 'b', 'c'].map(call);
     const ending = a!.end().then(() => call('late'));
@@ -66,7 +66,7 @@ describe('createWaitingLine', () => {
     for (const each of [b!, c!, late]) await each.end();
   });
 
-  it('fails those who wait with a failure that stands for all, and goes on afterwards', async () => {
+  it('rejects waiting calls with a failure that concerns all of them, and goes on afterwards', async () => {
     const { call, settled, started } = stage();
     const [a, b, c, d] = ['a', 'b', 'c', 'd'].map(call);
     await a!.fail(DOWN);

@@ -60,7 +60,7 @@ describe('readJsonBody', () => {
     ['a compressed body', Buffer.from([0x1f, 0x8b, 0x08, 0x00])],
   ];
   for (const [title, body] of noJson) {
-    it(`refuses ${title} as invalid_json`, async () => {
+    it(`rejects ${title} as invalid_json`, async () => {
       expect(await failureOf(read(body))).to.be.instanceOf(InvalidJsonError);
     });
   }
@@ -76,11 +76,11 @@ describe('readJsonBody', () => {
       expect((await read(textOf(MAX_BODY_BYTES))).text).to.have.lengthOf(MAX_BODY_BYTES);
     });
 
-    it('refuses one byte more', async () => {
+    it('rejects one byte more', async () => {
       expect(await failureOf(read(textOf(MAX_BODY_BYTES + 1)))).to.be.instanceOf(PayloadTooLargeError);
     });
 
-    it('refuses one byte more in many chunks', async () => {
+    it('rejects one byte more in many chunks', async () => {
       const half = Buffer.alloc(MAX_BODY_BYTES / 2, '1');
       expect(await failureOf(read(half, half, '1'))).to.be.instanceOf(PayloadTooLargeError);
       expect((await read(half, half)).text).to.have.lengthOf(MAX_BODY_BYTES);
@@ -92,7 +92,7 @@ describe('readJsonBody', () => {
       expect(await failureOf(read(text))).to.be.instanceOf(PayloadTooLargeError);
     });
 
-    it('refuses a body by its announced length without reading it', async () => {
+    it('rejects a body by its announced length without reading it', async () => {
       const message = incoming([Buffer.from('{}')], { 'content-length': String(MAX_BODY_BYTES + 1) });
       expect(await failureOf(readJsonBody(message))).to.be.instanceOf(PayloadTooLargeError);
       expect(message.readableDidRead).to.equal(false);
@@ -138,7 +138,7 @@ describe('readJsonBody', () => {
       expect((await bodyRead).value).to.deep.equal({ amount: 19.9 });
     });
 
-    it('ends with an error when the client goes away in the middle', async () => {
+    it('ends with an error when the client disconnects in the middle', async () => {
       const { client, bodyRead, arrived } = await serve();
       const failure = failureOf(bodyRead);
       client.write('{"amount":');
