@@ -1,6 +1,7 @@
 import type { Config } from './config.ts';
-import { createCircuit, type TiedPlaces } from './gateways/circuit.ts';
+import { createCircuit } from './gateways/circuit.ts';
 import { HttpGateway } from './gateways/http-gateway.ts';
+import type { TiedPlaces } from './gateways/waiting-room.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';

@@ -1,109 +1,68 @@
 import type { AttemptCause, AttemptOutcome, FailedAttempt, GatewayEvidence } from './gateway.ts';
+import { createWaitingRoom, type Entry, type NotTriedReason, type TiedPlaces, type Visitor } from './waiting-room.ts';
 
 /**
- * Keeps a failing gateway from being hammered and the queue from being churned, without letting payments that the gateway
- * dislikes stop the others.
+ * Limits the requests to a failing gateway and the jobs that go back to the queue. Payments that the gateway dislikes do not
+ * stop the others.
  *
  *   closed ── `failureThreshold` failures in a row, of different payments ──▶ open ── any success ──▶ closed
  *
- * closed: every payment passes. open: payments wait here, in the worker's hands, which costs Redis next to nothing, and one
- * after the other is sent as a probe. Which one decides how long an outage lasts, and what it costs:
- * - After a failed connection any payment will do: it certainly was not sent.
- * - Otherwise a *new* payment, one that has not failed before, tells most: one that has may be disliked for good. So the
- *   probes are new payments, until {@link NEW_PROBES} in a row were not taken.
- * - From then on a new payment is the probe only every {@link NEW_PROBE_EVERY_MS}; the others are payments that failed here
- *   before, in turn. A probe without a response may be paid all the same and is tied to the gateway from then on, so a
- *   circuit whose payments could go elsewhere (`sparesNew`) starts with this when nothing responds.
+ * Closed: every payment passes. Open: payments wait in the worker, which costs Redis almost nothing, and one at a time is
+ * sent as a probe. The choice of the probe decides how long an outage lasts and what it costs:
+ * - After a failed connection any payment is the probe, because it certainly was not sent.
+ * - Otherwise the probes are *new* payments, which have not failed before: one that has failed may be disliked for good.
+ *   This ends after {@link NEW_PROBES} new payments in a row that were not taken.
+ * - From then on a new payment is the probe only every {@link NEW_PROBE_EVERY_MS}. In between, payments that failed here
+ *   before take turns. A probe without a response may be paid and is tied to this gateway from then on. So a circuit whose
+ *   payments could go elsewhere (`sparesNew`) begins at this step while nothing responds.
  *
- * A payment that only this gateway may get is *tied*. At most `tiedPlaces` of a worker's places hold tied payments that wait
- * at an open circuit; further ones go back to the queue. One stays in hand for probing, whatever its own pause, until
- * another one comes.
+ * Which payments may wait: {@link createWaitingRoom}.
  */
 export interface Circuit {
-  /**
-   * Waits until the payment may be sent, but no longer than `maxWaitMs` (Infinity: as long as it takes), makes the attempt,
-   * and learns from its outcome.
-   */
+  /** Waits until the payment may be sent, at most its `maxWaitMs`, makes the attempt, and learns from its outcome. */
   run(visitor: Visitor, attempt: () => Promise<AttemptOutcome>): Promise<CircuitResult>;
-  /** Whether a new payment would be let through at once. */
+  /** Whether a new payment would be sent at once. */
   readonly isAccepting: boolean;
   /** Why it is open; undefined while it is closed. */
   readonly cause: CircuitCause | undefined;
-  /** Payments waiting here. */
+  /** Payments waiting at this gateway. */
   readonly waiting: number;
   /** Rejects current and future visitors, because the process is shutting down. */
   close(): void;
 }
 
-export interface Visitor {
-  readonly correlationId: string;
-  /** It is free, and has not failed in this run. */
-  readonly isNew: boolean;
-  /** Only this gateway may get it. */
-  readonly isTied: boolean;
-  /** It was sent in this run already. A tied one goes back to the queue when another one can be the probe. */
-  readonly hasHadItsTurn: boolean;
-  readonly maxWaitMs: number;
-  /** Not sent before, as `performance.now()` counts: the gateway asked this one payment to wait. */
-  readonly notBeforeMs: number;
-}
-
-export type CircuitResult =
-  | AttemptOutcome
-  | {
-      readonly kind: 'not_tried';
-      readonly why: /** The wait was over first. */
-        | 'gave_up'
-        /** It is still open, now for a cause of another kind: the payment may want to go elsewhere. */
-        | 'cause_changed'
-        /** It cannot stay in hand: no place is left for one more tied payment, another can be the probe, or it is to wait. */
-        | 'no_place'
-        /** The process is shutting down. */
-        | 'closed';
-    };
+export type CircuitResult = AttemptOutcome | { readonly kind: 'not_tried'; readonly why: NotTriedReason };
 
 export interface CircuitCause extends AttemptCause {
   readonly evidence: Exclude<GatewayEvidence, 'none'>;
   readonly since: Date;
 }
 
-/** The places of a worker that tied payments may hold while they wait. Shared by the circuits of both gateways. */
-export interface TiedPlaces {
-  readonly limit: number;
-  taken: number;
-}
-
 export interface CircuitOptions {
-  /** Failures in a row that open it. 1 would let a single reset hold up everything for a probe's time. */
+  /** Failures in a row that open it. With 1, a single reset would stop every payment until a probe. */
   readonly failureThreshold: number;
-  /** From a probe's failure to the next probe, in ms: the longest delay this adds to a recovery. */
+  /** From a failed probe to the next one, in ms: the longest delay that the circuit adds to a recovery. */
   readonly probeIntervalMs: number;
   /**
-   * After so long without an outcome a probe no longer keeps the next one back, in ms. At a gateway that hangs each takes its
-   * whole time-out, and payments on which it hangs must not stop the others.
+   * The next probe is sent at the latest so long after the last one, in ms, whether that has an outcome or not. At a gateway
+   * that hangs each probe takes its whole time-out, and payments on which it hangs must not stop the others.
    */
   readonly probeLimitMs: number;
   readonly tiedPlaces: TiedPlaces;
-  /** Its payments could go elsewhere, so a new one is not sent into a silence without need. */
+  /** Its payments could go elsewhere, so a new one is a probe only when necessary while nothing responds. */
   readonly sparesNew: boolean;
-  /** Called when it opens, at each further failure while it is open, and when it closes. */
+  /** Called when it opens and at each further failure while it is open. */
   readonly onFailing?: (cause: CircuitCause) => void;
   readonly onClosed?: () => void;
 }
 
-/** New payments probed in a row before the circuit believes that it is not the payments. */
+/** New payments that may fail as probes in a row. After so many, the payments themselves are hardly the cause. */
 export const NEW_PROBES = 20;
 
 export const NEW_PROBE_EVERY_MS = 5_000;
 
-/** A `Retry-After` means only its own payment while the gateway was paying others so recently. */
+/** A `Retry-After` means only its own payment when the gateway paid another one this recently. */
 const RECENTLY_PAID_MS = 2_000;
-
-interface Waiter extends Visitor {
-  proceed(entry: Entry): void;
-}
-
-type Entry = 'passed' | 'probe' | Extract<CircuitResult, { kind: 'not_tried' }>['why'];
 
 export function createCircuit({
   failureThreshold,
@@ -114,6 +73,7 @@ export function createCircuit({
   onFailing,
   onClosed,
 }: CircuitOptions): Circuit {
+  const room = createWaitingRoom(tiedPlaces);
   let isOpen = false;
   let isClosing = false;
   let failures = 0;
@@ -122,14 +82,11 @@ export function createCircuit({
   let cause: CircuitCause | undefined;
   /** While open: when the next probe may be sent. */
   let nextProbeAtMs = 0;
-  /** Raised by every probe sent, so that the outcome of an older one does not move the time of the next. */
+  /** Counts the probes, so that the outcome of an older one does not move the time of the next. */
   let probe = 0;
   let newNotTaken = 0;
   let lastNewProbeAtMs = Number.NEGATIVE_INFINITY;
   let timer: NodeJS.Timeout | undefined;
-  /** Sets keep the order of coming and forget who has given up, both at constant cost. */
-  const newOnes = new Set<Waiter>();
-  const failedBefore = new Set<Waiter>();
 
   /** May a new payment be the probe now? */
   function mayProbeWithNew(nowMs: number): boolean {
@@ -138,20 +95,21 @@ export function createCircuit({
     return hasLeft || nowMs - lastNewProbeAtMs >= NEW_PROBE_EVERY_MS;
   }
 
-  /** Sends the next probe when it is due and somebody is there, and sets the timer for the one after. */
+  /** Sends the next probe if it is due and a payment waits, and sets the timer for the one after. */
   function probeWhenDue(): void {
     clearTimeout(timer);
     if (!isOpen) return;
     const nowMs = performance.now();
     let dueInMs = nextProbeAtMs - nowMs;
     if (dueInMs <= 0) {
-      const next = nextProbe(nowMs);
+      const next = (mayProbeWithNew(nowMs) ? room.oldestNew : undefined) ?? room.oldestRetry(nowMs);
       if (next) {
+        noteProbe(next, nowMs);
         next.proceed('probe');
         dueInMs = nextProbeAtMs - nowMs;
       } else {
-        const newDueAtMs = newOnes.size > 0 ? lastNewProbeAtMs + NEW_PROBE_EVERY_MS : Number.POSITIVE_INFINITY;
-        dueInMs = Math.min(newDueAtMs, ...[...failedBefore].map(({ notBeforeMs }) => notBeforeMs)) - nowMs;
+        const newDueAtMs = room.oldestNew ? lastNewProbeAtMs + NEW_PROBE_EVERY_MS : Number.POSITIVE_INFINITY;
+        dueInMs = Math.min(newDueAtMs, room.nextRetryAtMs) - nowMs;
         if (dueInMs === Number.POSITIVE_INFINITY) return;
       }
     }
@@ -163,18 +121,10 @@ export function createCircuit({
     timer = setTimeout(probeWhenDue, Math.max(1, Math.ceil(ms))).unref();
   }
 
-  function nextProbe(nowMs: number): Waiter | undefined {
-    const [oldestNew] = newOnes;
-    if (oldestNew && mayProbeWithNew(nowMs)) return noteProbe(oldestNew, nowMs);
-    const oldestFailed = [...failedBefore].find(({ notBeforeMs }) => notBeforeMs <= nowMs);
-    return oldestFailed && noteProbe(oldestFailed, nowMs);
-  }
-
-  function noteProbe<V extends Visitor>(visitor: V, nowMs: number): V {
-    if (visitor.isNew) lastNewProbeAtMs = nowMs;
+  function noteProbe({ isNew }: Visitor, nowMs: number): void {
+    if (isNew) lastNewProbeAtMs = nowMs;
     probe += 1;
     nextProbeAtMs = nowMs + probeLimitMs;
-    return visitor;
   }
 
   function enter(visitor: Visitor): Entry | Promise<Entry> {
@@ -182,47 +132,16 @@ export function createCircuit({
     if (!isOpen) return 'passed';
     const nowMs = performance.now();
     const mayProbe = visitor.isNew ? mayProbeWithNew(nowMs) : visitor.notBeforeMs <= nowMs;
-    if (nowMs >= nextProbeAtMs && mayProbe && !(visitor.hasHadItsTurn && failedBefore.size > 0)) {
+    if (nowMs >= nextProbeAtMs && mayProbe && !(visitor.hasHadItsTurn && room.hasRetries)) {
       noteProbe(visitor, nowMs);
       probeIn(probeLimitMs);
       return 'probe';
     }
     if (visitor.maxWaitMs <= 0) return 'gave_up';
-    if (visitor.isTied && !makePlaceFor(visitor)) return 'no_place';
-    return wait(visitor);
-  }
-
-  /** Whether the tied payment may stay. One that has had its turn makes room for one that has not. */
-  function makePlaceFor({ hasHadItsTurn }: Visitor): boolean {
-    if (tiedPlaces.limit === 0) return false;
-    if (hasHadItsTurn && failedBefore.size > 0) return false;
-    const hadItsTurn = [...failedBefore].find((other) => other.isTied && other.hasHadItsTurn);
-    hadItsTurn?.proceed('no_place');
-    return tiedPlaces.taken < tiedPlaces.limit;
-  }
-
-  function wait(visitor: Visitor): Promise<Entry> {
-    return new Promise((resolve) => {
-      const queue = visitor.isNew ? newOnes : failedBefore;
-      const { maxWaitMs } = visitor;
-      const waiter: Waiter = {
-        ...visitor,
-        proceed(entry) {
-          queue.delete(waiter);
-          clearTimeout(givingUp);
-          if (visitor.isTied) tiedPlaces.taken -= 1;
-          resolve(entry);
-        },
-      };
-      const givingUp = Number.isFinite(maxWaitMs) ? setTimeout(() => waiter.proceed('gave_up'), maxWaitMs) : undefined;
-      if (visitor.isTied) tiedPlaces.taken += 1;
-      queue.add(waiter);
-      probeWhenDue();
-    });
-  }
-
-  function releaseAll(entry: Entry): void {
-    for (const waiter of [...failedBefore, ...newOnes]) waiter.proceed(entry);
+    if (visitor.isTied && !room.makePlaceFor(visitor)) return 'no_place';
+    const waiting = room.wait(visitor);
+    probeWhenDue();
+    return waiting;
   }
 
   function succeeded(): void {
@@ -234,10 +153,7 @@ export function createCircuit({
     cause = undefined;
     clearTimeout(timer);
     onClosed?.();
-    const nowMs = lastPaidAtMs;
-    for (const waiter of [...failedBefore, ...newOnes]) {
-      waiter.proceed(waiter.notBeforeMs <= nowMs ? 'passed' : 'no_place');
-    }
+    room.releaseAll(({ notBeforeMs }) => (notBeforeMs <= lastPaidAtMs ? 'passed' : 'no_place'));
   }
 
   function failed(
@@ -259,17 +175,17 @@ export function createCircuit({
       if (failures < failureThreshold && !asksForPause) return;
       isOpen = true;
       newNotTaken = 0;
-      // What has just failed was new as well: another one need not follow at once, where it would cost something.
+      // The payments that failed just now were new. Where a new probe has a price, the next one need not follow at once.
       lastNewProbeAtMs = nowMs;
     } else if (ownProbe !== undefined && visitor.isNew && kind !== 'refused') {
-      // One that was refused costs nothing: it is free to go where it can be paid.
+      // A refused probe costs nothing: its payment may still go to any gateway.
       newNotTaken += 1;
     }
     cause = { ...own, evidence, since: previous?.code === own.code ? previous.since : new Date() };
     if (previous === undefined || ownProbe === probe) nextProbeAfter(probeIntervalMs);
     if (asksForPause) nextProbeAfter(Math.max(retryAfterMs, nextProbeAtMs - nowMs));
     onFailing?.(cause);
-    if (previous !== undefined && previous.evidence !== evidence) releaseAll('cause_changed');
+    if (previous !== undefined && previous.evidence !== evidence) room.releaseAll(() => 'cause_changed');
   }
 
   function nextProbeAfter(ms: number): void {
@@ -295,12 +211,12 @@ export function createCircuit({
       return cause;
     },
     get waiting() {
-      return newOnes.size + failedBefore.size;
+      return room.size;
     },
     close() {
       isClosing = true;
       clearTimeout(timer);
-      releaseAll('closed');
+      room.releaseAll(() => 'closed');
     },
   };
 }

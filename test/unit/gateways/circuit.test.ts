@@ -7,9 +7,9 @@ import {
   createCircuit,
   NEW_PROBE_EVERY_MS,
   NEW_PROBES,
-  type Visitor,
 } from '../../../src/gateways/circuit.ts';
 import type { AttemptOutcome, GatewayEvidence } from '../../../src/gateways/gateway.ts';
+import type { Visitor } from '../../../src/gateways/waiting-room.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 
 const THRESHOLD = 3;

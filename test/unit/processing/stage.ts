@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import sinon from 'sinon';
 import type { FallbackConfig } from '../../../src/config.ts';
-import { createCircuit, type TiedPlaces } from '../../../src/gateways/circuit.ts';
+import { createCircuit } from '../../../src/gateways/circuit.ts';
 import type {
   AttemptHistory,
   AttemptOutcome,
@@ -9,6 +9,7 @@ import type {
   Gateway,
   LookUpOutcome,
 } from '../../../src/gateways/gateway.ts';
+import type { TiedPlaces } from '../../../src/gateways/waiting-room.ts';
 import type { DeadLetter, LookUp } from '../../../src/ledger/dead-letters.ts';
 import type { PaidPayment } from '../../../src/ledger/ledger.ts';
 import type { GatewayName, Payment } from '../../../src/payment.ts';
