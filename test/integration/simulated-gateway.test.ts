@@ -28,7 +28,7 @@ function payment(fields: Record<string, unknown> = {}): Record<string, unknown> 
   return { correlationId: randomUUID(), amount: 19.9, requestedAt: NOON, ...fields };
 }
 
-/** Sends any value as JSON, a string as it is. */
+/** Sends any value as JSON, but a string as it is. */
 function post(body: unknown): Promise<Response> {
   const text = typeof body === 'string' ? body : JSON.stringify(body);
   return fetch(`${url}/payments`, { method: 'POST', body: text, headers: { 'Content-Type': 'application/json' } });
@@ -37,7 +37,7 @@ function post(body: unknown): Promise<Response> {
 /** A payment whose caller can hang up. */
 function postAndHold(body: Record<string, unknown>): { hangUp(): Promise<void> } {
   const req = request(`${url}/payments`, { method: 'POST', agent: false });
-  req.on('error', () => {}); // hanging up makes one
+  req.on('error', () => {}); // hanging up causes one
   req.end(JSON.stringify(body));
   return {
     async hangUp() {
@@ -48,7 +48,7 @@ function postAndHold(body: Record<string, unknown>): { hangUp(): Promise<void> }
   };
 }
 
-/** In ten lanes: as many connections, which are then reused. */
+/** In ten lanes, each with one keep-alive connection. */
 async function postMany(count: number, fields: Record<string, unknown> = {}): Promise<void> {
   let left = count;
   const lane = async () => {
@@ -66,7 +66,7 @@ async function summary(query = ''): Promise<Record<string, number>> {
 }
 
 describe('simulated gateway: POST /payments', () => {
-  it('answers 200 with the official message and stores the payment', async () => {
+  it('responds 200 with the official message and stores the payment', async () => {
     await start();
     const sent = payment();
     const res = await post(sent);
@@ -93,28 +93,29 @@ describe('simulated gateway: POST /payments', () => {
     expect([...gateway.payments.values()][0]?.requestedAt).to.equal(NOON);
   });
 
-  const rounded: [number, number][] = [
-    [0.01, 0.01],
-    [0.125, 0.12],
-    [0.135, 0.14],
-    [19.905, 19.9],
-    [19.915, 19.92],
-    [1.005, 1],
-    [1.0050001, 1.01],
-    [0.004, 0],
-    [1e-7, 0],
-    [8.2, 8.2],
-    [90071992547409.91, 90071992547409.91],
-  ];
-  for (const [sent, kept] of rounded) {
-    it(`rounds ${sent} to ${kept}`, async () => {
-      await start();
-      expect((await post(payment({ amount: sent }))).status).to.equal(200);
-      expect([...gateway.payments.values()][0]?.amount).to.equal(kept);
-    });
-  }
+  it('rounds an amount to cents, half to even', async () => {
+    const rounded: [number, number][] = [
+      [0.01, 0.01],
+      [0.125, 0.12],
+      [0.135, 0.14],
+      [19.905, 19.9],
+      [19.915, 19.92],
+      [1.005, 1],
+      [1.0050001, 1.01],
+      [0.004, 0],
+      [1e-7, 0],
+      [8.2, 8.2],
+      [90071992547409.91, 90071992547409.91],
+    ];
+    await start();
+    for (const [sent, kept] of rounded) {
+      const fields = payment({ amount: sent });
+      expect((await post(fields)).status).to.equal(200);
+      expect(gateway.payments.get(String(fields['correlationId']))?.amount, String(sent)).to.equal(kept);
+    }
+  });
 
-  it('answers 422 to a known id in either case and keeps what was stored first', async () => {
+  it('responds 422 to a known id in upper and lower case, and keeps the first payment', async () => {
     await start();
     const first = payment();
     await post(first);
@@ -139,26 +140,26 @@ describe('simulated gateway: POST /payments', () => {
   });
 
   const invalid: [string, unknown][] = [
-    ['no JSON', '{"correlationId":'],
-    ['an empty body', ''],
-    ['JSON that is no object', 'null'],
-    ['no correlationId', payment({ correlationId: undefined })],
-    ['a correlationId that is no UUID', payment({ correlationId: '123' })],
-    ['a number as correlationId', payment({ correlationId: 1 })],
-    ['no amount', payment({ amount: undefined })],
-    ['amount 0', payment({ amount: 0 })],
-    ['a negative amount', payment({ amount: -1 })],
-    ['an amount in quotes', payment({ amount: '19.90' })],
-    ['an amount beyond exact cents', payment({ amount: 1e15 })],
-    ['an endless amount', '{"correlationId":"4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3","amount":1e999}'],
-    ['no requestedAt', payment({ requestedAt: undefined })],
-    ['a requestedAt in words', payment({ requestedAt: 'yesterday' })],
-    ['a requestedAt that no calendar has', payment({ requestedAt: '2025-02-30T12:00:00.000Z' })],
-    ['a requestedAt that no clock has', payment({ requestedAt: '2025-02-03T24:00:00.000Z' })],
-    ['a number as requestedAt', payment({ requestedAt: 1752580800000 })],
+    ['responds 400 to a body that is not JSON', '{"correlationId":'],
+    ['responds 400 to an empty body', ''],
+    ['responds 400 to JSON that is not an object', 'null'],
+    ['responds 400 to a missing correlationId', payment({ correlationId: undefined })],
+    ['responds 400 to a correlationId that is not a UUID', payment({ correlationId: '123' })],
+    ['responds 400 to a number as correlationId', payment({ correlationId: 1 })],
+    ['responds 400 to a missing amount', payment({ amount: undefined })],
+    ['responds 400 to amount 0', payment({ amount: 0 })],
+    ['responds 400 to a negative amount', payment({ amount: -1 })],
+    ['responds 400 to an amount in quotes', payment({ amount: '19.90' })],
+    ['responds 400 to an amount beyond exact cents', payment({ amount: 1e15 })],
+    ['responds 400 to an infinite amount', '{"correlationId":"4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3","amount":1e999}'],
+    ['responds 400 to a missing requestedAt', payment({ requestedAt: undefined })],
+    ['responds 400 to a requestedAt in words', payment({ requestedAt: 'yesterday' })],
+    ['responds 400 to a requestedAt on 30 February', payment({ requestedAt: '2025-02-30T12:00:00.000Z' })],
+    ['responds 400 to a requestedAt at 24:00', payment({ requestedAt: '2025-02-03T24:00:00.000Z' })],
+    ['responds 400 to a number as requestedAt', payment({ requestedAt: 1752580800000 })],
   ];
-  for (const [what, body] of invalid) {
-    it(`answers 400 with a message to ${what}`, async () => {
+  for (const [title, body] of invalid) {
+    it(title, async () => {
       await start();
       const res = await post(body);
       expect(res.status).to.equal(400);
@@ -169,20 +170,20 @@ describe('simulated gateway: POST /payments', () => {
     });
   }
 
-  it('answers 413 to a body over 64 KiB and goes on', async () => {
+  it('responds 413 to a body over 64 KiB and goes on', async () => {
     await start();
     expect((await post(`{"x":"${'x'.repeat(70_000)}"}`)).status).to.equal(413);
     expect((await post(payment())).status).to.equal(200);
   });
 
-  it('waits for the delay before it answers', async () => {
+  it('waits for the delay before it responds', async () => {
     await start({ delayMs: 80 });
     const startedAt = performance.now();
     expect((await post(payment())).status).to.equal(200);
     expect(performance.now() - startedAt).to.be.at.least(75);
   });
 
-  it('answers 500 with an empty body while failure is on, and stores nothing', async () => {
+  it('responds 500 with an empty body while failure is on, and stores nothing', async () => {
     await start({ failure: true });
     const res = await post(payment());
     expect(res.status).to.equal(500);
@@ -190,30 +191,30 @@ describe('simulated gateway: POST /payments', () => {
     expect(gateway.payments.size).to.equal(0);
   });
 
-  it('judges failure after the delay: on meanwhile is a 500', async () => {
+  it('reads the failure setting after the delay: a failure switched on meanwhile gives a 500', async () => {
     await start({ delayMs: 100 });
-    const answer = post(payment());
+    const response = post(payment());
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
     gateway.set({ failure: true });
-    expect((await answer).status).to.equal(500);
+    expect((await response).status).to.equal(500);
     expect(gateway.payments.size).to.equal(0);
   });
 
-  it('judges failure after the delay: off meanwhile is a payment', async () => {
+  it('reads the failure setting after the delay: a failure switched off meanwhile gives a payment', async () => {
     await start({ delayMs: 100, failure: true });
-    const answer = post(payment());
+    const response = post(payment());
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
     gateway.set({ failure: false });
-    expect((await answer).status).to.equal(200);
+    expect((await response).status).to.equal(200);
     expect(gateway.payments.size).to.equal(1);
   });
 
   it('keeps the delay that a request started with', async () => {
     await start({ delayMs: 60 });
-    const answer = post(payment());
+    const response = post(payment());
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
     gateway.set({ delayMs: 600_000 });
-    expect((await answer).status).to.equal(200);
+    expect((await response).status).to.equal(200);
   });
 
   it('charges a payment whose caller hung up during the delay', async () => {
@@ -229,7 +230,7 @@ describe('simulated gateway: POST /payments', () => {
     expect((await post(sent)).status).to.equal(422);
   });
 
-  it('does not charge a payment whose caller hung up when failure came on during the delay', async () => {
+  it('does not charge a payment whose caller hung up when failure was switched on during the delay', async () => {
     await start({ delayMs: 100 });
     const caller = postAndHold(payment());
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
@@ -256,12 +257,12 @@ describe('simulated gateway: POST /payments', () => {
 });
 
 describe('simulated gateway: the 429 limit of POST /payments', () => {
-  it('queues what exceeds the places and refuses what exceeds the queue, uncharged', async () => {
+  it('queues payments beyond its places, and refuses payments beyond its queue without a charge', async () => {
     await start({ maxConcurrent: 1, maxQueued: 2, delayMs: 300 });
     const queued = [payment(), payment(), payment()];
-    const answers: Promise<Response>[] = [];
+    const responses: Promise<Response>[] = [];
     for (const [index, sent] of queued.entries()) {
-      answers.push(post(sent));
+      responses.push(post(sent));
       await gateway.waitFor(({ requests }) => requests.total === index + 1);
     }
     expect([gateway.requests.inFlight, gateway.requests.queued]).to.deep.equal([1, 2]);
@@ -272,8 +273,8 @@ describe('simulated gateway: the 429 limit of POST /payments', () => {
     expect(res.headers.get('retry-after')).to.equal('5');
 
     const order: number[] = [];
-    const statuses = answers.map(async (answer, index) => {
-      const { status } = await answer;
+    const statuses = responses.map(async (response, index) => {
+      const { status } = await response;
       order.push(index);
       return status;
     });
@@ -309,7 +310,7 @@ describe('simulated gateway: the 429 limit of POST /payments', () => {
     expect((await post(payment())).status).to.equal(200);
   });
 
-  it('empties a long line in one go', async () => {
+  it('empties a long queue in one go', async () => {
     await start({ maxConcurrent: 1, maxQueued: 400, delayMs: 300 });
     const first = post(payment());
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
@@ -324,24 +325,24 @@ describe('simulated gateway: the 429 limit of POST /payments', () => {
 describe('simulated gateway: GET /payments/service-health', () => {
   const health = () => fetch(`${url}/payments/service-health`);
 
-  it('tells failure and the delay as minResponseTime', async () => {
+  it('shows failure and, as minResponseTime, the delay', async () => {
     await start({ delayMs: 1234 });
     const res = await health();
     expect(res.status).to.equal(200);
     expect(await res.json()).to.deep.equal({ failing: false, minResponseTime: 1234 });
   });
 
-  it('answers 503 with the same body while failure is on', async () => {
+  it('responds 503 with the same body while failure is on', async () => {
     await start({ failure: true });
     const res = await health();
     expect(res.status).to.equal(503);
     expect(await res.json()).to.deep.equal({ failing: true, minResponseTime: 0 });
   });
 
-  it('answers one call per window, lets two wait and refuses the rest with Retry-After', async () => {
+  it('responds to one call per window, lets two wait and refuses the rest with Retry-After', async () => {
     await start({ healthIntervalMs: 60_000 });
     expect((await health()).status).to.equal(200);
-    const waiting = [health(), health()].map((answer) => answer.catch((error: Error) => error));
+    const waiting = [health(), health()].map((call) => call.catch((error: Error) => error));
     await gateway.waitFor(({ healthCalls }) => healthCalls.queued === 2);
     for (let call = 0; call < 3; call += 1) {
       const res = await health();
@@ -350,10 +351,10 @@ describe('simulated gateway: GET /payments/service-health', () => {
     }
     expect(gateway.healthCalls.total).to.equal(6);
     await gateway.close();
-    for (const answer of await Promise.all(waiting)) expect(answer).to.be.an('error');
+    for (const result of await Promise.all(waiting)) expect(result).to.be.an('error');
   });
 
-  it('answers waiting calls in the windows that follow, with the state of that time', async () => {
+  it('responds to waiting calls in the next windows, with the state of that time', async () => {
     const startedAt = performance.now();
     await start({ healthIntervalMs: 300 });
     await health();
@@ -381,7 +382,7 @@ describe('simulated gateway: GET /payments/service-health', () => {
 });
 
 describe('simulated gateway: GET /payments/{id}', () => {
-  it('returns the payment in either case of the id', async () => {
+  it('returns the payment for its id in upper and lower case', async () => {
     await start();
     const sent = payment();
     await post(sent);
@@ -392,7 +393,7 @@ describe('simulated gateway: GET /payments/{id}', () => {
     }
   });
 
-  it('answers 404 to an id it does not hold', async () => {
+  it('responds 404 to an id that is not on record', async () => {
     await start();
     expect((await fetch(`${url}/payments/${randomUUID()}`)).status).to.equal(404);
     expect((await fetch(`${url}/nothing`)).status).to.equal(404);
@@ -400,7 +401,7 @@ describe('simulated gateway: GET /payments/{id}', () => {
 });
 
 describe('simulated gateway: admin calls', () => {
-  it('answers 401 without the right token', async () => {
+  it('responds 401 without the right token', async () => {
     await start();
     for (const headers of [{}, { 'X-Rinha-Token': '124' }]) {
       expect((await admin('GET', 'payments-summary', undefined, headers)).status).to.equal(401);
@@ -422,7 +423,7 @@ describe('simulated gateway: admin calls', () => {
     expect((await admin('GET', 'payments-summary', undefined, second)).status).to.equal(200);
   });
 
-  it('sets delay and failure and tells the old value', async () => {
+  it('sets delay and failure, and returns the old value', async () => {
     await start();
     const delay = await admin('PUT', 'configurations/delay', { delay: 40 });
     expect(await delay.json()).to.deep.equal({ config: 'delay', was: 0, is: 40 });
@@ -432,7 +433,7 @@ describe('simulated gateway: admin calls', () => {
     expect(await health.json()).to.deep.equal({ failing: true, minResponseTime: 40 });
   });
 
-  it('answers 400 to settings it cannot use', async () => {
+  it('responds 400 to settings it cannot use', async () => {
     await start();
     for (const delay of [-1, 1.5, '10', 2 ** 31, null]) {
       expect((await admin('PUT', 'configurations/delay', { delay })).status).to.equal(400);
@@ -468,7 +469,7 @@ describe('simulated gateway: admin calls', () => {
     }
   });
 
-  it('answers 400 to a bound that is no time', async () => {
+  it('responds 400 to a bound that is not a time', async () => {
     await start();
     expect((await admin('GET', 'payments-summary?from=soon&to=2025-07-15T12:00:00Z')).status).to.equal(400);
   });
@@ -484,10 +485,10 @@ describe('simulated gateway: admin calls', () => {
     });
   });
 
-  it('lists every payment, which is our own call', async () => {
+  it('lists every payment (a call of our own)', async () => {
     await start();
     expect(await (await admin('GET', 'payments')).json()).to.deep.equal([]);
-    await postMany(700); // over 64 KiB, so that the answer comes in more than one piece
+    await postMany(700); // over 64 KiB, so that the response comes in several pieces
     expect(await (await admin('GET', 'payments')).json()).to.deep.equal([...gateway.payments.values()]);
   });
 
@@ -508,10 +509,10 @@ describe('simulated gateway: admin calls', () => {
 describe('simulated gateway: life and control', () => {
   it('drops open connections and payments in the delay when it closes', async () => {
     await start({ delayMs: 600_000 });
-    const answer = post(payment()).catch((error: Error) => error);
+    const response = post(payment()).catch((error: Error) => error);
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
     await gateway.close();
-    expect(await answer).to.be.an('error');
+    expect(await response).to.be.an('error');
     expect(gateway.payments.size).to.equal(0);
     expect(gateway.requests.inFlight).to.equal(0);
   });
@@ -542,7 +543,7 @@ describe('simulated gateway: life and control', () => {
     await second.close();
   });
 
-  it('refuses options that cannot work', async () => {
+  it('throws on options that cannot work', async () => {
     const bad = [{ delayMs: -1 }, { delayMs: 2 ** 31 }, { healthIntervalMs: 0 }, { maxConcurrent: 0 }];
     for (const options of [...bad, { maxQueued: -1 }, { transactionFee: Number.NaN }]) {
       expect(() => createSimulatedGateway(options), JSON.stringify(options)).to.throw(RangeError);
@@ -593,8 +594,11 @@ describe('npm run gateway', () => {
     return String(line);
   }
 
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    it(`prints its URL, serves with the given settings and exits 0 on ${signal}`, async () => {
+  for (const [title, signal] of [
+    ['prints its URL, serves with the given settings and exits 0 on SIGTERM', 'SIGTERM'],
+    ['prints its URL, serves with the given settings and exits 0 on SIGINT', 'SIGINT'],
+  ] as const) {
+    it(title, async () => {
       run({ PORT: '0', HOST: '127.0.0.1', TRANSACTION_FEE: '0.15', INITIAL_TOKEN: 'secret' });
       const line = await firstLine(child.stdout);
       url = /http:\S+$/.exec(line)?.[0] ?? expect.fail(`no URL in "${line}"`);
@@ -618,7 +622,7 @@ describe('npm run gateway', () => {
     expect(exit).to.deep.equal([1, null]);
   });
 
-  it('says that the port is taken and exits 1', async () => {
+  it('reports that the port is taken and exits 1', async () => {
     await start();
     const { port } = new URL(url);
     run({ PORT: port, HOST: '127.0.0.1' });
