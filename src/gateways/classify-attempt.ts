@@ -10,14 +10,14 @@ export interface GatewayResponse {
   readonly body: string | undefined;
 }
 
-/** The most of a response that is read, in bytes, before and after decompression. Gateways answer in a line. */
+/** Upper bound on what is read of a response, in bytes, before and after decompression. Gateways respond with one line. */
 export const MAX_BODY_BYTES = 64 * 1024;
 
 /**
  * What to conclude from a response to `POST /payments`.
- * - `paid_if_known`: paid when the gateway's body is known from a payment that it certainly has; otherwise as `ask`.
+ * - `paid_if_known`: paid when the body is known from a payment that the gateway certainly has; otherwise as `ask`.
  * - `ask`: the look-up decides: on record, it is paid; otherwise the attempt is unknown.
- * - `already_paid`: the look-up tells what is on record; otherwise the attempt is unknown.
+ * - `already_paid`: the look-up gives what is on record; otherwise the attempt is unknown.
  */
 export type Verdict = 'paid_if_known' | 'ask' | 'already_paid' | 'refused' | 'doubtful' | 'unknown';
 
@@ -33,8 +33,8 @@ export interface VerdictRules {
 }
 
 /**
- * A verdict needs proof. Between us and a gateway stand proxies, firewalls and load balancers, and each of them answers in
- * the gateway's place; only what the gateway itself is documented to answer counts. The first row that matches decides.
+ * A verdict needs proof. Proxies, firewalls and load balancers respond in a gateway's place, so only what the gateway itself
+ * is documented to respond counts. The first row that matches decides.
  */
 export const VERDICTS: readonly VerdictRow[] = [
   {
@@ -76,16 +76,16 @@ export function causeOfResponse({ statusCode, body }: GatewayResponse): AttemptC
   return { code: `http_${statusCode}`, detail: start === '' ? `HTTP ${statusCode}` : `HTTP ${statusCode}: ${start}` };
 }
 
-/** How far a request came before it failed without a complete head of a response. */
+/** How far a request got before it failed without a complete response head. */
 export type RequestPhase =
-  /** No connection: not found, refused, timed out while connecting, or the handshake of TLS failed. Nothing has left. */
+  /** No connection: name not found, refused, timed out, or the TLS handshake failed. Nothing was sent. */
   | 'connecting'
   /** The connection was ready, so the request may have been carried out. */
   | 'connected';
 
 /**
- * What a failed request says. The phase decides, never the error's code: the same code comes before and after a request was
- * carried out (seen: ERR_SSL_BAD_RECORD_TYPE after it).
+ * What a failed request proves. The phase decides, never the error's code: the same code occurs before and after a request
+ * was carried out (seen: ERR_SSL_BAD_RECORD_TYPE after it).
  */
 export function classifyFailure(phase: RequestPhase, error: Error): { cause: AttemptCause; evidence: GatewayEvidence } {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name;
@@ -95,10 +95,10 @@ export function classifyFailure(phase: RequestPhase, error: Error): { cause: Att
   };
 }
 
-/** The longest pause that a gateway may ask for. */
+/** The longest pause that a gateway may ask for. A longer one is cut to this. */
 export const MAX_RETRY_AFTER_MS = 30_000;
 
-/** Beyond a day nobody means a pause between two payments: as if the header were absent. */
+/** More than a day cannot mean a pause between two payments. Such a header counts as absent. */
 const ABSURD_RETRY_AFTER_MS = 86_400_000;
 
 /** `Retry-After` in ms (RFC 9110, 10.2.3: seconds or an HTTP date), or undefined when it is absent or makes no sense. */
@@ -114,8 +114,8 @@ export function parseRetryAfter(header: string | undefined, nowMs = Date.now()):
 }
 
 /**
- * Starts with the name of a day: `Date.parse` would also take other texts for a date. The oldest of the three forms does not
- * name its zone, which is always GMT.
+ * A date starts with the name of a day: `Date.parse` would also accept other texts. The oldest of the three forms names no
+ * zone and is always GMT.
  */
 const HTTP_DATE = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? /;
 

@@ -1,23 +1,23 @@
-/** A bounded number of places, given in the order of asking. got has no limit on the wait for a free connection. */
+/** A bounded number of places, given in the order of the calls. got cannot limit the wait for a free connection. */
 export interface ConnectionPool {
-  /** True with a place, which must be given back by `release()`; false when none became free within the pool's time-out. */
+  /** Resolves with true and a place, which the caller gives back by `release()`; with false after the pool's time-out. */
   acquire(): Promise<boolean>;
   release(): void;
   /** Whether `acquire` would give a place at once. */
   readonly hasFreePlace: boolean;
   /**
-   * Whether `acquire` would probably give false: the pool has been full for its whole time-out, and as many wait as got a
-   * place within that time. While nobody waits it is false, so that somebody sees whether places become free.
+   * Whether `acquire` would probably resolve with false: the pool has been full for its whole time-out, and at least as many
+   * callers wait as got a place within that time. False while no caller waits, so that the next one tries.
    */
   readonly wouldWaitInVain: boolean;
 }
 
 export function createConnectionPool({ size, timeoutMs }: { size: number; timeoutMs: number }): ConnectionPool {
   let free = size;
-  /** A Set keeps the order of asking and forgets who has given up, both at constant cost. */
+  /** A Set keeps the order of the calls, and deletes a caller that gave up at constant cost. */
   const waiting = new Set<() => void>();
   let fullSinceMs = 0;
-  /** Places handed on to a waiter, in this span of `timeoutMs` and in the one before. */
+  /** Places handed on to waiting callers, in this span of `timeoutMs` and in the one before. */
   let span = { startMs: 0, handedOn: 0, handedOnBefore: 0 };
 
   function currentSpan(nowMs: number): typeof span {
@@ -52,8 +52,8 @@ export function createConnectionPool({ size, timeoutMs }: { size: number; timeou
         const giveUp = () => {
           if (waiting.delete(proceed)) resolve(false);
         };
-        // Node runs timers that are due before it reads what has arrived. After a stop of the process (a CPU limit takes it from the
-        // core for 50 ms and more) places may be free by responses that are still unread: they are read first.
+        // Node runs due timers before it reads from the network. After a stop of the process (a CPU limit stops it for 50 ms
+        // and more) a response that frees a place may still be unread. setImmediate lets Node read it first.
         const timer = setTimeout(() => setImmediate(giveUp), timeoutMs);
         const proceed = () => {
           clearTimeout(timer);

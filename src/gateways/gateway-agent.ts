@@ -8,13 +8,13 @@ interface Agents {
   readonly https: HttpsAgent;
 }
 
-/** Connections to one gateway, of which it is known how far each has come. */
+/** The connections to one gateway. It knows which of them are ready for a request. */
 export interface GatewayAgent {
   /** Keep-alive connections. */
-  readonly kept: Agents;
+  readonly keepAlive: Agents;
   /** A new connection for every request. */
   readonly fresh: Agents;
-  /** How far a request that failed had come. Undefined: it failed before it was even made. */
+  /** How far a failed request got. Undefined: it failed before Node made it. */
   phaseOf(request: ClientRequest | undefined): RequestPhase;
   close(): void;
 }
@@ -22,16 +22,16 @@ export interface GatewayAgent {
 export interface GatewayAgentOptions {
   readonly poolSize: number;
   /**
-   * How long a connection lives, in ms. Kept for ever, it would stay at an old address after a change of DNS, or at one bad
-   * backend behind a balancer.
+   * How long a connection lives, in ms. Without a limit it would stay at the old address after a change in DNS, or at one bad
+   * backend behind a load balancer.
    */
   readonly connectionMaxAgeMs: number;
 }
 
 export function createGatewayAgent({ poolSize, connectionMaxAgeMs }: GatewayAgentOptions): GatewayAgent {
   /**
-   * New connections that no request can have been sent over yet: for TLS, its handshake has not succeeded. A connection that
-   * is not known here (Node makes some by itself, through a proxy) counts as ready: that errs to the safe side.
+   * New connections over which nothing can have been sent yet; with TLS, until the handshake has succeeded. A connection that
+   * is not in this set counts as ready, which is the safe error: through a proxy Node makes some itself.
    */
   const connecting = new WeakSet<Duplex>();
   const expired = new WeakSet<Duplex>();
@@ -43,7 +43,7 @@ export function createGatewayAgent({ poolSize, connectionMaxAgeMs }: GatewayAgen
       if (socket) watch(agent, socket, readyEvent);
       return socket;
     };
-    // Node types it as void; it returns whether the connection is kept.
+    // Node's type says void, but it returns whether the connection stays alive.
     const keepSocketAlive = agent.keepSocketAlive.bind(agent) as unknown as (socket: Duplex) => boolean;
     agent.keepSocketAlive = (socket) => !expired.has(socket) && keepSocketAlive(socket);
     return agent;
@@ -60,7 +60,7 @@ export function createGatewayAgent({ poolSize, connectionMaxAgeMs }: GatewayAgen
     socket.once('close', () => clearTimeout(timer));
   }
 
-  function agents(keepAlive: boolean): Agents {
+  function agents({ keepAlive }: { keepAlive: boolean }): Agents {
     const options = { keepAlive, maxSockets: poolSize, maxFreeSockets: poolSize };
     return {
       http: watched(new HttpAgent(options), 'connect'),
@@ -68,16 +68,17 @@ export function createGatewayAgent({ poolSize, connectionMaxAgeMs }: GatewayAgen
     };
   }
 
-  const [kept, fresh] = [agents(true), agents(false)];
+  const keepAlive = agents({ keepAlive: true });
+  const fresh = agents({ keepAlive: false });
   return {
-    kept,
+    keepAlive,
     fresh,
     phaseOf(request) {
       const socket = request?.socket;
       return !socket || connecting.has(socket) ? 'connecting' : 'connected';
     },
     close() {
-      for (const { http, https } of [kept, fresh]) {
+      for (const { http, https } of [keepAlive, fresh]) {
         http.destroy();
         https.destroy();
       }

@@ -24,14 +24,14 @@ export interface PaymentOnRecord {
 /**
  * What is known after an attempt to pay. A value, not an exception: every branch is normal life.
  *
- * Repeating a payment at the same gateway is always safe, because it refuses a known id; only another gateway may pay it
- * a second time. So what matters about an attempt that did not pay is whether it is certain that it never will.
- * docs of each verdict: classify-attempt.ts.
+ * To send a payment to the same gateway again is always safe, because a gateway takes an id only once. Only another gateway
+ * could pay it a second time. So the question about an attempt that did not pay is whether it certainly never will.
+ * The verdicts on responses are in classify-attempt.ts.
  */
 export type AttemptOutcome =
   /** The gateway took it. */
   | { readonly kind: 'paid'; readonly onRecord: PaymentOnRecord }
-  /** The gateway already had this id, and told what it has on record. */
+  /** The gateway already had this id, and its look-up gave what is on record. */
   | { readonly kind: 'already_paid'; readonly onRecord: PaymentOnRecord }
   /** It certainly never reached the gateway. `pool_timeout`: no connection of our own pool became free in time. */
   | ({ readonly kind: 'not_sent'; readonly reason: 'pool_timeout' | 'unreachable' } & NotPaid)
@@ -45,14 +45,14 @@ export type AttemptOutcome =
 interface NotPaid {
   readonly cause: AttemptCause;
   readonly evidence: GatewayEvidence;
-  /** How long the gateway asked to be left alone, in ms, at most {@link MAX_RETRY_AFTER_MS}. */
+  /** The pause that the gateway asked for, in ms, at most `MAX_RETRY_AFTER_MS`. */
   readonly retryAfterMs?: number;
 }
 
 /** An attempt that did not pay. */
 export type FailedAttempt = Exclude<AttemptOutcome, { kind: 'paid' | 'already_paid' }>;
 
-/** What the gateway has on record under an id. Only `on_record` proves anything: intermediaries answer look-ups, too. */
+/** What the gateway has on record under an id. Only `on_record` proves anything: intermediaries respond to look-ups, too. */
 export type LookUpOutcome =
   | { readonly kind: 'on_record'; readonly onRecord: PaymentOnRecord }
   | { readonly kind: 'not_found' }
@@ -72,12 +72,12 @@ export interface Gateway {
   readonly name: GatewayName;
   /** Makes one attempt, with the look-up that its verdict may need. Never rejects. */
   send(payment: Payment, history: AttemptHistory): Promise<AttemptOutcome>;
-  /** Asks for what is on record. Never rejects. */
+  /** Looks up what is on record. Never rejects. */
   findPayment(correlationId: string): Promise<LookUpOutcome>;
   /** Whether an attempt would get a connection of the pool at once. */
   readonly hasFreeConnection: boolean;
   /** Whether an attempt would probably end as `pool_timeout`, by the rate at which connections became free. */
   readonly wouldWaitInVain: boolean;
-  /** Drops the keep-alive connections. */
+  /** Closes the keep-alive connections. */
   close(): void;
 }

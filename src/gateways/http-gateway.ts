@@ -105,7 +105,7 @@ export class HttpGateway implements Gateway {
     }
     const verdict = classifyResponse(exchange, this.#rules);
     const cause = causeOfResponse(exchange);
-    // 429 and 503 are the two that RFC 6585 and RFC 9110 give the header to.
+    // RFC 6585 and RFC 9110 define the header for these two.
     const retryAfterMs = [429, 503].includes(exchange.statusCode) ? parseRetryAfter(exchange.retryAfter) : undefined;
     const notPaid = { cause, evidence: 'response', ...(retryAfterMs !== undefined && { retryAfterMs }) } as const;
     switch (verdict) {
@@ -154,12 +154,12 @@ export class HttpGateway implements Gateway {
     if (!history.isUnresolved) {
       return { kind: 'paid', onRecord: { amountCents, requestedAt } };
     }
-    // Paid, but a gateway may replay its first response, and then has the requestedAt of an earlier attempt.
+    // It is paid. But this may be a replayed response, and then an earlier requestedAt is on record.
     const found = await this.#lookUp(correlationId);
     return found.kind === 'on_record' ? { kind: 'paid', onRecord: found.onRecord } : unproven(cause, found, 'none');
   }
 
-  /** Within the place in the pool that its attempt has: a second one could be waited for in a circle. */
+  /** Uses the place of its attempt in the pool. Attempts that waited for a second place could wait for each other. */
   async #lookUp(correlationId: string): Promise<LookUpOutcome> {
     const exchange = await this.#request('GET', `${this.#paymentsUrl}/${correlationId}`);
     if (exchange.kind === 'failed') return { kind: 'no_response', cause: exchange.cause };
@@ -176,7 +176,7 @@ function withoutCredentials(url: string): string {
   return `${origin}${pathname === '/' ? '' : pathname}`;
 }
 
-/** A response said something that its look-up does not bear out. */
+/** The outcome of a response that the look-up does not confirm. */
 function unproven(cause: AttemptCause, found: LookUpOutcome, evidence: GatewayEvidence): AttemptOutcome {
   const why = found.kind === 'no_response' ? found.cause.detail : 'HTTP 404';
   return {

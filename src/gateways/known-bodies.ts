@@ -1,10 +1,10 @@
-/** Bodies of responses that a gateway is known to give for payments it has taken. Others must not be believed unasked. */
+/** Response bodies that a gateway is known to send for payments it took. Any other body needs a look-up. */
 export interface KnownBodies {
   /**
    * Whether a response with this body means that the payment was taken.
-   * @param ask looks the payment up: `confirmed` when the gateway has it with the very requestedAt that was sent in the first
-   *   attempt, `on_record` when it has it, but that proves nothing about the body, `not_there` otherwise.
-   * @returns `known` without a look-up of its own, or what the look-up gave.
+   * @param ask looks the payment up. It gives `confirmed` when the gateway has the payment with exactly the requestedAt of its
+   *   first attempt, `on_record` when the gateway has it but this proves nothing about the body, and otherwise `not_there`.
+   * @returns `known` when no look-up was necessary, or what the look-up gave.
    */
   judge<Found extends LookUpResult>(
     response: { body: string; correlationId: string; requestedAt: string },
@@ -16,19 +16,20 @@ export interface LookUpResult {
   readonly result: 'confirmed' | 'on_record' | 'not_there';
 }
 
-/** A gateway has a few dozen texts at most, and only for payments that it has taken. */
+/** A gateway sends a few dozen different texts at most. */
 const MAX_BODIES = 48;
 
-/** How often one payment with a known body is looked up all the same, in ms. */
+/** How often a known body is checked by looking up one of its payments, in ms. */
 const CHECK_EVERY_MS = 60_000;
 
 /**
- * A body becomes known only when the look-up tells the very requestedAt that this attempt sent. Merely naming the id proves
- * nothing: an echo does, and a decline.
+ * A body becomes known only when the look-up gives exactly the requestedAt that this attempt sent. A body that names the id
+ * proves nothing: so do an echo and a decline.
  *
- * Payments with the same unknown body wait for the look-up under way; confirmed, all of them are paid; if not, each asks
- * for itself. Once a minute one payment with a known body is looked up all the same; not there, and the body is forgotten.
- * @param onForgotten is called with a body that turned out to mean nothing. Payments it stood for may not have been made.
+ * Payments with the same unknown body wait for the look-up under way. If it confirms the body, all of them are paid; if not,
+ * each is looked up itself. Once a minute a payment with a known body is looked up as a check. If the gateway does not have
+ * it, the body is forgotten.
+ * @param onForgotten is called with a body that proved nothing. Payments with this body may not have been made.
  */
 export function createKnownBodies(onForgotten: (body: string) => void): KnownBodies {
   const known = new Map<string, { nextCheckAtMs: number }>();
@@ -72,7 +73,7 @@ export function createKnownBodies(onForgotten: (body: string) => void): KnownBod
   };
 }
 
-/** The text with what is this payment's own taken out, so that it is the same for every payment. */
+/** The text without this payment's id and time, so that it is the same for every payment. */
 function withoutPayment(body: string, correlationId: string, requestedAt: string): string {
   return body.replaceAll(correlationId, '').replaceAll(requestedAt, '');
 }

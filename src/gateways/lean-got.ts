@@ -9,12 +9,12 @@ import { classifyFailure, type GatewayResponse, MAX_BODY_BYTES } from './classif
 import type { AttemptCause, GatewayEvidence } from './gateway.ts';
 import type { GatewayAgent } from './gateway-agent.ts';
 
-/** What came of one request. */
+/** The result of one request. */
 export type Exchange =
   | ({ readonly kind: 'response'; readonly retryAfter: string | undefined } & GatewayResponse)
   | { readonly kind: 'failed'; readonly cause: AttemptCause; readonly evidence: GatewayEvidence };
 
-/** Sends one request, with a body of JSON or none, and resolves with what came of it. Never rejects. */
+/** Sends one request, with JSON as its body or none, and resolves with the response or the failure. Never rejects. */
 export type SendRequest = (
   method: 'POST' | 'GET',
   url: string,
@@ -31,13 +31,13 @@ export interface LeanGotOptions {
 
 export function createLeanGot({ url: baseUrl, agent, timeoutMs }: LeanGotOptions): SendRequest {
   const client = got.extend({
-    agent: agent.kept,
+    agent: agent.keepAlive,
     timeout: { request: timeoutMs },
-    // Retrying belongs to the job, where it is visible; a redirect would send the payment to a place nobody named.
+    // The job retries, where it is visible. A redirect would send the payment to an address that no operator has set.
     retry: { limit: 0 },
     followRedirect: false,
     throwHttpErrors: false,
-    // By the limit below, which got does not have.
+    // `decode` has a limit on the size, which got does not have.
     decompress: false,
     request: requestTo(new URL(baseUrl)),
   });
@@ -51,7 +51,7 @@ export function createLeanGot({ url: baseUrl, agent, timeoutMs }: LeanGotOptions
       let request: ClientRequest | undefined;
       const chunks: Buffer[] = [];
       let size = 0;
-      // The first of these calls decides; what comes after it of the same exchange has no effect.
+      // The first call decides: a promise settles once. Later events of the same exchange have no effect.
       const fail = (error: Error) => resolve({ kind: 'failed', ...classifyFailure(agent.phaseOf(request), error) });
       const respond = (usable: Buffer | undefined) => {
         const { statusCode, headers } = stream.response!;
@@ -60,7 +60,7 @@ export function createLeanGot({ url: baseUrl, agent, timeoutMs }: LeanGotOptions
         if (typeof text !== 'object') resolve({ kind: 'response', statusCode, retryAfter, body: text });
         else text.then((decoded) => resolve({ kind: 'response', statusCode, retryAfter, body: decoded }));
       };
-      // What follows a 101 on its connection is no HTTP, or the response to this request: neither may meet another one.
+      // After a 101 the connection carries no HTTP, or the response to this request. No other request may use it.
       const refuseSwitch = () => {
         const code = `http_${SWITCHING_PROTOCOLS}`;
         fail(Object.assign(new Error('the server switched to another protocol'), { code }));
@@ -68,13 +68,13 @@ export function createLeanGot({ url: baseUrl, agent, timeoutMs }: LeanGotOptions
       };
       stream.once('request', (made: ClientRequest) => {
         request = made;
-        // got listens to this event, so Node leaves the connection to it; got passes it on and never ends.
+        // got listens to this event, so Node leaves the connection to got, and got's stream would never end.
         made.once('upgrade', (_response, socket: Duplex) => {
           socket.destroy();
           refuseSwitch();
         });
       });
-      // A 101 that names no protocol.
+      // A 101 without an Upgrade header.
       stream.once('response', ({ statusCode }: { statusCode: number }) => {
         if (statusCode === SWITCHING_PROTOCOLS) refuseSwitch();
       });
@@ -98,7 +98,7 @@ export function createLeanGot({ url: baseUrl, agent, timeoutMs }: LeanGotOptions
 const SWITCHING_PROTOCOLS = 101;
 
 const JSON_TYPE = { 'content-type': 'application/json' };
-/** A cache between us would tell what was on record, or not, some time ago. */
+/** A cache in between would respond with what was on record some time ago. */
 const NO_CACHE = { 'cache-control': 'no-cache' };
 
 type Decompress = (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>;
@@ -111,7 +111,7 @@ const DECOMPRESS: ReadonlyMap<string, Decompress> = new Map([
   ['br', promisify<Buffer, { maxOutputLength: number }, Buffer>(brotliDecompress)],
 ]);
 
-/** The text of a body, at once where nothing has compressed it. Undefined (or a promise of it) when it is not usable. */
+/** The text of a body; of a compressed one, a promise of it. Undefined when the body is not usable. */
 function decode(bytes: Buffer, headers: IncomingHttpHeaders): string | undefined | Promise<string | undefined> {
   const encoding = headers['content-encoding']?.trim().toLowerCase() ?? 'identity';
   if (bytes.length === 0) return hasProvenEnd(headers) ? '' : undefined;
@@ -120,8 +120,8 @@ function decode(bytes: Buffer, headers: IncomingHttpHeaders): string | undefined
 }
 
 /**
- * Whether an empty body is certainly complete. Without a length or chunks it lasts until the connection ends, and then a
- * lost connection looks the same (RFC 9112, 6.3). A body that is JSON proves its end by itself.
+ * Whether an empty body is certainly complete. Without a length or chunks a body ends with its connection, and a lost
+ * connection looks the same (RFC 9112, 6.3). A body that is JSON proves its end itself.
  */
 function hasProvenEnd(headers: IncomingHttpHeaders): boolean {
   return headers['content-length'] !== undefined || /\bchunked\s*$/i.test(headers['transfer-encoding'] ?? '');

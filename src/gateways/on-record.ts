@@ -5,8 +5,8 @@ import type { PaymentOnRecord } from './gateway.ts';
 /**
  * Reads a gateway's look-up response. Undefined when amount or time is missing, or when it names another payment.
  *
- * Other spellings are read as what they mean: keys in any case, with or without `_` and `-` (older .NET writes PascalCase),
- * an amount as a string, a space for the T of a time, a byte-order mark.
+ * It also reads other spellings: keys in any case, with or without `_` and `-` (older .NET writes PascalCase), an amount as a
+ * string, a space for the T of a time, a byte-order mark.
  */
 export function parsePaymentOnRecord(body: string, correlationId: string): PaymentOnRecord | undefined {
   const value = parseJson(body);
@@ -25,7 +25,7 @@ function numberOf(amount: unknown): unknown {
 
 const TIME = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:[.,]\d+)?)\s*(Z|[+-]\d\d(?::?\d\d)?)?$/i;
 
-/** A time without an offset is UTC: the gateway keeps UTC and may leave the Z away. */
+/** A time without an offset is UTC: the gateway keeps UTC and may omit the Z. */
 function parseTime(text: unknown): Date | undefined {
   const match = typeof text === 'string' ? TIME.exec(text.trim()) : null;
   if (!match) return undefined;

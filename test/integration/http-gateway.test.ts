@@ -34,7 +34,7 @@ function gatewayAt(url: string, config: Partial<GatewayConfig> = {}): HttpGatewa
 
 const local = (port: number) => `http://127.0.0.1:${port}`;
 
-/** A TCP server that does this with each connection. Closed after the test, with its connections. */
+/** A TCP server with this handler for each connection. Closed after the test, with its connections. */
 async function serve(onConnection: (socket: Socket, number: number) => void, host = '127.0.0.1'): Promise<number> {
   const sockets = new Set<Socket>();
   let connections = 0;
@@ -51,7 +51,7 @@ async function serve(onConnection: (socket: Socket, number: number) => void, hos
   return (server.address() as AddressInfo).port;
 }
 
-/** A server whose every connection gives these bytes for each request, and then ends if told so. */
+/** A server that sends these bytes for each request, and then ends the connection as given. */
 function serveBytes(bytes: string | Buffer, ending: 'stay' | 'end' | 'reset' = 'stay'): Promise<number> {
   return serve((socket) =>
     socket.on('data', () =>
@@ -63,7 +63,7 @@ function serveBytes(bytes: string | Buffer, ending: 'stay' | 'end' | 'reset' = '
   );
 }
 
-/** An HTTP server, with TLS if it has a certificate. */
+/** An HTTP server; with a certificate, over TLS. */
 async function serveHttp(
   listener: (request: IncomingMessage, response: ServerResponse) => void,
   { certificate, host = '127.0.0.1' }: { certificate?: ReturnType<typeof testCertificate>; host?: string } = {},
@@ -78,7 +78,7 @@ async function serveHttp(
   return (server.address() as AddressInfo).port;
 }
 
-/** What one attempt makes of a response with this body to the payment. */
+/** The outcome of one attempt when the gateway responds with this body. */
 async function sendFor(
   status: number,
   body: Buffer | string,
@@ -95,7 +95,7 @@ async function sendFor(
 
 const codeOf = (outcome: AttemptOutcome) => ('cause' in outcome ? outcome.cause.code : undefined);
 
-/** A listener that was stopped, with its backlog full: connecting to it neither succeeds nor fails. */
+/** A stopped listener with a full backlog: connecting to it neither succeeds nor fails. */
 async function listenerThatDoesNotAccept(): Promise<number> {
   const script =
     "require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })";
@@ -107,14 +107,14 @@ async function listenerThatDoesNotAccept(): Promise<number> {
   for (let tries = 0; tries < 20; tries += 1) {
     const socket = connect(port, '127.0.0.1').on('error', () => {});
     atTestEnd(() => socket.destroy());
-    // On this machine a connection is there in far less; the one that is not has met the full backlog.
+    // A local connection takes far less. One that is not there by then has met the full backlog.
     const isConnected = await Promise.race([
       once(socket, 'connect').then(() => true),
       new Promise((resolve) => setTimeout(resolve, 200, false)),
     ]);
     if (!isConnected) return port;
   }
-  throw new Error('the backlog takes any number of connections');
+  throw new Error('the backlog accepts any number of connections');
 }
 
 /** A port on which nothing listens. */
@@ -149,7 +149,7 @@ describe('HttpGateway over a real network', () => {
       await expectNotSent('http://gateway.invalid:8001');
     });
 
-    it('returns not_sent when the time ends in connecting', async () => {
+    it('returns not_sent when the time-out ends while connecting', async () => {
       await expectNotSent(local(await listenerThatDoesNotAccept()), 'ETIMEDOUT');
     });
 
@@ -162,7 +162,7 @@ describe('HttpGateway over a real network', () => {
       await expectNotSent(`https://127.0.0.1:${await serve((socket) => socket.once('data', () => socket.end()))}`);
     });
 
-    it('returns not_sent when the time ends in the TLS handshake', async () => {
+    it('returns not_sent when the time-out ends in the TLS handshake', async () => {
       await expectNotSent(`https://127.0.0.1:${await serve((socket) => socket.resume())}`, 'ETIMEDOUT');
     });
 
@@ -190,7 +190,7 @@ describe('HttpGateway over a real network', () => {
     });
   });
 
-  describe('with a connection, and no complete head', () => {
+  describe('with a connection, but no complete head', () => {
     async function expectNoResponse(port: number, code?: string): Promise<void> {
       const gateway = gatewayAt(local(port));
       const outcome = await gateway.send(PAYMENT, FIRST);
@@ -214,11 +214,11 @@ describe('HttpGateway over a real network', () => {
       await expectNoResponse(await serveBytes('HTTP/1.1 429 Too Many Requests\r\nContent-', 'end'));
     });
 
-    it('returns unknown when the time ends in the head', async () => {
+    it('returns unknown when the time-out ends in the head', async () => {
       await expectNoResponse(await serveBytes('HTTP/1.1 429 Too Many Requests\r\nContent-'), 'ETIMEDOUT');
     });
 
-    it('returns unknown when what comes is no HTTP', async () => {
+    it('returns unknown when the response is not HTTP', async () => {
       await expectNoResponse(await serveBytes('SSH-2.0-OpenSSH_9.6\r\n'));
     });
 
@@ -264,7 +264,7 @@ describe('HttpGateway over a real network', () => {
       expect(outcome).to.include({ kind: 'unknown', evidence: 'no_response' });
     });
 
-    it('returns unknown when a kept connection is reset under the next payment', async () => {
+    it('returns unknown when a keep-alive connection is reset under the next payment', async () => {
       let connections = 0;
       const port = await serve((socket, number) => {
         connections = number;
@@ -279,11 +279,11 @@ describe('HttpGateway over a real network', () => {
       expect(connections).to.equal(1);
     });
 
-    it('returns unknown when no response comes on a kept connection, and then on a new one', async () => {
+    it('returns unknown when no response comes on a keep-alive connection, and then on a new one', async () => {
       let connections = 0;
       const port = await serve((socket, number) => {
         connections = number;
-        // The first request of the first connection has its response; what follows has none.
+        // Only the first request of the first connection gets a response.
         if (number === 1) socket.once('data', () => socket.write(REFUSAL));
         else socket.resume();
       });
@@ -297,7 +297,7 @@ describe('HttpGateway over a real network', () => {
   });
 
   describe('bodies', () => {
-    it('reads 64 KiB, and not a byte more', async () => {
+    it('reads 64 KiB and not a byte more', async () => {
       const jsonOf = (size: number) => JSON.stringify('x'.repeat(size - 2));
       expect((await sendFor(400, jsonOf(64 * KIB))).kind).to.equal('doubtful');
       expect((await sendFor(400, jsonOf(64 * KIB + 1))).kind).to.equal('unknown');
@@ -317,7 +317,7 @@ describe('HttpGateway over a real network', () => {
       }
     });
 
-    it('reads 64 KiB of what was compressed, and not a byte more', async () => {
+    it('decompresses 64 KiB and not a byte more', async () => {
       const gzipped = (size: number) => gzipSync(JSON.stringify('x'.repeat(size - 2)));
       const gzip = { 'content-encoding': 'gzip' };
       expect((await sendFor(400, gzipped(64 * KIB), gzip)).kind).to.equal('doubtful');
@@ -325,7 +325,7 @@ describe('HttpGateway over a real network', () => {
       expect((await sendFor(400, gzipped(50_000 * KIB), gzip)).kind).to.equal('unknown');
     });
 
-    it('does not use a body whose encoding is unknown, or is not what it is said to be', async () => {
+    it('does not use a body whose encoding is unknown or wrong', async () => {
       for (const encoding of ['zstd', 'gzip, br', 'constructor', '__proto__', 'toString', 'gzip', 'br', 'deflate']) {
         const outcome = await sendFor(400, '{}', { 'content-encoding': encoding });
         expect(outcome.kind, encoding).to.equal('unknown');
@@ -348,7 +348,7 @@ describe('HttpGateway over a real network', () => {
       expect(await kindFor('Transfer-Encoding: chunked\r\n\r\n', 'stay')).to.equal('unknown');
     });
 
-    it('asks when a 2xx is cut off, reset, timed out or larger after its head', async () => {
+    it('looks up when a 2xx is cut off, reset, too slow or too large after its head', async () => {
       const head = 'HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n{"message"';
       for (const [body, ending] of [
         ['', 'end'],
@@ -386,7 +386,7 @@ describe('HttpGateway over a real network', () => {
       }
     });
 
-    it('ends a body that trickles for ever when the time is up, and closes its connection', async () => {
+    it('ends an endless slow body at the time-out, and closes its connection', async () => {
       const isClosed = Promise.withResolvers<void>();
       const port = await serve((socket) => {
         socket.once('data', () => {
@@ -404,7 +404,7 @@ describe('HttpGateway over a real network', () => {
       await isClosed.promise;
     });
 
-    it('keeps little of 64 large bodies at once, and closes their connections', async function () {
+    it('uses little memory for 64 large bodies at once, and closes their connections', async function () {
       this.timeout(30_000);
       const script = `
         const body = Buffer.alloc(20e6, 'x');
@@ -433,13 +433,13 @@ describe('HttpGateway over a real network', () => {
       const outcomes = await Promise.all(Array.from({ length: 64 }, () => gateway.send(PAYMENT, FIRST)));
       expect(new Set(outcomes.map(({ kind }) => kind))).to.deep.equal(new Set(['unknown']));
       expect(String((await closed)[0])).to.equal('closed\n');
-      // Read to their ends they are 1,280 MB; 64 limits, and what was read past each in one go, are 8 MB.
+      // In full they are 1,280 MB. 64 times the limit, and the chunk that exceeds it, are 8 MB.
       expect(mostBytes).to.be.below(100e6);
     });
   });
 
   describe('connections', () => {
-    it('keeps a connection when it has let go of the exchange before', async () => {
+    it('keeps a connection alive after it has let go of an exchange', async () => {
       let connections = 0;
       const port = await serve((socket, number) => {
         connections = number;
@@ -454,7 +454,7 @@ describe('HttpGateway over a real network', () => {
       expect(connections).to.equal(1);
     });
 
-    it('sends a doubted payment over a new connection, which is not kept', async () => {
+    it('sends a doubted payment over a new connection, and closes that afterwards', async () => {
       const closed = Promise.withResolvers<void>();
       const requests: number[] = [];
       const port = await serve((socket, number) => {
@@ -473,7 +473,7 @@ describe('HttpGateway over a real network', () => {
       expect(requests).to.deep.equal([1, 2, 3, 1]);
     });
 
-    it('closes an idle connection that has reached its age', async () => {
+    it('closes an idle connection at its maximum age', async () => {
       const closed = Promise.withResolvers<void>();
       let connections = 0;
       const port = await serve((socket, number) => {
@@ -488,7 +488,7 @@ describe('HttpGateway over a real network', () => {
       expect(connections).to.equal(2);
     });
 
-    it('lets the request finish that is under way when its connection reaches its age, and then closes it', async () => {
+    it('finishes the request in flight when its connection reaches the maximum age, and then closes it', async () => {
       const closed = Promise.withResolvers<void>();
       const port = await serve((socket) => {
         socket.once('close', () => closed.resolve());
@@ -499,16 +499,16 @@ describe('HttpGateway over a real network', () => {
       await closed.promise;
     });
 
-    it('never has more requests under way than places in its pool', async () => {
-      const underWay: ServerResponse[] = [];
+    it('never has more requests in flight than places in its pool', async () => {
+      const inFlight: ServerResponse[] = [];
       let most = 0;
       const port = await serveHttp((request, response) => {
         request.resume();
-        underWay.push(response);
-        most = Math.max(most, underWay.length);
-        if (underWay.length < 2) return;
+        inFlight.push(response);
+        most = Math.max(most, inFlight.length);
+        if (inFlight.length < 2) return;
         setImmediate(() => {
-          for (const each of underWay.splice(0)) each.writeHead(429).end();
+          for (const each of inFlight.splice(0)) each.writeHead(429).end();
         });
       });
       const gateway = gatewayAt(local(port), { receiveTimeoutMs: 2_000 });
@@ -517,7 +517,7 @@ describe('HttpGateway over a real network', () => {
       expect(most).to.equal(2);
     });
 
-    it('takes no harm from a connection that is reset after the response', async () => {
+    it('survives a reset after the response', async () => {
       const closed = Promise.withResolvers<void>();
       const port = await serve((socket) => {
         socket.once('close', closed.resolve);
@@ -527,20 +527,20 @@ describe('HttpGateway over a real network', () => {
           ),
         );
       });
-      // Whether the response or the reset is read first is up to the network; mocha fails on an error that nobody catches.
+      // The network decides whether the response or the reset is read first. mocha fails on an uncaught error.
       expect((await gatewayAt(local(port)).send(PAYMENT, FIRST)).kind).to.be.oneOf(['refused', 'unknown']);
       await closed.promise;
       await new Promise(setImmediate);
     });
 
-    it('takes a response that comes before the request was read, and gives the place back', async () => {
+    it('accepts a response that comes before the request was read, and gives the place back', async () => {
       const port = await serve((socket) => socket.pause().write(REFUSAL));
       const gateway = gatewayAt(local(port), { poolSize: 1 });
       expect((await gateway.send(PAYMENT, FIRST)).kind).to.equal('refused');
       expect(gateway.hasFreeConnection).to.equal(true);
     });
 
-    it('does not take what comes on an idle connection for the response to the next payment', async () => {
+    it('does not use bytes from an idle connection as the response to the next payment', async () => {
       const isClosed = Promise.withResolvers<void>();
       const port = await serve((socket, number) => {
         if (number === 1) {
@@ -559,8 +559,8 @@ describe('HttpGateway over a real network', () => {
   });
 
   describe('addresses', () => {
-    it('sends to the path of an IPv6 address, and reads a response that comes in pieces', async function () {
-      // Where IPv6 is turned off there is nothing to send to.
+    it('sends to the path of an IPv6 address, and reads a response in pieces', async function () {
+      // Without IPv6 on this machine there is no such address.
       if (!hasIpv6()) this.skip();
       let request = '';
       const response = Buffer.from('HTTP/1.1 400 Bad Request\r\nContent-Length: 9\r\n\r\n"bad é!"');
@@ -568,7 +568,7 @@ describe('HttpGateway over a real network', () => {
         socket.setNoDelay(true).on('data', (data) => {
           request += data;
           if (!request.endsWith('}')) return;
-          // In the midst of the é, and not before the first piece has been read.
+          // Cut inside the é. The second piece is sent when the first one has been read.
           socket.write(response.subarray(0, -3), () => setImmediate(() => socket.write(response.subarray(-3))));
         });
       }, '::1');
@@ -582,7 +582,7 @@ describe('HttpGateway over a real network', () => {
       expect(request.toLowerCase()).to.include(`host: [::1]:${port}\r\n`);
     });
 
-    it('sends over TLS to a name and to an IPv4 address, and names only the name', async () => {
+    it('sends over TLS to a name and to an IPv4 address, with SNI only for the name', async () => {
       trustTestCa();
       for (const host of ['localhost', '127.0.0.1']) {
         let seen: unknown[] = [];
@@ -608,7 +608,7 @@ describe('HttpGateway over a real network', () => {
     });
 
     it('sends over TLS to an IPv6 address', async function () {
-      // Where IPv6 is turned off there is nothing to send to.
+      // Without IPv6 on this machine there is no such address.
       if (!hasIpv6()) this.skip();
       trustTestCa();
       const port = await serveHttp(
@@ -624,7 +624,7 @@ describe('HttpGateway over a real network', () => {
   });
 });
 
-/** The memory that this process holds outside and inside of V8's heap, in bytes. */
+/** The memory of this process inside and outside of V8's heap, in bytes. */
 function memory(): number {
   const { heapUsed, external, arrayBuffers } = process.memoryUsage();
   return heapUsed + external + arrayBuffers;

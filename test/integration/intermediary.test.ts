@@ -23,7 +23,7 @@ async function stage() {
 }
 
 describe('intermediary', () => {
-  it('passes everything until it is told otherwise', async () => {
+  it('passes everything by default', async () => {
     const { gateway, intermediary, pay, lookUp } = await stage();
     const { id, status, body } = await pay();
     expect({ status, body }).to.deep.equal({ status: 200, body: '{"message":"payment processed successfully"}' });
@@ -54,7 +54,7 @@ describe('intermediary', () => {
     await gateway.waitFor(({ payments }) => payments.has(id));
   });
 
-  it('responds after the charge in place of what says that the payment is on record', async () => {
+  it('responds after the charge, also in place of the 422 for a known id', async () => {
     const { gateway, intermediary, pay } = await stage();
     intermediary.set({ payments: { when: 'after', response: OWN_RESPONSES.empty502 } });
     const payment = aPayment();
@@ -65,7 +65,7 @@ describe('intermediary', () => {
     expect((await pay()).status, "the gateway's own failure").to.equal(500);
   });
 
-  it('treats look-ups apart from payments', async () => {
+  it('treats look-ups separately from payments', async () => {
     const { intermediary, pay, lookUp } = await stage();
     intermediary.set({ lookUps: { response: OWN_RESPONSES.empty404 } });
     const { id, status } = await pay();
@@ -73,7 +73,7 @@ describe('intermediary', () => {
     expect(await lookUp(id)).to.equal(404);
   });
 
-  it('intercepts only every so many requests', async () => {
+  it('intercepts every nth request', async () => {
     const { intermediary, pay } = await stage();
     intermediary.set({ payments: { response: OWN_RESPONSES.html503, every: 3 } });
     const statuses = [];
@@ -82,7 +82,7 @@ describe('intermediary', () => {
     expect(intermediary.requests.filter(({ isIntercepted }) => isIntercepted)).to.have.length(2);
   });
 
-  it('responds an empty 502 when the gateway is down', async () => {
+  it('responds with an empty 502 when the gateway is down', async () => {
     const { gateway, pay } = await stage();
     await gateway.close();
     const { status, body } = await pay();

@@ -8,7 +8,7 @@ import { aPayment, eventually, postPayment, type TestEnv, testGateway } from '..
 import { freshDatabase, sql } from '../support/services.ts';
 import { createTlsProxy, PRIVATE_CA } from '../support/tls-proxy.ts';
 
-/** Redis, PostgreSQL and a gateway, each in plain text and behind a certificate of a private authority. */
+/** Redis, PostgreSQL and a gateway, each in plain text and behind a certificate of a private certificate authority. */
 async function stage() {
   const redis = await startRedis();
   atTestEnd(() => redis.dispose());
@@ -35,7 +35,7 @@ async function stage() {
   };
 }
 
-/** API and worker in one process: which authorities it trusts is settled when it starts. Killed after the test. */
+/** API and worker in a process of their own, because Node reads the trusted authorities at its start. Killed after the test. */
 async function startRelay(env: TestEnv): Promise<string> {
   const service = await startService({
     name: 'relay',
@@ -62,7 +62,7 @@ describe('servers with a certificate of a private authority', () => {
     expect(Math.min(...Object.values(tls).map(({ trusted }) => trusted))).to.be.above(0);
   });
 
-  it('are trusted with sslrootcert in DATABASE_URL as well, which is for PostgreSQL alone', async () => {
+  it('are trusted with sslrootcert in DATABASE_URL too, for PostgreSQL alone', async () => {
     const { plainEnv, tlsEnv, tls } = await stage();
     const DATABASE_URL = `${tlsEnv.DATABASE_URL}?sslmode=verify-full&sslrootcert=${encodeURIComponent(PRIVATE_CA)}`;
     const url = await startRelay({ ...plainEnv, DATABASE_URL });

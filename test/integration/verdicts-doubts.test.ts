@@ -7,7 +7,7 @@ import { sideBySide } from '../support/stack.ts';
 
 const PRIMARY_ONLY = { FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' };
 
-/** Shorter than GATEWAY_REJECT_AFTER_MS may be. */
+/** Shorter than the minimum of GATEWAY_REJECT_AFTER_MS. */
 const REJECT_AFTER_MS = 500;
 
 const NO: Reply = json(400, { message: 'invalid merchant account' });
@@ -18,15 +18,15 @@ const DOUBTED = 66.6;
 interface DoubtScript {
   readonly replies: readonly Reply[];
   readonly lookUp?: Reply;
-  /** For the others. */
+  /** The reply to the other payments. */
   readonly good?: Reply;
-  /** From which attempt on the payment's pauses are cut short. */
+  /** The payment's pauses are cut short from this attempt on. */
   readonly hurriesFrom?: number;
 }
 
 /**
- * A payment that gets these replies for its attempts, the last one for all later ones, and this one for look-ups, beside
- * good ones that are posted until `until` holds.
+ * Sends a payment that gets these replies for its attempts (the last one again and again) and `lookUp` for its look-ups. Posts
+ * good payments beside it until `until` is true.
  * @returns its id
  */
 async function doubted(
@@ -43,14 +43,14 @@ async function doubted(
     const other = await relay.post();
     await eventually(() => primary.postsOf(other).length > 0);
     if (primary.postsOf(id).length >= hurriesFrom) await relay.hurry([id]);
-    // A payment now and then is enough to show that the primary is well.
+    // A few payments are enough to show that the primary works.
     await sleep(200);
     return until(id);
   }, 20_000);
   return id;
 }
 
-/** After three doubts and the time a payment that may be rejected would have been, at the latest by the second one more. */
+/** Five doubts and twice the time: a payment that may be rejected is a dead letter by now. */
 const afterManyDoubts = (relay: ScriptedRelay) => async (id: string) => {
   const { doubts, doubtedSince } = await relay.job(id);
   const isLongEnough = Date.now() - Number(doubtedSince) > 2 * REJECT_AFTER_MS;
@@ -81,15 +81,16 @@ describe('verdict on a 400', () => {
         });
         expect(Object.entries(asked).filter(([, count]) => count > 0)).to.deep.equal([]);
       },
-      'is doubtful when it is JSON: the payment stays at its gateway, alive, also after the charge': async () => {
-        await expectUnknown({
-          'a message': json(400, { message: 'invalid amount' }),
-          'problem details': json(400, { type: 'about:blank', title: 'Bad Request', status: 400 }),
-          'a message after the charge': charged(json(400, { error: 'upstream said no' })),
-          'an empty object': respond(400, '{}'),
-          'the error of an API gateway': json(400, { Code: 'InvalidHeader', RequestId: '0' }),
-        });
-      },
+      'is doubtful when it is JSON: the payment stays at its gateway and in the queue, also after the charge':
+        async () => {
+          await expectUnknown({
+            'a message': json(400, { message: 'invalid amount' }),
+            'problem details': json(400, { type: 'about:blank', title: 'Bad Request', status: 400 }),
+            'a message after the charge': charged(json(400, { error: 'upstream said no' })),
+            'an empty object': respond(400, '{}'),
+            'the error of an API gateway': json(400, { Code: 'InvalidHeader', RequestId: '0' }),
+          });
+        },
       'makes a dead letter after four doubts, with another payment paid meanwhile': async () => {
         const relay = await scriptedRelay(PRIMARY_ONLY, { rejectAfterMs: REJECT_AFTER_MS });
         const id = await doubted(
@@ -130,12 +131,12 @@ describe('verdict on a 400', () => {
         await relay.recorded([id]);
         await relay.expectTrueBooks();
       },
-      'never makes a dead letter while the others are only known there already': async () => {
+      'never makes a dead letter while the other payments are only already_paid': async () => {
         const relay = await scriptedRelay(PRIMARY_ONLY, { rejectAfterMs: REJECT_AFTER_MS });
         const good = charged(json(422, { message: 'CorrelationId already exists' }));
         await expectAlive(relay, await doubted(relay, { replies: [NO], good }, afterManyDoubts(relay)));
       },
-      'never makes a dead letter while the look-up does not answer 404': async () => {
+      'never makes a dead letter while the look-up gives no 404': async () => {
         const relay = await scriptedRelay(PRIMARY_ONLY, { rejectAfterMs: REJECT_AFTER_MS });
         const script = { replies: [NO], lookUp: respond(502) };
         await expectAlive(relay, await doubted(relay, script, afterManyDoubts(relay)));
@@ -145,12 +146,12 @@ describe('verdict on a 400', () => {
         const isOver = async (id: string) => (await afterManyDoubts(relay)(id)) || (await relay.ledger()).has(id);
         await expectAlive(relay, await doubted(relay, { replies: [charged(NO)] }, isOver));
       },
-      'after a lost response that charged ends recorded, also where the look-up lags behind': async () => {
+      'after a charge with a lost response ends recorded, also when the look-up lags behind': async () => {
         const relay = await scriptedRelay(
           { ...PRIMARY_ONLY, GATEWAY_RECEIVE_TIMEOUT_MS: '300' },
           { rejectAfterMs: REJECT_AFTER_MS },
         );
-        // Only the memory of its unknown attempt keeps this payment alive.
+        // Only its recorded unknown attempt keeps this payment from the dead letters.
         const script = { replies: [charged(hang), NO], lookUp: json(404, { message: 'not found' }) };
         const id = await doubted(relay, script, (it) => relay.primary.postsOf(it).length >= 7);
         await expectAlive(relay, id);

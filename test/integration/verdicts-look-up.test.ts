@@ -5,7 +5,7 @@ import { type Arrival, charged, html, json, type OnRecord, type Reply, respond }
 import { expectUnknown, type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';
 import { sideBySide } from '../support/stack.ts';
 
-/** What a gateway tells of a payment, as text made of what it has on record. */
+/** A look-up's reply, made from what the gateway has on record. */
 function told(text: (onRecord: OnRecord & { correlationId: string }) => string | Buffer, headers = {}): Reply {
   return (arrival, gateway) => {
     const { correlationId } = arrival;
@@ -14,7 +14,7 @@ function told(text: (onRecord: OnRecord & { correlationId: string }) => string |
   };
 }
 
-/** The gateway has the payment from an earlier life, and says so. */
+/** The gateway already has the payment, and says so with this status. */
 function known(status: number): Reply {
   return (arrival, gateway) => {
     gateway.charge(arrival);
@@ -22,7 +22,7 @@ function known(status: number): Reply {
   };
 }
 
-/** One payment for each of these look-ups: the gateway has it on record, and answers its repetition so. */
+/** One payment for each of these look-ups. The gateway has each on record, and responds to it with this status. */
 async function expectRead(replies: Readonly<Record<string, Reply>>, status: number): Promise<ScriptedRelay> {
   const relay = await scriptedRelay();
   const nameOf = new Map<string, string>();
@@ -32,7 +32,7 @@ async function expectRead(replies: Readonly<Record<string, Reply>>, status: numb
   await relay.work();
   const rows = await relay.recorded(nameOf.keys()).catch(() => relay.ledger());
   const unread = [...nameOf].filter(([id]) => !rows.has(id)).map(([, name]) => name);
-  expect(unread, 'not understood').to.deep.equal([]);
+  expect(unread, 'not read').to.deep.equal([]);
   await relay.drained();
   await relay.expectTrueBooks();
   return relay;
@@ -65,7 +65,7 @@ const SPELLINGS: Readonly<Record<string, Reply>> = {
 const MORE_SPELLINGS: Readonly<Record<string, Reply>> = {
   'no correlationId': told(({ amount, requestedAt }) => JSON.stringify({ amount, requestedAt })),
   'other fields beside them': told((it) => JSON.stringify({ ...it, fee: 0.05, status: 'settled', tags: [] })),
-  'gzip that nobody asked for': told((it) => gzipSync(JSON.stringify(it)), { 'content-encoding': 'gzip' }),
+  'gzip without Accept-Encoding': told((it) => gzipSync(JSON.stringify(it)), { 'content-encoding': 'gzip' }),
   'x-gzip': told((it) => gzipSync(JSON.stringify(it)), { 'content-encoding': 'x-gzip' }),
   deflate: told((it) => deflateSync(JSON.stringify(it)), { 'content-encoding': 'deflate' }),
   brotli: told((it) => brotliCompressSync(JSON.stringify(it)), { 'content-encoding': 'br' }),
@@ -74,7 +74,7 @@ const MORE_SPELLINGS: Readonly<Record<string, Reply>> = {
 
 const OTHER_ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
 
-/** What does not tell what is on record. */
+/** Look-ups that do not give what is on record. */
 const UNUSABLE: Readonly<Record<string, Reply>> = {
   'a 404 of the gateway': json(404, { message: 'payment not found' }),
   'an empty 404': respond(404),
@@ -127,7 +127,7 @@ describe('verdict on a 422 or 409', () => {
         );
         expect(relay.primary.posts, 'one send each').to.have.length(Object.keys(MORE_SPELLINGS).length + 1);
       },
-      'is already_paid after a lost response that charged, with the first requestedAt': async () => {
+      'is already_paid after a charge with a lost response, with the first requestedAt': async () => {
         const relay = await scriptedRelay();
         relay.primary.onPayment = ({ attempt }) =>
           attempt === 1 ? charged(respond(502)) : json(409, { error: 'exists' });
@@ -136,20 +136,20 @@ describe('verdict on a 422 or 409', () => {
         await relay.recorded(ids);
         await relay.expectTrueBooks();
       },
-      'is unknown after a 422 whose look-up does not tell what is on record': async () => {
+      'is unknown after a 422 whose look-up does not give what is on record': async () => {
         await expectUnread(422);
       },
-      'is unknown after a 409 whose look-up does not tell what is on record': async () => {
+      'is unknown after a 409 whose look-up does not give what is on record': async () => {
         await expectUnread(409);
       },
-      'is unknown after a 422 of somebody else: the gateway has no such payment': async () => {
+      'is unknown after a 422 of an intermediary when the gateway has no such payment': async () => {
         await expectUnknown({
           'in JSON': json(422, { message: 'CorrelationId already exists' }),
           'in HTML': html(422, 'Unprocessable Entity'),
           empty: respond(422),
         });
       },
-      'says nothing of the gateway when the look-up does not tell: others are paid at once': async () => {
+      'does not open the circuit when the look-up does not confirm: others are paid at once': async () => {
         const relay = await scriptedRelay({ FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' });
         const odd = new Set(await relay.postMany(6));
         relay.primary.onPayment = ({ correlationId }: Arrival) => (odd.has(correlationId) ? known(422) : undefined);

@@ -17,7 +17,7 @@ import { sideBySide } from '../support/stack.ts';
 
 const OVER_64_KIB = JSON.stringify({ message: 'ok', trace: 'x'.repeat(66_000) });
 
-/** Responses with a 2xx that prove nothing. Their bodies differ, so that none becomes known by another's charge. */
+/** 2xx responses that prove nothing. Their bodies differ, so that none becomes known by the charge of another. */
 const UNPROVEN: Readonly<Record<string, Reply>> = {
   'a welcome page': html(200, 'Welcome to nginx!'),
   'an empty 200': respond(200),
@@ -75,8 +75,8 @@ describe('verdict on a 2xx', () => {
         );
         expect(Object.entries(asked).filter(([, count]) => count === 0)).to.deep.equal([]);
       },
-      'is unknown when the response proves nothing and the look-up is answered by somebody else': async () => {
-        const somebody: Readonly<Record<string, Reply>> = {
+      'is unknown when the response proves nothing and an intermediary responds to the look-up': async () => {
+        const intermediary: Readonly<Record<string, Reply>> = {
           'a welcome page': html(200, 'Welcome to nginx!'),
           'an empty 200': respond(200),
           'the same JSON for everything': json(200, { status: 'ok' }),
@@ -89,12 +89,12 @@ describe('verdict on a 2xx', () => {
           'an empty 502': respond(502),
         };
         const asked = await expectUnknown(
-          Object.fromEntries(Object.keys(somebody).map((name) => [name, charged(html(200, name))])),
-          { lookUp: (name) => somebody[name] },
+          Object.fromEntries(Object.keys(intermediary).map((name) => [name, charged(html(200, name))])),
+          { lookUp: (name) => intermediary[name] },
         );
         expect(Object.entries(asked).filter(([, count]) => count === 0)).to.deep.equal([]);
       },
-      'is paid with one look-up for 64 first payments that come at once with the same body': async () => {
+      'is paid with one look-up when the first 64 payments get the same body at once': async () => {
         const relay = await scriptedRelay({ PAYMENT_QUEUE_MAX_CONCURRENCY: '64', GATEWAY_POOL_SIZE: '64' });
         const allArrived = Promise.withResolvers<void>();
         relay.primary.onPayment = () => {
@@ -112,7 +112,7 @@ describe('verdict on a 2xx', () => {
         expect(relay.primary.lookUps, 'once it is known').to.have.length(1);
         expect(relay.primary.posts).to.have.length(84);
       },
-      'knows a body again that names the payment and its time, and in a 201': async () => {
+      'recognises a body that names the payment and its time, also in a 201': async () => {
         const relay = await scriptedRelay();
         relay.primary.onPayment = () =>
           charged(
@@ -127,14 +127,14 @@ describe('verdict on a 2xx', () => {
         await relay.expectTrueBooks();
         expect(relay.primary.lookUps, 'once it is known').to.have.length(1);
       },
-      'asks for each of two payments that are declined with the same body, and records none': async () => {
+      'looks up each of two payments that are declined with the same body, and records neither': async () => {
         const asked = await expectUnknown({
           'the first': json(200, { status: 'declined' }),
           'the second': json(200, { status: 'declined' }),
         });
         expect(Object.values(asked).filter((count) => count === 0)).to.deep.equal([]);
       },
-      'asks for a payment that is declined although another body is known': async () => {
+      'looks up a declined payment although another body is known': async () => {
         const relay = await scriptedRelay();
         const declined = new Set<string>();
         relay.primary.onPayment = ({ correlationId }) =>
@@ -143,7 +143,7 @@ describe('verdict on a 2xx', () => {
             : undefined;
         await relay.work();
         await relay.recorded(await relay.postMany(3));
-        // The worker may fetch it before its id is known here: the script says by then what it gets.
+        // The worker may send it before its id is known here, so the script goes by its amount.
         relay.primary.onPayment = ({ correlationId, amount }) =>
           amount === 66.6 || declined.has(correlationId) ? json(200, { status: 'declined' }) : undefined;
         const id = await relay.post(66.6);
@@ -157,7 +157,7 @@ describe('verdict on a 2xx', () => {
       },
       'does not learn a body from a payment that had an earlier attempt': async () => {
         const relay = await scriptedRelay();
-        // The second attempt charges it, with its own time. It may as well have been the first one, and this an echo.
+        // The second attempt charges it, with its own time. But the first one could have, and this could be an echo.
         relay.primary.onPayment = ({ attempt, amount }) => {
           if (amount === 66.6) return json(200, { message: 'hello' });
           return attempt === 1 ? respond(502) : charged(json(200, { message: 'hello' }));
@@ -172,7 +172,7 @@ describe('verdict on a 2xx', () => {
         await relay.recorded([declined]);
         await relay.expectTrueBooks();
       },
-      'records the requestedAt and the amount that the look-up tells': async () => {
+      'records the requestedAt and the amount that the look-up gives': async () => {
         const relay = await scriptedRelay();
         relay.primary.onPayment =
           () =>

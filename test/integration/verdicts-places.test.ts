@@ -9,7 +9,7 @@ import { groupsSideBySide } from '../support/stack.ts';
 const FEW_PLACES = { PAYMENT_QUEUE_MAX_CONCURRENCY: '4' };
 const PRIMARY_ONLY = { ...FEW_PLACES, FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' };
 
-/** Ten payments that the primary dislikes for good come first in the queue; twenty good ones must not wait for them. */
+/** The first ten payments in the queue never succeed at the primary. The twenty good ones after them must not wait. */
 async function expectGoodOnesPaid(dislike: Reply): Promise<void> {
   const relay = await scriptedRelay(PRIMARY_ONLY);
   const disliked = new Set(await relay.postMany(10));
@@ -38,23 +38,23 @@ async function expectDislikedAlive(relay: ScriptedRelay, disliked: ReadonlySet<s
 describe('places of a worker', () => {
   groupsSideBySide(
     {
-      'payments that a gateway dislikes for good': {
-        'do not stop the others when they are answered 403': async () => {
+      'payments that a gateway never takes': {
+        'do not stop the others when they get a 403': async () => {
           await expectGoodOnesPaid(html(403, 'Attention Required!'));
         },
-        'do not stop the others when they are answered 404': async () => {
+        'do not stop the others when they get a 404': async () => {
           await expectGoodOnesPaid(json(404, { message: 'merchant not found' }));
         },
-        'do not stop the others when they are answered 400 in JSON': async () => {
+        'do not stop the others when they get a 400 in JSON': async () => {
           await expectGoodOnesPaid(json(400, { message: 'invalid merchant' }));
         },
-        'do not stop the others when they are answered an empty 502': async () => {
+        'do not stop the others when they get an empty 502': async () => {
           await expectGoodOnesPaid(respond(502));
         },
         'do not stop the others when no response comes within the time-out': async () => {
           const relay = await scriptedRelay({ ...PRIMARY_ONLY, GATEWAY_RECEIVE_TIMEOUT_MS: '300' });
           const disliked = new Set(await relay.postMany(10));
-          // While nothing responds a new payment is sent only every five seconds: these ten become known by a quick 503.
+          // While nothing responds, a new payment is sent only every five seconds. A quick 503 makes these ten retries.
           relay.primary.onPayment = ({ correlationId, attempt }) => {
             if (!disliked.has(correlationId)) return undefined;
             return attempt === 1 ? respond(503) : hang;
@@ -69,7 +69,7 @@ describe('places of a worker', () => {
           await relay.recorded(good, 5_000);
           await expectDislikedAlive(relay, disliked);
         },
-        'do not open the circuit when it is only one of them, however often it is sent': async () => {
+        'do not open the circuit when there is only one, however often it is sent': async () => {
           const relay = await scriptedRelay(PRIMARY_ONLY);
           const { primary } = relay;
           primary.onPayment = ({ amount }) => (amount === 66.6 ? html(403, 'Attention Required!') : undefined);
@@ -83,7 +83,7 @@ describe('places of a worker', () => {
           await relay.recorded(await relay.postMany(4), 2_000);
           await expectDislikedAlive(relay, new Set([id]));
         },
-        'do not stop those that come later, when every place could be theirs': async () => {
+        'do not stop later payments when there are enough of them for every place': async () => {
           const relay = await scriptedRelay(PRIMARY_ONLY);
           const disliked = new Set(await relay.postMany(15));
           relay.primary.onPayment = ({ correlationId }) =>
@@ -95,8 +95,8 @@ describe('places of a worker', () => {
         },
       },
 
-      'payments that can go nowhere': {
-        'do not keep later ones from the fallback while the primary hangs with all places taken': async () => {
+      'payments tied to a gateway that does not take them': {
+        'do not keep later ones from the fallback while the primary hangs and all places could be theirs': async () => {
           const relay = await scriptedRelay({
             ...FEW_PLACES,
             FALLBACK_ON: 'pool_timeout',
@@ -106,11 +106,11 @@ describe('places of a worker', () => {
           relay.primary.onPayment = () => hang;
           await relay.work();
           const tied = await relay.postMany(4);
-          // Those in flight have come back and been sent again: all places could be theirs.
+          // The payments in flight failed and were sent again, so they could fill all places.
           await eventually(() => relay.primary.posts.length >= 7, 15_000);
           const later = await relay.postMany(20);
           const startedAtMs = performance.now();
-          // Of the later ones a new one is the primary's probe every five seconds, and then it is tied as well.
+          // Every five seconds one of the later payments is the primary's probe, and is tied from then on.
           const isTied = (id: string) => relay.primary.postsOf(id).length > 0;
           const rows = await eventually(async () => {
             const found = await relay.ledger();
@@ -143,7 +143,7 @@ describe('places of a worker', () => {
           };
           const tied = await relay.postMany(3);
           await relay.work();
-          // Two of them are back after their pause, which is shorter than the primary's: they could take both places.
+          // Two of them are back after their own pause, which is shorter than the primary's: they could fill both places.
           await eventually(async () => primary.posts.length >= 3 && (await relay.fetches(tied)) >= 5);
           const later = await relay.postMany(10);
           const rows = await relay.recorded(later, 5_000);
@@ -154,7 +154,7 @@ describe('places of a worker', () => {
           ).to.deep.equal([]);
           isWell = true;
         },
-        'do not keep others from a healthy primary while they are bound to a dead fallback': async () => {
+        'do not keep others from a healthy primary while they are bound to a fallback that is down': async () => {
           const port = await freePort();
           const relay = await scriptedRelay({
             ...FEW_PLACES,
@@ -179,7 +179,7 @@ describe('places of a worker', () => {
           const twice = [...relay.fallback.onRecord.keys()].filter((id) => primary.onRecord.has(id));
           expect(twice, 'paid twice').to.deep.equal([]);
         },
-        'are not fetched and handed back in circles while both gateways are down': async () => {
+        'are not fetched and requeued again and again while both gateways are down': async () => {
           const relay = await scriptedRelay({ ...FEW_PLACES, FALLBACK_AFTER_MS: '1000' });
           relay.primary.onPayment = () => charged(respond(502));
           relay.fallback.onPayment = () => respond(502);
@@ -188,7 +188,7 @@ describe('places of a worker', () => {
           await eventually(() => relay.primary.onRecord.size >= 4, 15_000);
           const before = await relay.fetches(ids);
           await sleep(3_000);
-          // The probes of both gateways, and the pauses of those that are tied.
+          // The probes of both gateways, and tied payments after their pauses.
           expect(((await relay.fetches(ids)) - before) / 3, 'fetches a second').to.be.below(15);
           relay.primary.onPayment = () => undefined;
           relay.fallback.onPayment = () => undefined;

@@ -7,12 +7,12 @@ import { sideBySide } from '../support/stack.ts';
 
 const PRIMARY_ONLY = { FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never', PAYMENT_QUEUE_MAX_CONCURRENCY: '4' };
 
-/** A response in flight when the first one came back, and the scheduling of a busy machine. */
+/** For a response in flight and the scheduling of a busy machine. */
 const SLACK_MS = 100;
 
 /**
- * The first payment is answered so once, then the gateway is well. The next request must come between these times after
- * that response, and all payments must be paid.
+ * The first payment gets this reply once, then the gateway takes everything. The next request must come between these times
+ * after that response, and all payments must be paid.
  */
 async function expectNextRequest(
   reply: Reply,
@@ -24,19 +24,19 @@ async function expectNextRequest(
   await relay.work();
   const first = await relay.post();
   await eventually(() => primary.posts.length === 1);
-  const answeredAtMs = performance.now();
+  const respondedAtMs = performance.now();
   const others = await relay.postMany(6);
   await relay.recorded([first, ...others]);
   await relay.expectTrueBooks();
-  const early = primary.posts.slice(1).filter(({ atMs }) => atMs < answeredAtMs + afterMs - SLACK_MS);
-  // The next job may have been on its way already.
+  const early = primary.posts.slice(1).filter(({ atMs }) => atMs < respondedAtMs + afterMs - SLACK_MS);
+  // The next job may already have been in flight.
   expect(early.length, 'requests before the time asked for').to.equal(0);
-  expect(primary.posts[1]!.atMs - answeredAtMs, 'the next request').to.be.below(beforeMs);
-  const rest = Math.max(...others.map((id) => primary.postsOf(id)[0]!.atMs)) - answeredAtMs;
+  expect(primary.posts[1]!.atMs - respondedAtMs, 'the next request').to.be.below(beforeMs);
+  const rest = Math.max(...others.map((id) => primary.postsOf(id)[0]!.atMs)) - respondedAtMs;
   expect(rest, 'the last of the others').to.be.below(beforeMs + 1_000);
 }
 
-/** To the next full second, as HTTP dates are. */
+/** Cut to the full second, as HTTP dates are. */
 const dateIn = (ms: number) => new Date(Date.now() + ms).toUTCString();
 
 describe('Retry-After', () => {
@@ -56,7 +56,7 @@ describe('Retry-After', () => {
         const reply: Reply = (arrival, gateway) => respond(503, '', { 'retry-after': dateIn(3_000) })(arrival, gateway);
         await expectNextRequest(reply, { afterMs: 2_000, beforeMs: 4_000 });
       },
-      'outlasts the recall of payments whose backoff a wrong clock made': async () => {
+      'outlasts the recall of payments whose delay comes from a wrong clock': async () => {
         await expectNextRequest(respond(429, '', { 'retry-after': '4' }), { afterMs: 4_000, beforeMs: 5_000 });
       },
       'in words counts as absent': async () => {
@@ -72,7 +72,7 @@ describe('Retry-After', () => {
       'of another status is not read': async () => {
         await expectNextRequest(respond(404, '', { 'retry-after': '8' }), { afterMs: 0, beforeMs: 1_000 });
       },
-      'holds only its own payment when another was paid just before': async () => {
+      'delays only its own payment when another was paid just before': async () => {
         const relay = await scriptedRelay(PRIMARY_ONLY);
         const { primary } = relay;
         await relay.work();
@@ -90,7 +90,7 @@ describe('Retry-After', () => {
         expect(primary.postsOf(odd)[1]!.atMs - startedAtMs, 'the payment itself').to.be.within(3_000 - SLACK_MS, 5_500);
         await relay.expectTrueBooks();
       },
-      'makes one probe and not many when it is asked for again': async () => {
+      'lets through one probe at a time when it is repeated': async () => {
         const relay = await scriptedRelay({ ...PRIMARY_ONLY, PAYMENT_QUEUE_MAX_CONCURRENCY: '16' });
         const { primary } = relay;
         primary.onPayment = () => respond(429, '', { 'retry-after': '1' });

@@ -12,7 +12,7 @@ const MEMORY_BUDGET = 200 * MEGABYTE;
 
 const BODY_20_MB = Buffer.alloc(20 * MEGABYTE, 'x');
 
-/** Sends until the other end has gone. */
+/** Sends until the other end closes the connection. */
 const endless =
   (status: number, headers: Readonly<Record<string, string>> = {}): Reply =>
   ({ response }) => {
@@ -25,7 +25,7 @@ const endless =
     send();
   };
 
-/** The most memory that a process has had; where the system does not tell, what it has now. In bytes. */
+/** The peak memory of a process, in bytes; its current memory where the system does not show the peak. */
 function peakBytes(pid: number): number {
   const status = `/proc/${pid}/status`;
   const kilobytes = existsSync(status)
@@ -35,8 +35,8 @@ function peakBytes(pid: number): number {
 }
 
 /**
- * A worker as a process of its own, with sixteen payments that each get this response. @returns its gateway, and the
- * largest memory that was seen meanwhile
+ * Runs a worker process with sixteen payments that each get this response. @returns among others its gateway and the peak of
+ * its memory
  */
 async function survive(reply: Reply, { isOver }: { isOver: (recorded: number, sent: number) => boolean }) {
   const primary = await scriptedGateway();
@@ -44,7 +44,7 @@ async function survive(reply: Reply, { isOver }: { isOver: (recorded: number, se
   const stack = await startTestStack({
     env: {
       GATEWAY_PRIMARY_URL: primary.url,
-      // A machine that is busy with megabytes must not look like a gateway that hangs.
+      // A machine busy with megabytes must not look like a hanging gateway.
       GATEWAY_RECEIVE_TIMEOUT_MS: '5000',
       GATEWAY_TIMEOUT_CAP_MS: '5000',
       LOG_LEVEL: 'info',
@@ -56,7 +56,7 @@ async function survive(reply: Reply, { isOver }: { isOver: (recorded: number, se
   return { primary, stack, ids, ledger, peak: peakBytes(stack.workers[0]!.pid) };
 }
 
-/** Larger than 64 KiB proves nothing, whatever it begins with: the look-up tells, and the payment is recorded. */
+/** A body over 64 KiB proves nothing, whatever its start. The look-up decides, and the payment is recorded. */
 async function expectPaidWithinMemory(reply: Reply): Promise<void> {
   const { primary, peak, ledger } = await survive(charged(reply), { isOver: (recorded) => recorded === 16 });
   expect(peak).to.be.below(MEMORY_BUDGET);
@@ -67,7 +67,7 @@ async function expectPaidWithinMemory(reply: Reply): Promise<void> {
   expect(times).to.deep.equal([...primary.onRecord].map(([id, { requestedAt }]) => [id, requestedAt]).sort());
 }
 
-/** Nothing is recorded, nothing is dead, and the payments are sent again. */
+/** Nothing is recorded, there is no dead letter, and the payments are sent again. */
 async function expectUnpaidWithinMemory(reply: Reply): Promise<void> {
   const { stack, peak, ids, ledger } = await survive(reply, { isOver: (_, sent) => sent >= 18 });
   expect(peak).to.be.below(MEMORY_BUDGET);
@@ -89,7 +89,7 @@ describe('a response larger than 64 KiB', () => {
       'without an end, with 200, takes no memory, and the look-up decides': async () => {
         await expectPaidWithinMemory(endless(200));
       },
-      'that is small while it is compressed takes no memory, and the look-up decides': async () => {
+      'that is small only while compressed takes no memory, and the look-up decides': async () => {
         await expectPaidWithinMemory(respond(200, gzipSync(BODY_20_MB), { 'content-encoding': 'gzip' }));
       },
       'of 20 MB of JSON with 400 takes no memory and is no dead letter': async () => {
@@ -98,7 +98,7 @@ describe('a response larger than 64 KiB', () => {
       'without an end, with 502, takes no memory': async () => {
         await expectUnpaidWithinMemory(endless(502, { 'content-type': 'text/html' }));
       },
-      'as a look-up, without an end, takes no memory and tells nothing': async () => {
+      'as a look-up, without an end, takes no memory and proves nothing': async () => {
         const reply: Reply = (arrival, gateway) => {
           gateway.onLookUp = () => endless(200);
           json(422, { message: 'CorrelationId already exists' })(arrival, gateway);

@@ -4,7 +4,7 @@ import { accept, charged, hang, html, json, raw, respond, tell } from '../suppor
 import { expectFallback, expectUnknown, scriptedRelay } from '../support/scripted-relay.ts';
 import { groupsSideBySide } from '../support/stack.ts';
 
-/** Of a payment whose state is not known the gateway is not asked: it is sent the payment again. */
+/** A payment with an unknown outcome is sent again, and not looked up. */
 function expectNoLookUps(asked: Readonly<Record<string, number>>): void {
   expect(Object.entries(asked).filter(([, count]) => count > 0)).to.deep.equal([]);
 }
@@ -132,7 +132,7 @@ describe('responses that are no payment', () => {
       },
 
       'verdict on a connection without a complete response head': {
-        'is unknown when it ends, is reset or says nothing, also after the charge': async () => {
+        'is unknown when it ends, is reset or stays silent, also after the charge': async () => {
           expectNoLookUps(
             await expectUnknown(
               {
@@ -151,7 +151,7 @@ describe('responses that are no payment', () => {
             ),
           );
         },
-        'is unknown when it is not HTTP or a change of protocol, also after the charge': async () => {
+        'is unknown when it carries another protocol or changes to one, also after the charge': async () => {
           expectNoLookUps(
             await expectUnknown(
               {
@@ -182,7 +182,7 @@ describe('responses that are no payment', () => {
           await relay.expectTrueBooks();
           expect(relay.primary.lookUpsOf(id).length, 'look-ups').to.be.greaterThan(0);
         },
-        'does not record a replayed 200 while the gateway does not tell what it has on record': async () => {
+        'does not record a replayed 200 while the look-up does not give what is on record': async () => {
           const relay = await scriptedRelay({ GATEWAY_RECEIVE_TIMEOUT_MS: '200' });
           let tells = false;
           relay.primary.onPayment = ({ attempt }) =>

@@ -32,7 +32,7 @@ function unknown(evidence: GatewayEvidence, code = 'http_422', retryAfterMs?: nu
   return { kind: 'unknown', evidence, cause: { code, detail: `detail of ${code}` }, ...pause };
 }
 
-/** A circuit under a clock of the test's own. `sent` tells which payments were sent, in order. */
+/** A circuit under a fake clock. `sent` lists the payments that were sent, in order. */
 function setUp(options: Partial<CircuitOptions> = {}) {
   const clock = sinon.useFakeTimers();
   atTestEnd(() => clock.restore());
@@ -85,7 +85,7 @@ function setUp(options: Partial<CircuitOptions> = {}) {
 
 describe('circuit', () => {
   describe('while closed', () => {
-    it('lets every payment pass, also one that would not wait', async () => {
+    it('lets every payment pass, also one that does not wait', async () => {
       const { circuit, visit } = setUp();
       expect(await visit('a', PAID, { maxWaitMs: 0 })).to.equal(PAID);
       expect(circuit.isAccepting).to.equal(true);
@@ -109,7 +109,7 @@ describe('circuit', () => {
       expect(circuit.cause).to.equal(undefined);
     });
 
-    it('counts anew after a success', async () => {
+    it('starts counting again after a success', async () => {
       const { circuit, visit } = setUp();
       for (const id of ['a', 'b']) await visit(id, HTTP_502);
       await visit('c', PAID);
@@ -128,7 +128,7 @@ describe('circuit', () => {
   });
 
   describe('while open', () => {
-    it('sends one probe, 200 ms after the last failure', async () => {
+    it('sends one probe 200 ms after the last failure', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
       for (const id of ['d', 'e']) visit(id, HTTP_502);
@@ -140,7 +140,7 @@ describe('circuit', () => {
       expect(sent).to.deep.equal(['d', 'e']);
     });
 
-    it('lets the next payment be the probe at once when none waited at its time', async () => {
+    it('sends the next payment as the probe at once when none waited at the time of the probe', async () => {
       const { circuit, open, visit, sent, tick } = setUp();
       await open();
       expect(circuit.isAccepting).to.equal(false);
@@ -151,7 +151,7 @@ describe('circuit', () => {
       expect(circuit.isAccepting).to.equal(false);
     });
 
-    it('closes at a probe that is paid, and all who wait pass', async () => {
+    it('closes when a probe is paid, and all waiting payments pass', async () => {
       const { circuit, open, visit, sent, events, tick } = setUp();
       await open();
       for (const id of ['d', 'e', 'f']) visit(id, PAID);
@@ -161,7 +161,7 @@ describe('circuit', () => {
       expect(circuit.cause).to.equal(undefined);
     });
 
-    it('closes at the success of an attempt that was sent before it opened', async () => {
+    it('closes when an attempt succeeds that was sent before it opened', async () => {
       const { circuit, open, visit, tick } = setUp();
       visit('early', PAID, { tookMs: 100 });
       await open();
@@ -169,7 +169,7 @@ describe('circuit', () => {
       expect(circuit.cause).to.equal(undefined);
     });
 
-    it('sends a payment away whose wait is over', async () => {
+    it('returns gave_up for a payment whose wait is over', async () => {
       const { open, visit, results, tick } = setUp();
       await open(TIMEOUT);
       visit('d', PAID, { maxWaitMs: 50 });
@@ -177,7 +177,7 @@ describe('circuit', () => {
       expect(results.get('d')).to.deep.equal({ kind: 'not_tried', why: 'gave_up' });
     });
 
-    it('tells those who wait when nothing is sent any more where something had responded', async () => {
+    it('returns cause_changed for waiting payments when connections fail after the gateway had responded', async () => {
       const { open, visit, results, tick } = setUp();
       await open(HTTP_502);
       visit('d', REFUSED_CONNECTION);
@@ -186,7 +186,7 @@ describe('circuit', () => {
       expect(results.get('e')).to.deep.equal({ kind: 'not_tried', why: 'cause_changed' });
     });
 
-    it('keeps the time since when, as long as the cause has the same code', async () => {
+    it('keeps its `since` as long as the cause has the same code', async () => {
       const { circuit, open, visit, tick } = setUp();
       await open(HTTP_502);
       await tick(PROBE_INTERVAL_MS);
@@ -197,7 +197,7 @@ describe('circuit', () => {
       expect(circuit.cause?.since.getTime()).to.equal(2 * PROBE_INTERVAL_MS);
     });
 
-    it('rejects those who wait and those who come once it is closed for good', async () => {
+    it('returns closed for current and future payments after close()', async () => {
       const { circuit, open, visit, results, tick } = setUp();
       await open();
       visit('d', PAID);
@@ -209,7 +209,7 @@ describe('circuit', () => {
   });
 
   describe('the choice of the probe', () => {
-    it('takes new payments first, though others have waited longer', async () => {
+    it('takes new payments first, though retries have waited longer', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
       visit('failed before', HTTP_502, { isNew: false });
@@ -218,7 +218,7 @@ describe('circuit', () => {
       expect(sent).to.deep.equal(['new']);
     });
 
-    it('finds a good payment behind ten that the gateway dislikes within their probes', async () => {
+    it('reaches a good payment behind ten disliked ones after eleven probes', async () => {
       const { open, visit, sent, events, tick } = setUp();
       await open();
       for (let n = 0; n < 10; n += 1) visit(`disliked ${n}`, HTTP_502);
@@ -228,7 +228,7 @@ describe('circuit', () => {
       expect(events).to.deep.equal(['closed']);
     });
 
-    it('does not wait for the time-outs of payments on which the gateway hangs', async () => {
+    it('does not wait for the time-outs of hanging probes', async () => {
       const { open, visit, events, tick } = setUp();
       await open(TIMEOUT);
       for (let n = 0; n < 6; n += 1) visit(`hangs ${n}`, TIMEOUT, { tookMs: 1_000 });
@@ -237,7 +237,7 @@ describe('circuit', () => {
       expect(events).to.deep.equal(['closed']);
     });
 
-    it('takes a new payment only every 5 s after twenty were not taken, and meanwhile those that failed before, in turn', async () => {
+    it('takes a new payment only every 5 s after twenty were not taken, and retries in turn in between', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
       for (let n = 0; n <= NEW_PROBES; n += 1) visit(`new ${n}`, HTTP_502);
@@ -250,7 +250,7 @@ describe('circuit', () => {
       expect(sent.slice(NEW_PROBES + 3)).to.deep.equal([`new ${NEW_PROBES}`]);
     });
 
-    it('takes a new payment each time while those are refused: they are not tied by it', async () => {
+    it('takes a new payment each time while they are refused, because that does not tie them', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
       const refused: AttemptOutcome = {
@@ -274,7 +274,7 @@ describe('circuit', () => {
       expect(sent).to.deep.equal(['new 1']);
     });
 
-    it('takes any payment while connections fail: nothing is sent', async () => {
+    it('takes any payment while connections fail, because nothing is sent', async () => {
       const { open, visit, sent, tick } = setUp({ sparesNew: true });
       await open(REFUSED_CONNECTION);
       for (const id of ['d', 'e']) visit(id, REFUSED_CONNECTION);
@@ -286,7 +286,7 @@ describe('circuit', () => {
   describe('tied payments', () => {
     const TIED = { isNew: false, isTied: true };
 
-    it('hold no more places than they may, at both gateways together', async () => {
+    it('take no more places than the limit, at both gateways together', async () => {
       const tiedPlaces = { limit: 2, taken: 0 };
       const { open, visit, results, tick } = setUp({ tiedPlaces });
       await open();
@@ -296,7 +296,7 @@ describe('circuit', () => {
       expect(results.get('f')).to.deep.equal({ kind: 'not_tried', why: 'no_place' });
     });
 
-    it('give their places back when they are sent, wait no more or go away', async () => {
+    it('give their places back when they are sent or their wait is over', async () => {
       const tiedPlaces = { limit: 2, taken: 0 };
       const { open, visit, tick } = setUp({ tiedPlaces });
       await open();
@@ -308,7 +308,7 @@ describe('circuit', () => {
       expect(tiedPlaces.taken).to.equal(0);
     });
 
-    it('stay in hand after their turn while no other can be the probe', async () => {
+    it('keep waiting after they were sent while no other payment can be the probe', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
       visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
@@ -316,7 +316,7 @@ describe('circuit', () => {
       expect(sent).to.deep.equal(['d']);
     });
 
-    it('go back after their turn when another one comes', async () => {
+    it('go back to the queue after they were sent when another one comes', async () => {
       const { open, visit, results, tick } = setUp();
       await open();
       visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
@@ -326,7 +326,7 @@ describe('circuit', () => {
       expect(await visit('f', HTTP_502, { ...TIED, hasHadItsTurn: true })).to.include({ why: 'no_place' });
     });
 
-    it('do not wait at all where there is no place for them, but are a probe that is due', async () => {
+    it('do not wait when the limit is 0, but are sent when a probe is due', async () => {
       const { open, visit, sent, tick } = setUp({ tiedPlaces: { limit: 0, taken: 0 } });
       await open();
       expect(await visit('d', HTTP_502, TIED)).to.include({ why: 'no_place' });
@@ -339,7 +339,7 @@ describe('circuit', () => {
   describe('Retry-After', () => {
     const FOR_2_S = unknown('response', 'http_503', 2_000);
 
-    it('opens it at one response, and the next probe waits so long', async () => {
+    it('opens the circuit after one response, and delays the next probe', async () => {
       const { circuit, visit, sent, tick } = setUp();
       await visit('a', FOR_2_S);
       expect(circuit.cause?.code).to.equal('http_503');
@@ -350,14 +350,14 @@ describe('circuit', () => {
       expect(sent).to.deep.equal(['a', 'b']);
     });
 
-    it('does not open it within 2 s after another payment was paid', async () => {
+    it('does not open the circuit within 2 s after another payment was paid', async () => {
       const { circuit, visit } = setUp();
       await visit('a', PAID);
       await visit('b', FOR_2_S);
       expect(circuit.cause).to.equal(undefined);
     });
 
-    it('holds for the circuit only once when the same payment gets it twice in a row', async () => {
+    it('delays the next probe only once when the same payment gets it twice in a row', async () => {
       const { visit, sent, tick } = setUp();
       await visit('a', FOR_2_S);
       visit('a', FOR_2_S, { isNew: false });
@@ -367,7 +367,7 @@ describe('circuit', () => {
       expect(sent).to.deep.equal(['a', 'a', 'b']);
     });
 
-    it('of one payment keeps that one back, and no other', async () => {
+    it('delays only its own payment while the circuit is open', async () => {
       const { open, visit, sent, results, tick } = setUp();
       await open();
       visit('waits', HTTP_502, { isNew: false, notBeforeMs: 1_000 });

@@ -20,23 +20,23 @@ function verdicts(statusCodes: readonly number[], body: string | undefined): str
 }
 
 describe('classifyResponse', () => {
-  it('takes 200 and 201 with a JSON object for paid if the body is known', () => {
+  it('takes 200 and 201 with a JSON object as paid if the body is known', () => {
     expect(verdicts([200, 201], '{"message":"payment processed successfully"}')).to.deep.equal(['paid_if_known']);
     expect(verdict(200, '\ufeff{}'), 'after a byte-order mark').to.equal('paid_if_known');
   });
 
-  it('asks after any other 2xx', () => {
+  it('asks for a look-up after any other 2xx', () => {
     expect(verdicts([202, 203, 204, 206, 299], '{}')).to.deep.equal(['ask']);
     const bodies = ['', 'ok', '<html>Welcome</html>', '[]', 'null', '"ok"', '1', '{"cut":', undefined];
     expect([...new Set(bodies.map((body) => verdict(200, body)))]).to.deep.equal(['ask']);
   });
 
-  it('takes 422 and 409 for a known id, whatever they say', () => {
+  it('takes 422 and 409 as already paid, whatever the body', () => {
     expect(verdicts([422, 409], '{"message":"CorrelationId already exists"}')).to.deep.equal(['already_paid']);
     expect(verdicts([422, 409], undefined)).to.deep.equal(['already_paid']);
   });
 
-  it('takes 429 as refused, whatever it says', () => {
+  it('takes 429 as refused, whatever the body', () => {
     for (const body of ['', '{}', '<html>', undefined]) expect(verdict(429, body)).to.equal('refused');
   });
 
@@ -66,7 +66,7 @@ describe('classifyResponse', () => {
     expect(verdicts([600, 799, 999], '{}')).to.deep.equal(['unknown']);
   });
 
-  it('takes a status that came without a body as what it is without one', () => {
+  it('judges a response without a usable body by its status', () => {
     expect(verdicts([200, 204], undefined)).to.deep.equal(['ask']);
     expect(verdicts([400, 500, 502], undefined)).to.deep.equal(['unknown']);
   });
@@ -92,7 +92,7 @@ describe('causeOfResponse', () => {
     expect(causeOfResponse({ statusCode: 503, body: '' })).to.deep.equal({ code: 'http_503', detail: 'HTTP 503' });
   });
 
-  it('tells a body that is not usable from an empty one', () => {
+  it('shows an unusable body differently from an empty one', () => {
     expect(causeOfResponse({ statusCode: 503, body: undefined }).detail).not.to.equal('HTTP 503');
   });
 });
@@ -100,7 +100,7 @@ describe('causeOfResponse', () => {
 describe('classifyFailure', () => {
   const reset = Object.assign(new Error('it failed'), { code: 'ECONNRESET' });
 
-  it('goes by the phase, never by the code', () => {
+  it('decides by the phase, never by the code', () => {
     const refused = Object.assign(new Error('refused'), { code: 'ECONNREFUSED' });
     expect([reset, refused].map((error) => classifyFailure('connecting', error).evidence)).to.deep.equal([
       'not_sent',
@@ -119,7 +119,7 @@ describe('classifyFailure', () => {
     });
   });
 
-  it('names the kind of the error when it has no code, or one that is no text', () => {
+  it('names the kind of the error when it has no code, or one that is not a string', () => {
     expect(classifyFailure('connected', new TypeError('odd')).cause.code).to.equal('TypeError');
     const numbered = Object.assign(new Error('aborted'), { name: 'TimeoutError', code: 23 });
     expect(classifyFailure('connected', numbered).cause.code).to.equal('TimeoutError');
@@ -157,7 +157,7 @@ describe('parseRetryAfter', () => {
     expect(parseRetryAfter('Sun, 06 Nov 1994 09:49:30 GMT', NOW_MS)).to.equal(30_000);
   });
 
-  it('takes no pause, the past, and more than a day as if the header were absent', () => {
+  it('treats zero, the past and more than a day like an absent header', () => {
     for (const header of ['0', '86401', '999999999', '99999999999999999999']) {
       expect(parseRetryAfter(header)).to.equal(undefined);
     }
@@ -165,7 +165,7 @@ describe('parseRetryAfter', () => {
     expect(parseRetryAfter('Tue, 08 Nov 1994 08:49:30 GMT', NOW_MS)).to.equal(undefined);
   });
 
-  it('takes what is neither seconds nor a date as if the header were absent', () => {
+  it('treats a text that is neither seconds nor a date like an absent header', () => {
     for (const header of [
       undefined,
       '',

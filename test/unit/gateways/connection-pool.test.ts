@@ -6,22 +6,22 @@ import { atTestEnd } from '../../support/cleanup.ts';
 
 const TIMEOUT_MS = 1_000;
 
-/** A pool under a clock of the test's own, and a way to see who has got a place. */
+/** A pool under a fake clock. `outcomes` lists what the callers got, in order. */
 function pool(size: number) {
-  // The pool looks once more before it gives up, after what this turn of the event loop has read.
+  // setImmediate stays real: after a time-out the pool lets the event loop read once before it gives up.
   const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
   atTestEnd(() => clock.restore());
   const pool = createConnectionPool({ size, timeoutMs: TIMEOUT_MS });
   const { acquire, release } = pool;
-  const answers: string[] = [];
+  const outcomes: string[] = [];
   return {
     clock,
     pool,
     acquire,
     release,
-    answers,
-    ask: (who: string) => {
-      acquire().then((got) => answers.push(`${who} ${got ? 'in' : 'gone'}`));
+    outcomes,
+    call: (name: string) => {
+      acquire().then((hasPlace) => outcomes.push(`${name} ${hasPlace ? 'in' : 'timed out'}`));
     },
   };
 }
@@ -33,82 +33,82 @@ describe('connection pool', () => {
     expect(clock.countTimers()).to.equal(0);
   });
 
-  it('keeps one more waiting until a place is given back', async () => {
-    const { ask, release, answers, clock } = pool(1);
-    ask('a');
-    ask('b');
+  it('makes one more caller wait until a place is given back', async () => {
+    const { call, release, outcomes, clock } = pool(1);
+    call('a');
+    call('b');
     await clock.tickAsync(TIMEOUT_MS - 1);
-    expect(answers).to.deep.equal(['a in']);
+    expect(outcomes).to.deep.equal(['a in']);
     release();
     await clock.tickAsync(0);
-    expect(answers).to.deep.equal(['a in', 'b in']);
+    expect(outcomes).to.deep.equal(['a in', 'b in']);
   });
 
-  it('answers false when no place became free in time', async () => {
-    const { ask, answers, clock } = pool(1);
-    ask('a');
-    ask('b');
+  it('resolves with false when no place became free in time', async () => {
+    const { call, outcomes, clock } = pool(1);
+    call('a');
+    call('b');
     await clock.tickAsync(TIMEOUT_MS);
     await turn();
-    expect(answers).to.deep.equal(['a in', 'b gone']);
+    expect(outcomes).to.deep.equal(['a in', 'b timed out']);
   });
 
-  it('gives places in the order of asking', async () => {
-    const { ask, release, answers, clock } = pool(1);
-    for (const who of ['a', 'b', 'c', 'd']) ask(who);
+  it('gives places in the order of the calls', async () => {
+    const { call, release, outcomes, clock } = pool(1);
+    for (const name of ['a', 'b', 'c', 'd']) call(name);
     for (let place = 0; place < 3; place += 1) release();
     await clock.tickAsync(0);
-    expect(answers).to.deep.equal(['a in', 'b in', 'c in', 'd in']);
+    expect(outcomes).to.deep.equal(['a in', 'b in', 'c in', 'd in']);
   });
 
-  it('gives one place for one given back', async () => {
-    const { ask, release, answers, clock } = pool(1);
-    for (const who of ['a', 'b', 'c']) ask(who);
+  it('gives one place for each one given back', async () => {
+    const { call, release, outcomes, clock } = pool(1);
+    for (const name of ['a', 'b', 'c']) call(name);
     release();
     await clock.tickAsync(0);
-    expect(answers).to.deep.equal(['a in', 'b in']);
+    expect(outcomes).to.deep.equal(['a in', 'b in']);
   });
 
-  it('passes over those who have given up', async () => {
-    const { ask, release, answers, clock } = pool(1);
-    ask('a');
-    ask('b');
+  it('skips callers that have given up', async () => {
+    const { call, release, outcomes, clock } = pool(1);
+    call('a');
+    call('b');
     await clock.tickAsync(TIMEOUT_MS / 2);
-    ask('c');
+    call('c');
     await clock.tickAsync(TIMEOUT_MS / 2);
     await turn();
     release();
     await clock.tickAsync(0);
-    expect(answers).to.deep.equal(['a in', 'b gone', 'c in']);
+    expect(outcomes).to.deep.equal(['a in', 'b timed out', 'c in']);
   });
 
-  it('loses no place to one who has given up', async () => {
-    const { ask, release, answers, clock } = pool(1);
-    ask('a');
-    ask('b');
+  it('loses no place to a caller that has given up', async () => {
+    const { call, release, outcomes, clock } = pool(1);
+    call('a');
+    call('b');
     await clock.tickAsync(TIMEOUT_MS);
     await turn();
     release();
-    ask('c');
-    ask('d');
+    call('c');
+    call('d');
     await clock.tickAsync(0);
-    expect(answers).to.deep.equal(['a in', 'b gone', 'c in']);
+    expect(outcomes).to.deep.equal(['a in', 'b timed out', 'c in']);
   });
 
-  it('leaves no timer behind for one who got in', async () => {
-    const { ask, release, clock } = pool(1);
-    ask('a');
-    ask('b');
+  it('leaves no timer behind for a caller that got a place', async () => {
+    const { call, release, clock } = pool(1);
+    call('a');
+    call('b');
     release();
     await clock.tickAsync(0);
     expect(clock.countTimers()).to.equal(0);
   });
 
-  it('does not count a stop of this process as a wait: what came back meanwhile is given first', async () => {
+  it('does not count a stop of the process as a wait: places given back meanwhile come first', async () => {
     const { acquire, release } = createConnectionPool({ size: 1, timeoutMs: 5 });
     await acquire();
     const second = acquire();
-    // Both are due when the process goes on, the end of the wait before the place that came back.
+    // Both timers are due when the process goes on: first the end of the wait, then the release.
     setTimeout(release, 6);
     const stop = new Int32Array(new SharedArrayBuffer(4));
     Atomics.wait(stop, 0, 0, 20);
@@ -116,47 +116,47 @@ describe('connection pool', () => {
   });
 
   describe('wouldWaitInVain', () => {
-    /** Full for its time-out, within which `handedOn` places were handed on to those who waited. */
+    /** A pool that was full for its time-out, in which `handedOn` waiting callers got a place. */
     async function fullPool(handedOn: number) {
       const full = pool(1);
-      full.ask('holder');
-      for (let n = 0; n < handedOn; n += 1) full.ask(`early ${n}`);
+      full.call('holder');
+      for (let n = 0; n < handedOn; n += 1) full.call(`early ${n}`);
       for (let n = 0; n < handedOn; n += 1) full.release();
       await full.clock.tickAsync(TIMEOUT_MS);
       return full;
     }
 
     it('is true once as many wait as got a place within the time-out', async () => {
-      const { ask, pool } = await fullPool(2);
-      ask('a');
+      const { call, pool } = await fullPool(2);
+      call('a');
       expect(pool.wouldWaitInVain).to.equal(false);
-      ask('b');
+      call('b');
       expect(pool.wouldWaitInVain).to.equal(true);
     });
 
-    it('is false while nobody waits, so that one sees whether places become free', async () => {
-      const { ask, pool } = await fullPool(0);
+    it('is false while no caller waits, so that the next one tries', async () => {
+      const { call, pool } = await fullPool(0);
       expect(pool.wouldWaitInVain).to.equal(false);
-      ask('a');
+      call('a');
       expect(pool.wouldWaitInVain).to.equal(true);
     });
 
     it('is false until the pool has been full for its time-out', async () => {
-      const { ask, clock, pool: full } = pool(1);
-      ask('holder');
-      ask('a');
+      const { call, clock, pool: full } = pool(1);
+      call('holder');
+      call('a');
       await clock.tickAsync(TIMEOUT_MS - 1);
       expect(full.wouldWaitInVain).to.equal(false);
     });
 
     it('is false again after a place was free', async () => {
-      const { ask, release, pool } = await fullPool(0);
-      ask('a');
+      const { call, release, pool } = await fullPool(0);
+      call('a');
       release();
       release();
       expect(pool.wouldWaitInVain).to.equal(false);
-      ask('b');
-      ask('c');
+      call('b');
+      call('c');
       expect(pool.wouldWaitInVain).to.equal(false);
     });
   });

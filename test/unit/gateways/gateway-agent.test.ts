@@ -16,7 +16,7 @@ describe('the phase of a failed request', () => {
     expect(phaseOf({})).to.equal('connecting');
   });
 
-  it('is connected over a connection that the agent did not make: the payment may have left', () => {
+  it('is connected over a connection that the agent did not make: the payment may have been sent', () => {
     expect(phaseOf({ socket: new Socket() })).to.equal('connected');
   });
 });

@@ -14,11 +14,11 @@ function tableOf(name: string): string[][] {
 }
 
 describe('docs/gateway-contract.md', () => {
-  it('has the table of verdicts as the code has it, row by row', () => {
+  it('has the same table of verdicts as the code, row by row', () => {
     expect(tableOf('verdicts')).to.deep.equal(VERDICTS.map(({ response, verdict }) => [response, verdict]));
   });
 
-  it('says what each verdict means, and of no other', () => {
+  it('explains every verdict, and nothing else', () => {
     const verdicts = new Set(VERDICTS.map(({ verdict }): string => verdict));
     expect(tableOf('meanings').map(([verdict]) => verdict)).to.deep.equal([...verdicts]);
     expect(tableOf('meanings').every(([, meaning]) => meaning !== undefined && meaning !== '')).to.equal(true);

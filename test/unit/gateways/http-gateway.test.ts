@@ -36,7 +36,7 @@ function gateway(config: Partial<GatewayConfig> = {}): HttpGateway & { log: read
   return Object.assign(created, { log: entries });
 }
 
-/** A gateway's response that comes when the test says so; `asked` says that the request is there. */
+/** The gateway responds when the test calls `tell`. `asked` resolves when the request has arrived. */
 function respondWhenTold(body = '') {
   const asked = Promise.withResolvers<void>();
   const told = Promise.withResolvers<void>();
@@ -51,7 +51,7 @@ function respondWhenTold(body = '') {
   };
 }
 
-/** The gateway responds to one payment, and keeps the requestedAt that came with it. */
+/** The gateway responds to one payment. @returns the requestedAt that it received, later */
 function post(status = 200, body: string | object = { message: 'payment processed successfully' }) {
   const received = { requestedAt: '' };
   nock(URL)
@@ -89,7 +89,7 @@ describe('HttpGateway', () => {
     if (!wasActive) nock.restore();
   });
 
-  it('tells its address without user and password', () => {
+  it('shows its URL without user and password', () => {
     expect(gateway({ url: 'https://user:secret@gateway.test:8443/v1' }).url).to.equal('https://gateway.test:8443/v1');
     expect(gateway().url).to.equal(URL);
   });
@@ -155,12 +155,12 @@ describe('HttpGateway', () => {
         })
         .replyWithError(Object.assign(new Error('reset'), { code: 'ECONNRESET' }));
       const outcome = await gateway().send(PAYMENT, FIRST);
-      // nock has no connection, so how far it came is a matter of the tests over a real network.
+      // nock makes no connection. How far a request got is tested over a real network.
       expect(outcome).to.have.nested.property('cause.code', 'ECONNRESET');
       expect(attempts).to.equal(1);
     });
 
-    it('does not repeat a payment that was not taken, and looks none of them up', async () => {
+    it('neither repeats nor looks up a payment that was not taken', async () => {
       const to = gateway();
       const kinds: string[] = [];
       for (const status of [429, 500, 502, 503, 504]) {
@@ -183,7 +183,7 @@ describe('HttpGateway', () => {
       });
     });
 
-    it('passes on how long a 429 or a 503 asks to wait, and no other status', async () => {
+    it('passes on the Retry-After of a 429 and a 503, and of no other status', async () => {
       const to = gateway();
       const waits: unknown[] = [];
       for (const status of [429, 503, 502, 400]) {
@@ -194,7 +194,7 @@ describe('HttpGateway', () => {
       expect(waits).to.deep.equal([5_000, 5_000, undefined, undefined]);
     });
 
-    it('looks up what a 422 or a 409 stands for', async () => {
+    it('looks up what is on record after a 422 or a 409', async () => {
       const to = gateway();
       for (const status of [422, 409]) {
         post(status, '');
@@ -203,7 +203,7 @@ describe('HttpGateway', () => {
       }
     });
 
-    it('returns unknown after a 422 that the look-up does not bear out, which says nothing about the gateway', async () => {
+    it('returns unknown without evidence after a 422 that the look-up does not confirm', async () => {
       const to = gateway();
       for (const [status, body] of [
         [404, ''],
@@ -218,7 +218,7 @@ describe('HttpGateway', () => {
       }
     });
 
-    it('asks after a 2xx that proves nothing, and records what is on record', async () => {
+    it('looks up after a 2xx that proves nothing, and returns what is on record', async () => {
       const to = gateway();
       for (const [status, body] of [
         [200, ''],
@@ -244,7 +244,7 @@ describe('HttpGateway', () => {
       }
     });
 
-    it('believes a known body without asking, with the time it has sent', async () => {
+    it('accepts a known body without a look-up, with the requestedAt that it sent', async () => {
       const to = gateway();
       await learn(to);
       const received = post();
@@ -273,7 +273,7 @@ describe('HttpGateway', () => {
       }
     });
 
-    it('asks for the time of a payment with an unresolved attempt: its response may be a replay', async () => {
+    it('looks up the time of a payment with an unresolved attempt, because its response may be a replay', async () => {
       const to = gateway();
       await learn(to);
       post();
@@ -284,7 +284,7 @@ describe('HttpGateway', () => {
       expect(await to.send(PAYMENT, UNRESOLVED)).to.include({ kind: 'unknown' });
     });
 
-    it('goes on asking after the gateway has refused a known id: a proxy may answer the repeat in its place', async () => {
+    it('still looks up after a 422: a proxy may respond to the repeated payment in place of the gateway', async () => {
       const to = gateway();
       await learn(to);
       post(422, '');
@@ -316,7 +316,7 @@ describe('HttpGateway', () => {
       expect(single.hasFreeConnection).to.equal(true);
     });
 
-    it('sets requestedAt when the request is sent, not when it began to wait', async () => {
+    it('sets requestedAt when the request is sent, not when its wait began', async () => {
       const first = respondWhenTold();
       nock(URL).post('/payments').reply(429, first.reply);
       const busy = gateway({ poolSize: 1 });
@@ -354,7 +354,7 @@ describe('HttpGateway', () => {
       expect(await gateway().findPayment(ID)).to.deep.equal({ kind: 'on_record', onRecord: AT_NOON });
     });
 
-    it('asks past every cache', async () => {
+    it('asks caches in between not to respond', async () => {
       const asked = nock(URL, { reqheaders: { 'cache-control': 'no-cache' } })
         .get(`/payments/${ID}`)
         .reply(404);
@@ -362,12 +362,12 @@ describe('HttpGateway', () => {
       expect(asked.isDone()).to.equal(true);
     });
 
-    it('takes a 404 as not found, even with a payment in it', async () => {
+    it('returns not_found for a 404, even with a payment in it', async () => {
       lookUp({ amount: 19.9, requestedAt: NOON }, 404);
       expect(await gateway().findPayment(ID)).to.deep.equal({ kind: 'not_found' });
     });
 
-    it('takes any other response for none', async () => {
+    it('returns no_response for any other response', async () => {
       const to = gateway();
       const payment = JSON.stringify({ amount: 19.9, requestedAt: NOON });
       const other = JSON.stringify({ correlationId: NOON, amount: 19.9, requestedAt: NOON });

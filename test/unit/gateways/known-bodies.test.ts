@@ -7,7 +7,7 @@ const BODY = '{"message":"payment processed successfully"}';
 const AT = '2025-07-15T12:00:00.123Z';
 const idOf = (number: number) => `4a7901b8-7d26-4d9d-aa19-${String(number).padStart(12, '0')}`;
 
-/** Known bodies, with a count of look-ups. */
+/** Known bodies that count their look-ups. */
 function stage() {
   const forgotten: string[] = [];
   const bodies: KnownBodies = createKnownBodies((body) => forgotten.push(body));
@@ -31,14 +31,14 @@ function fakeClock(): sinon.SinonFakeTimers {
 }
 
 describe('known bodies', () => {
-  it('believes a body that a look-up has confirmed', async () => {
+  it('accepts a body that a look-up has confirmed', async () => {
     const { judge, lookUps } = stage();
     expect(await judge(BODY, 'confirmed')).to.deep.equal({ result: 'confirmed' });
     expect(await judge(BODY, 'not_there', 2)).to.deep.equal({ result: 'known' });
     expect(lookUps()).to.equal(1);
   });
 
-  it('does not believe a body whose payment is on record with another time, or not at all', async () => {
+  it('does not accept a body whose payment is on record with another time, or not at all', async () => {
     const { judge, lookUps } = stage();
     for (const result of ['on_record', 'not_there'] as const) {
       expect(await judge(BODY, result)).to.deep.equal({ result });
@@ -47,13 +47,13 @@ describe('known bodies', () => {
     expect(lookUps()).to.equal(3);
   });
 
-  it('does not believe another body than the confirmed one', async () => {
+  it('does not accept another body than the confirmed one', async () => {
     const { judge } = stage();
     await judge(BODY, 'confirmed');
     expect(await judge('{"message":"declined"}', 'not_there')).to.deep.equal({ result: 'not_there' });
   });
 
-  it('takes the id and the time of its payment out of a body', async () => {
+  it('ignores the id and the time of its payment in a body', async () => {
     const { judge } = stage();
     const echo = (id: number) => JSON.stringify({ id: idOf(id), at: AT, again: idOf(id) });
     await judge(echo(1), 'confirmed', 1);
@@ -61,7 +61,7 @@ describe('known bodies', () => {
     expect(await judge(echo(2), 'not_there', 3), 'the id of another payment').to.deep.equal({ result: 'not_there' });
   });
 
-  it('lets payments with the same unknown body wait for one look-up, and pays them all', async () => {
+  it('makes payments with the same unknown body wait for one look-up, and accepts them all', async () => {
     const { judge, lookUps } = stage();
     const result = Promise.withResolvers<'confirmed'>();
     const judged = Promise.all([1, 2, 3].map((id) => judge(BODY, result.promise, id)));
@@ -70,7 +70,7 @@ describe('known bodies', () => {
     expect(lookUps()).to.equal(1);
   });
 
-  it('lets each of them ask for itself when the look-up does not confirm', async () => {
+  it('looks each of them up when the first look-up does not confirm the body', async () => {
     const { judge, lookUps } = stage();
     const first = Promise.withResolvers<'not_there'>();
     const judged = Promise.all([
@@ -83,7 +83,7 @@ describe('known bodies', () => {
     expect(lookUps()).to.equal(3);
   });
 
-  it('looks one payment with a known body up once a minute', async () => {
+  it('looks up one payment with a known body once a minute', async () => {
     const clock = fakeClock();
     const { judge, lookUps } = stage();
     await judge(BODY, 'confirmed');
@@ -98,7 +98,7 @@ describe('known bodies', () => {
     expect(lookUps()).to.equal(2);
   });
 
-  it('forgets a known body whose payment is not there, and says so once', async () => {
+  it('forgets a known body whose payment is not there, and reports it once', async () => {
     const clock = fakeClock();
     const { judge, forgotten } = stage();
     await judge(BODY, 'confirmed');
@@ -108,7 +108,7 @@ describe('known bodies', () => {
     expect(forgotten).to.deep.equal([BODY]);
   });
 
-  it('keeps 48 bodies, the newest', async () => {
+  it('keeps the newest 48 bodies', async () => {
     const { judge } = stage();
     const body = (number: number) => JSON.stringify({ number });
     for (let number = 0; number < 49; number += 1) await judge(body(number), 'confirmed');
@@ -116,7 +116,7 @@ describe('known bodies', () => {
     expect(await judge(body(0), 'not_there')).to.deep.equal({ result: 'not_there' });
   });
 
-  it('does not stay stuck on a look-up that fails', async () => {
+  it('goes on after a look-up that fails', async () => {
     const bodies = createKnownBodies(() => {});
     const response = { body: BODY, correlationId: idOf(1), requestedAt: AT };
     const failed = bodies.judge(response, () => Promise.reject(new Error('broken'))).catch(({ message }) => message);

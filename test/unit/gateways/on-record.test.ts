@@ -22,11 +22,11 @@ describe('parsePaymentOnRecord', () => {
     expect(parse({ 'correlation-id': ID, AMOUNT: 19.9, 'requested-at': NOON })).to.deep.equal(AT_NOON);
   });
 
-  it('reads an amount that is a text', () => {
+  it('reads an amount that is a string', () => {
     for (const amount of ['19.9', '19.90', ' 19.90 ']) expect(withAmount(amount)).to.deep.equal(AT_NOON);
   });
 
-  it('reads what follows a byte-order mark', () => {
+  it('skips a byte-order mark', () => {
     const body = JSON.stringify({ amount: 19.9, requestedAt: NOON });
     expect(parsePaymentOnRecord(`\ufeff${body}`, ID)).to.deep.equal(AT_NOON);
   });
@@ -46,7 +46,7 @@ describe('parsePaymentOnRecord', () => {
     for (const time of times) expect(withTime(time), time).to.deep.equal(AT_NOON);
   });
 
-  it('cuts digits of a time that it does not keep', () => {
+  it('cuts the digits of a time below milliseconds', () => {
     expect(withTime('2025-07-15T12:00:00.1239999Z')).to.deep.equal(AT_NOON);
   });
 
@@ -61,30 +61,30 @@ describe('parsePaymentOnRecord', () => {
     expect(withTime('2025-07-15T12:00:00.123')).to.deep.equal(AT_NOON);
   });
 
-  it('takes the id in any case for the same one', () => {
+  it('accepts the id in upper and lower case', () => {
     expect(parse({ correlationId: ID.toUpperCase(), amount: 19.9, requestedAt: NOON })).to.deep.equal(AT_NOON);
   });
 
-  it('reads nothing of another payment', () => {
+  it('returns undefined for another payment', () => {
     for (const id of ['5a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3', '', null, 7, {}]) {
       expect(parse({ correlationId: id, amount: 19.9, requestedAt: NOON })).to.equal(undefined);
     }
   });
 
-  it('reads nothing without a usable amount', () => {
+  it('returns undefined without a usable amount', () => {
     for (const amount of [undefined, null, 0, -1, 19.999, '', 'much', '1e3', '-5', '19,90', '0x10', true, [19.9]]) {
       expect(withAmount(amount), String(amount)).to.equal(undefined);
     }
   });
 
-  it('reads nothing without a usable time', () => {
+  it('returns undefined without a usable time', () => {
     const times = [undefined, null, 5, 1_700_000_000_000, '', '5', '2025', '2025-07-15', 'yesterday', 'soon'];
     for (const time of [...times, '2025-13-15T12:00:00Z', '2025-07-15T25:00:00Z', '2025-07-15T12:00:00+99:00']) {
       expect(withTime(time), String(time)).to.equal(undefined);
     }
   });
 
-  it('reads nothing but a JSON object', () => {
+  it('returns undefined unless the body is a JSON object', () => {
     for (const body of ['', '<html>', 'null', '[]', '"text"', '5', '{}', '{"amount":19.9,"requestedAt":"2025']) {
       expect(parsePaymentOnRecord(body, ID), body).to.equal(undefined);
     }
