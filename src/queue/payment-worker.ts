@@ -1,6 +1,5 @@
 import { DelayedError, type Job, UnrecoverableError } from 'bullmq';
 import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
-import { createPacer } from '../pacer.ts';
 import { within } from '../process/deadline.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
@@ -23,6 +22,7 @@ import {
 } from './bullmq-layout.ts';
 import { markBuried } from './failed-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
+import { createPacer } from './pacer.ts';
 import { readScript } from './read-script.ts';
 import type { RedisClock } from './redis-clock.ts';
 import { explainRedisError, isErrorReply } from './redis-errors.ts';

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { expect } from 'chai';
 import sinon from 'sinon';
-import { createPacer } from '../../src/pacer.ts';
-import { atTestEnd } from '../support/cleanup.ts';
+import { createPacer } from '../../../src/queue/pacer.ts';
+import { atTestEnd } from '../../support/cleanup.ts';
 
 /** A pacer in a loop with turns of 1 ms, whose sleeps take no time. */
 function startPacer(turnMs: () => number) {
