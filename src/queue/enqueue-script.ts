@@ -1,7 +1,7 @@
 import { addStandardJob } from 'bullmq/dist/cjs/scripts/addStandardJob-9.js';
 import { ADD_JOB_KEYS, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { JOB_NAME, JOB_OPTIONS } from './payment-queue.ts';
-import { readScript } from './read-script.ts';
+import { readScript } from './scripts.ts';
 
 /** What became of one payment of a batch. */
 export type EnqueueResult = 'queued' | 'duplicate' | 'full';
@@ -19,8 +19,7 @@ const PLACE = "--[[ the text of BullMQ's addStandardJob ]]";
 /** Adds a batch of payments in one atomic step: scripts/enqueue-payments.lua. */
 export const ENQUEUE_SCRIPT = readScript('enqueue-payments').replace(PLACE, () => addStandardJob.content);
 
-export const ENQUEUE_KEY_COUNT = ADD_JOB_KEYS.length + 2;
-
+/** The keys of {@link ENQUEUE_SCRIPT}. */
 export function enqueueKeys(queue: PaymentQueueName): string[] {
   return [...ADD_JOB_KEYS, 'prioritized', 'failed'].map((type) => queueKey(queue, type));
 }

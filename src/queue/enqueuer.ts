@@ -1,11 +1,12 @@
-import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import { BatcherClosedError, BatcherOverflowError, createBatcher } from '../batcher.ts';
 import { QueueFullError, QueueUnavailableError, type ServiceError } from '../errors.ts';
 import type { PaymentQueueName } from './bullmq-layout.ts';
-import { ENQUEUE_KEY_COUNT, ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
+import { ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
 import { createMemoryHeadroom } from './memory-headroom.ts';
 import { countPayments, type QueueCounts } from './payment-queue.ts';
 import { explainRedisError } from './redis-errors.ts';
+import { defineScript } from './scripts.ts';
 import type { ServerCheck } from './server-check.ts';
 
 /** A payload on its way into the queue. */
@@ -58,12 +59,6 @@ const JOB_BYTES = 512;
 /** Waiting requests at most, per process. At 64 KiB each, the largest they can be, this is 640 MiB. */
 const MAX_PENDING = 10_000;
 
-declare module 'ioredis' {
-  interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
-    enqueuePayments(...keysAndArguments: string[]): Result<number[], Context>;
-  }
-}
-
 export function createEnqueuer({
   redis,
   queue,
@@ -76,8 +71,8 @@ export function createEnqueuer({
   /** While it has a refusal nothing is written. */
   serverCheck: Pick<ServerCheck, 'refusal'>;
 }): Enqueuer {
-  redis.defineCommand('enqueuePayments', { numberOfKeys: ENQUEUE_KEY_COUNT, lua: ENQUEUE_SCRIPT });
   const keys = enqueueKeys(queue);
+  const enqueuePayments = defineScript<number[]>(redis, 'enqueue-payments', keys.length, ENQUEUE_SCRIPT);
   const headroom = createMemoryHeadroom({ redis, key: keys[0]! });
 
   const batcher = createBatcher<NewJob, undefined | ServiceError>({
@@ -101,7 +96,7 @@ export function createEnqueuer({
     const tooFull = await headroom.refusalOf(bytes);
     if (tooFull !== undefined) throw unavailable(tooFull);
     try {
-      return await redis.enqueuePayments(...args);
+      return await enqueuePayments(...args);
     } catch (cause) {
       throw unavailable(`payments cannot be added to the queue: ${explainRedisError(cause).detail}`, cause);
     }

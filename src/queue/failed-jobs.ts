@@ -1,10 +1,10 @@
-import type { ClientContext, Cluster, Redis, Result } from 'ioredis';
-import { beginningOf } from '../payment.ts';
+import type { Cluster, Redis } from 'ioredis';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { lockKey, type PaymentQueueName, queueKey, readFailedFields } from './bullmq-layout.ts';
-import { readScript } from './read-script.ts';
+import { defineScript } from './scripts.ts';
+import { shortData } from './short-data.ts';
 
 /**
  * The dead letters that Redis still has: BullMQ's failed jobs. The ledger keeps the dead letters; Redis shows the newest
@@ -61,30 +61,7 @@ const LOOK_EVERY_MS = 5_000;
 /** The pause of `copyAll` after a failure, doubled from the first to the last. */
 const RETRY_MS = { first: 250, max: 5_000 };
 
-/** How much of a payload a failed job keeps, in bytes. */
-const KEPT_PAYLOAD_BYTES = 2 * 1024;
-
-/** More brackets than this, and a payload may be nested too deep for the dashboards of older versions. */
-const MAX_BRACKETS = 100;
-
-/** A correlationId or amount longer than this is none. In characters. */
-const MAX_SCALAR = 100;
-
-const LIST_SCRIPT = readScript('list-failed-payments');
-const TIDY_SCRIPT = readScript('tidy-failed-payments');
-const BURIED_SCRIPT = readScript('mark-buried');
-const QUEUED_SCRIPT = readScript('are-queued-payments');
-
 type ListedJob = [id: string, isBeyond: 0 | 1, fields: (string | null)[]];
-
-declare module 'ioredis' {
-  interface RedisCommander<Context extends ClientContext = { type: 'default' }> {
-    listFailedPayments(failedKey: string, ...args: (string | number)[]): Result<ListedJob[], Context>;
-    areQueuedPayments(failedKey: string, ...args: string[]): Result<(0 | 1)[], Context>;
-    tidyFailedPayments(failedKey: string, ...args: string[]): Result<number, Context>;
-    markBuried(jobKey: string, lockKey: string, token: string, data: string): Result<number, Context>;
-  }
-}
 
 /**
  * Marks a job as buried by the run that holds it, and cuts its payload. After its row is committed, before it fails.
@@ -96,41 +73,8 @@ export async function markBuried(
   token: string,
   payload: string | undefined,
 ): Promise<boolean> {
-  redis.defineCommand('markBuried', { numberOfKeys: 2, lua: BURIED_SCRIPT });
-  return (await redis.markBuried(key, lockKey(key), token, shortData(payload) ?? '')) === 1;
-}
-
-/**
- * What a failed job keeps in place of a payload that is long or nested: its beginning as text, and what a worker would
- * read of it. So a worker to whom an older dashboard gives the job again judges it as it would have judged the payload.
- * Undefined when the payload can stay as it is.
- */
-export function shortData(payload: string | undefined): string | undefined {
-  if (payload === undefined) return undefined;
-  const bytes = Buffer.byteLength(payload);
-  const brackets = payload.match(/[[{]/g)?.length ?? 0;
-  if (bytes <= KEPT_PAYLOAD_BYTES && brackets <= MAX_BRACKETS) return undefined;
-  const { correlationId, amount } = scalarsOf(payload);
-  return JSON.stringify({
-    correlationId,
-    amount,
-    payload: beginningOf(payload, KEPT_PAYLOAD_BYTES),
-    payloadBytes: bytes,
-  });
-}
-
-function scalarsOf(payload: string): { correlationId?: unknown; amount?: unknown } {
-  let value: unknown;
-  try {
-    value = JSON.parse(payload);
-  } catch {
-    // Whoever wrote the job, it was not our API. The text is all there is.
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return {};
-  const isShort = ([name, field]: [string, unknown]) =>
-    (name === 'correlationId' || name === 'amount') &&
-    (typeof field === 'number' || (typeof field === 'string' && field.length <= MAX_SCALAR));
-  return Object.fromEntries(Object.entries(value).filter(isShort));
+  const mark = defineScript<number>(redis, 'mark-buried', 2);
+  return (await mark(key, lockKey(key), token, shortData(payload) ?? '')) === 1;
 }
 
 /**
@@ -148,9 +92,9 @@ export function createFailedJobs({
   keep: (jobs: readonly FailedJob[]) => Promise<void>;
   logger: Logger;
 }): FailedJobs {
-  redis.defineCommand('listFailedPayments', { numberOfKeys: 1, lua: LIST_SCRIPT });
-  redis.defineCommand('tidyFailedPayments', { numberOfKeys: 1, lua: TIDY_SCRIPT });
-  redis.defineCommand('areQueuedPayments', { numberOfKeys: 1, lua: QUEUED_SCRIPT });
+  const listFailedPayments = defineScript<ListedJob[]>(redis, 'list-failed-payments', 1);
+  const tidyFailedPayments = defineScript<number>(redis, 'tidy-failed-payments', 1);
+  const areQueuedPayments = defineScript<(0 | 1)[]>(redis, 'are-queued-payments', 1);
   const failedKey = queueKey(queue, 'failed');
   const prefix = queueKey(queue, '');
   const closing = new AbortController();
@@ -165,7 +109,7 @@ export function createFailedJobs({
   /** Page by page, until nothing is left to do. */
   async function tidy(): Promise<void> {
     while (!closing.signal.aborted) {
-      const listed = await redis.listFailedPayments(failedKey, prefix, KEPT, PAGE);
+      const listed = await listFailedPayments(failedKey, prefix, KEPT, PAGE);
       if (listed.length === 0) break;
       await keep(listed.map(toFailedJob));
       const changes = listed.flatMap(([id, isBeyond, fields]) => [
@@ -173,7 +117,7 @@ export function createFailedJobs({
         readFailedFields(fields).runs ?? '',
         isBeyond === 1 ? 'remove' : (shortData(readFailedFields(fields).data) ?? ''),
       ]);
-      await redis.tidyFailedPayments(failedKey, prefix, ...changes);
+      await tidyFailedPayments(failedKey, prefix, ...changes);
     }
   }
 
@@ -234,7 +178,7 @@ export function createFailedJobs({
     tidySoon,
     async areQueued(ids) {
       if (ids.length === 0) return [];
-      return (await redis.areQueuedPayments(failedKey, prefix, ...ids)).map((isQueued) => isQueued === 1);
+      return (await areQueuedPayments(failedKey, prefix, ...ids)).map((isQueued) => isQueued === 1);
     },
     close() {
       clearInterval(looking);

@@ -1,7 +1,7 @@
 import type { Cluster, Redis } from 'ioredis';
 import type { Config } from '../config.ts';
 import { type PaymentQueueName, queueKey } from './bullmq-layout.ts';
-import { readScript } from './read-script.ts';
+import { readScript } from './scripts.ts';
 
 /** The prefix of all our keys in Redis. */
 export const QUEUE_PREFIX = '{payrelay}';

@@ -23,9 +23,9 @@ import {
 import { markBuried } from './failed-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
 import { createPacer } from './pacer.ts';
-import { readScript } from './read-script.ts';
 import type { RedisClock } from './redis-clock.ts';
 import { explainRedisError, isErrorReply } from './redis-errors.ts';
+import { readScript } from './scripts.ts';
 import type { ServerCheck } from './server-check.ts';
 
 /** Takes payments from the queue and sees to what becomes of their jobs. */

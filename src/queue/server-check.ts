@@ -3,8 +3,8 @@ import type { Durability } from '../config.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog, type Failure } from '../process/outage-log.ts';
 import { KEY_TYPES, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
-import { readScript } from './read-script.ts';
 import { explainRedisError, isMissingRight } from './redis-errors.ts';
+import { readScript } from './scripts.ts';
 
 /**
  * Whether the Redis that we are connected to can be trusted with payments. It is looked at after every connect and before

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { shortData } from '../../../src/queue/failed-jobs.ts';
+import { shortData } from '../../../src/queue/short-data.ts';
 
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
 
