@@ -46,11 +46,11 @@ export interface PaymentRun {
   readonly boundTo: GatewayName | undefined;
   /**
    * From now on the payment stays with this gateway.
-   * @returns false when this run no longer owns the job; then nothing was written.
+   * @throws RequeueError when this run no longer owns the job. Then nothing was written, and nothing may be sent.
    */
-  bindTo(gateway: GatewayName): Promise<boolean>;
-  /** Takes the binding back: nothing was sent. @returns as `bindTo` */
-  release(): Promise<boolean>;
+  bindTo(gateway: GatewayName): Promise<void>;
+  /** Takes the binding back: the gateway certainly does not have the payment. @throws as `bindTo` */
+  release(): Promise<void>;
 }
 
 /** What earlier runs left behind. */
@@ -109,4 +109,13 @@ export class RequeueError extends Error {
     this.pause = pause;
     this.atLeastMs = atLeastMs;
   }
+}
+
+/** This run was stopped for longer than its job's lock lasts, so another run may be under way. */
+export function jobLockLost(): RequeueError {
+  return new RequeueError('job lock lost to another worker', {
+    code: 'lock_lost',
+    end: 'unresolved',
+    pause: 'backoff',
+  });
 }

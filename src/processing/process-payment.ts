@@ -63,7 +63,7 @@ export async function processPayment(run: PaymentRun, deps: ProcessingDeps): Pro
   if (deps.policy.on === 'never' && onlyAt !== 'fallback' && (await recordIfAtFallback(payment, run, deps))) return;
   if (onlyAt === undefined) return payFree(payment, run, deps);
   // Written down before the first send, for a worker that knows nothing of dead letters.
-  if (onlyAt === 'fallback' && run.boundTo === undefined) await bindToFallback(run);
+  if (onlyAt === 'fallback' && run.boundTo === undefined) await run.bindTo('fallback');
   return payTied(visitAt(onlyAt === 'fallback' ? deps.fallback : deps.primary, payment, run), deps);
 }
 
@@ -163,7 +163,7 @@ async function recordIfAtFallback(payment: Payment, run: PaymentRun, deps: Proce
   if (found.kind === 'not_found') return false;
   if (found.kind === 'on_record') {
     // If it cannot be recorded now, the next run must not take it for one that may be at the primary.
-    await bindToFallback(run);
+    await run.bindTo('fallback');
     await settle(visit, found.onRecord, deps);
     return true;
   }
@@ -174,7 +174,7 @@ async function recordIfAtFallback(payment: Payment, run: PaymentRun, deps: Proce
 async function changeToFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
   const visit = visitAt(deps.fallback, payment, run);
   // Bound only once the circuit lets it through: those that it does not let cost Redis nothing.
-  const beforeSend = () => bindToFallback(run);
+  const beforeSend = () => run.bindTo('fallback');
   const result = await tryAt(visit, { isTied: false, maxWaitMs: 0, beforeSend }, deps);
   switch (result.kind) {
     case 'paid':
@@ -189,21 +189,9 @@ async function changeToFallback(payment: Payment, run: PaymentRun, deps: Process
     case 'not_sent':
     case 'refused':
       // The fallback certainly does not have it, so the payment is free again to go where it can be paid.
-      if (!(await run.release())) throw lockLost();
+      await run.release();
       throw requeue(visit, result, { isTied: false });
   }
-}
-
-async function bindToFallback(run: PaymentRun): Promise<void> {
-  if (!(await run.bindTo('fallback'))) throw lockLost();
-}
-
-function lockLost(): RequeueError {
-  return new RequeueError('job lock lost to another worker', {
-    code: 'lock_lost',
-    end: 'unresolved',
-    pause: 'backoff',
-  });
 }
 
 /** Pays at the only gateway that may get the payment. */

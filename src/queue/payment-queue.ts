@@ -17,7 +17,7 @@ export const JOB_NAME = 'payment';
 /**
  * Options stored with every job.
  * - `attempts`: a fault must never end a payment, so the number of tries is without practical limit.
- * - `backoff`: the worker's own strategy decides (payment-worker.ts).
+ * - `backoff`: the worker's own strategy decides (job-ends.ts).
  * - `stackTraceLimit`: by default the stack of every failure piles up in the job.
  */
 export const JOB_OPTIONS = { attempts: 1_000_000_000, backoff: { type: 'requeue' }, stackTraceLimit: 1 } as const;

@@ -17,7 +17,7 @@ export function startWatchdog({
   onStuck,
   intervalMs = INTERVAL_MS,
 }: {
-  worker: Pick<PaymentWorker, 'held' | 'finished'>;
+  worker: Pick<PaymentWorker, 'inFlight' | 'finished'>;
   countWaiting: () => Promise<number>;
   /** While Redis is away there is nothing to fetch, and starting again would not help. */
   isConnected: () => boolean;
@@ -28,7 +28,7 @@ export function startWatchdog({
   let idleLooks = 0;
 
   async function look(): Promise<void> {
-    const isIdle = worker.held === 0 && worker.finished === finishedBefore;
+    const isIdle = worker.inFlight === 0 && worker.finished === finishedBefore;
     finishedBefore = worker.finished;
     if (!isIdle || !isConnected() || (await countWaiting()) === 0) {
       idleLooks = 0;

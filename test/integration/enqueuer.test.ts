@@ -56,7 +56,7 @@ describe('the BullMQ that the enqueuer was made for', () => {
       'one: commands/addStandardJob (file name and number of KEYS, the order of KEYS and ARGV, that cmsgpack is used for ' +
       'nothing but unpacking ARGV, that it returns the id); the names of the lists and sets the cap counts ' +
       '(wait, delayed, prioritized) and of the set of dead letters (failed); the job fields ats, atm and progress, which ' +
-      'carry over what payment-worker.ts asks of an earlier run. Then run test/integration and the chaos test.';
+      'carry over what job-runs.ts reads of earlier runs. Then run test/integration and the chaos test.';
     expect(read('../../node_modules/bullmq/package.json').version, whatToDo).to.equal('6.7.0');
     expect(read('../../package.json').dependencies.bullmq, whatToDo).to.equal('6.7.0');
     expect(addStandardJob.keys, whatToDo).to.equal(9);

@@ -7,7 +7,7 @@
 -- version of BullMQ; test/integration/enqueuer.test.ts compares its jobs with those of `queue.addBulk`.
 --
 -- A job that failed for good is a dead letter: posting its id again replaces it. Its counters and its mark are carried
--- over, because they tell whether an earlier attempt may have been paid (see payment-worker.ts).
+-- over, because they tell whether an earlier attempt may have been paid (see job-runs.ts).
 --
 -- KEYS 1-9 as BullMQ's script wants them, 10 prioritized, 11 failed.
 -- ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 when they were accepted, in ms ('': now),

@@ -8,6 +8,7 @@ import {
   EAGER,
   FREE,
   ID,
+  lostLock,
   NO_RESPONSE,
   ON_NEVER,
   ON_NOT_SENT,
@@ -72,7 +73,7 @@ describe('processPayment, changing to the fallback', () => {
 
   it('sends nothing to the fallback when this run no longer owns the job', async () => {
     const { run, events } = stage({ primary: [POOL_TIMEOUT] });
-    expectRequeue(await run({ bindTo: async () => false }), { end: 'unresolved', pause: 'backoff', code: 'lock_lost' });
+    expectRequeue(await run({ bindTo: lostLock }), { end: 'unresolved', pause: 'backoff', code: 'lock_lost' });
     expect(events).to.deep.equal(['look up', 'send to primary', 'bind to fallback']);
   });
 
@@ -114,7 +115,7 @@ describe('processPayment, changing to the fallback', () => {
 
   it('requeues as unresolved when the payment can no longer be released', async () => {
     const { run } = stage({ primary: [POOL_TIMEOUT], fallback: [REFUSED] });
-    const end = await run({ release: async () => false });
+    const end = await run({ release: lostLock });
     expectRequeue(end, { end: 'unresolved', pause: 'backoff', code: 'lock_lost' });
   });
 

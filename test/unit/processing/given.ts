@@ -1,6 +1,6 @@
 import type { FallbackConfig } from '../../../src/config.ts';
 import type { AttemptOutcome, FailedAttempt, LookUpOutcome, PaymentOnRecord } from '../../../src/gateways/gateway.ts';
-import type { PaymentRun, RunHistory } from '../../../src/processing/payment-run.ts';
+import { jobLockLost, type PaymentRun, type RunHistory } from '../../../src/processing/payment-run.ts';
 
 /** What the tests of processing have in common: outcomes, policies, and the states of a payment between runs. */
 
@@ -10,6 +10,8 @@ export const ACCEPTED_AT = new Date('2025-07-15T11:59:00.000Z');
 export const ON_RECORD: PaymentOnRecord = { amountCents: 1990, requestedAt: new Date('2025-07-15T12:00:00.123Z') };
 export const PAID: AttemptOutcome = { kind: 'paid', onRecord: ON_RECORD };
 export const ALREADY_PAID: AttemptOutcome = { kind: 'already_paid', onRecord: ON_RECORD };
+
+const http = (status: number) => ({ code: `http_${status}`, detail: `HTTP ${status}` });
 
 export const POOL_TIMEOUT: FailedAttempt = {
   kind: 'not_sent',
@@ -23,36 +25,24 @@ export const UNREACHABLE: FailedAttempt = {
   cause: { code: 'ECONNREFUSED', detail: 'connect ECONNREFUSED' },
   evidence: 'not_sent',
 };
-export const REFUSED: FailedAttempt = {
-  kind: 'refused',
-  cause: { code: 'http_429', detail: 'HTTP 429' },
-  evidence: 'response',
-};
+export const REFUSED: FailedAttempt = { kind: 'refused', cause: http(429), evidence: 'response' };
 export const DOUBTFUL: FailedAttempt = {
   kind: 'doubtful',
-  cause: { code: 'http_400', detail: 'HTTP 400: {}' },
+  cause: { ...http(400), detail: 'HTTP 400: {}' },
   evidence: 'response',
 };
-export const UNKNOWN: FailedAttempt = {
-  kind: 'unknown',
-  cause: { code: 'http_502', detail: 'HTTP 502' },
-  evidence: 'response',
-};
+export const UNKNOWN: FailedAttempt = { kind: 'unknown', cause: http(502), evidence: 'response' };
 export const NO_RESPONSE: FailedAttempt = {
   kind: 'unknown',
   cause: { code: 'ETIMEDOUT', detail: 'no response' },
   evidence: 'no_response',
 };
-/** A 422 whose look-up does not tell what is on record. */
-export const UNPROVEN: FailedAttempt = {
-  kind: 'unknown',
-  cause: { code: 'http_422', detail: 'HTTP 422' },
-  evidence: 'none',
-};
+/** A 422 whose look-up does not say what is on record. */
+export const UNPROVEN: FailedAttempt = { kind: 'unknown', cause: http(422), evidence: 'none' };
 
 export const FOUND: LookUpOutcome = { kind: 'on_record', onRecord: ON_RECORD };
 export const NOT_FOUND: LookUpOutcome = { kind: 'not_found' };
-export const NOT_TOLD: LookUpOutcome = { kind: 'no_response', cause: { code: 'http_503', detail: 'HTTP 503' } };
+export const NOT_TOLD: LookUpOutcome = { kind: 'no_response', cause: http(503) };
 
 const NEVER = Number.POSITIVE_INFINITY;
 export const ON_POOL_TIMEOUT: FallbackConfig = { on: 'pool_timeout', afterMs: NEVER };
@@ -74,6 +64,8 @@ export const DOUBTED = { history: { ...CLEAN, runs: 1, doubts: 1, doubtedSinceMs
 export const BOUND = { boundTo: 'fallback', history: { ...CLEAN, runs: 1 } } as const;
 export const BOUND_AND_UNRESOLVED = { boundTo: 'fallback', history: UNRESOLVED.history } as const;
 export const BOUND_AND_DOUBTED = { boundTo: 'fallback', history: DOUBTED.history } as const;
+/** What `bindTo` and `release` do when another run has taken the job over. */
+export const lostLock = () => Promise.reject(jobLockLost());
 /** Every state between runs. */
 export const STATES: readonly Partial<PaymentRun>[] = [
   FREE,

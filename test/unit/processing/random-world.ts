@@ -8,11 +8,13 @@ import type { PaidPayment } from '../../../src/ledger/ledger.ts';
 import type { GatewayName } from '../../../src/payment.ts';
 import {
   DeadLetterError,
+  jobLockLost,
   type PaymentRun,
   RequeueError,
   type RunHistory,
 } from '../../../src/processing/payment-run.ts';
-import { type GuardedGateway, processPayment } from '../../../src/processing/process-payment.ts';
+import type { GuardedGateway } from '../../../src/processing/process-payment.ts';
+import { processPayment } from '../../../src/processing/process-payment.ts';
 import { recordingLogger } from '../../support/logger.ts';
 import { ACCEPTED_AT, ALREADY_PAID, FOUND, ID, NOT_FOUND, NOT_TOLD, PAID } from './given.ts';
 import { open } from './stage.ts';
@@ -160,6 +162,9 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
         write();
         return true;
       });
+    const bind = async (boundTo: GatewayName | undefined) => {
+      if (!(await owned(() => Object.assign(job, { boundTo })))) throw jobLockLost();
+    };
     const notClean = job.started - 1 - job.made;
     const history: RunHistory =
       notClean === 0
@@ -180,8 +185,8 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
       },
       history,
       boundTo: job.boundTo,
-      bindTo: (gateway) => owned(() => Object.assign(job, { boundTo: gateway })),
-      release: () => owned(() => Object.assign(job, { boundTo: undefined })),
+      bindTo: bind,
+      release: () => bind(undefined),
     };
     const primary = guarded('primary', step);
     const fallback = guarded('fallback', step);

@@ -20,7 +20,8 @@ import {
   RequeueError,
   type RunEnd,
 } from '../../../src/processing/payment-run.ts';
-import { type GuardedGateway, type ProcessingDeps, processPayment } from '../../../src/processing/process-payment.ts';
+import type { GuardedGateway, ProcessingDeps } from '../../../src/processing/process-payment.ts';
+import { processPayment } from '../../../src/processing/process-payment.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
 import { ACCEPTED_AT, CLEAN, ID, NOT_FOUND, ON_POOL_TIMEOUT } from './given.ts';
@@ -163,11 +164,11 @@ export function stage({
       async bindTo(gateway) {
         events.push(`bind to ${gateway}`);
         onBind?.();
-        return bindTo ? bindTo(gateway) : true;
+        await bindTo?.(gateway);
       },
       async release() {
         events.push('release');
-        return release ? release() : true;
+        await release?.();
       },
       ...fields,
     };

@@ -10,6 +10,7 @@ import {
   EAGER,
   FREE,
   ID,
+  lostLock,
   NO_RESPONSE,
   ON_NEVER,
   ON_RECORD,
@@ -173,7 +174,7 @@ describe('processPayment, tied by a dead letter', () => {
 
   it('sends nothing to the fallback when this run no longer owns the job', async () => {
     const { run, events } = stage({ lookUp: tiedTo('fallback') });
-    expectRequeue(await run({ bindTo: async () => false }), { end: 'unresolved', pause: 'backoff', code: 'lock_lost' });
+    expectRequeue(await run({ bindTo: lostLock }), { end: 'unresolved', pause: 'backoff', code: 'lock_lost' });
     expect(events).to.deep.equal(['look up', 'bind to fallback']);
   });
 

@@ -8,7 +8,7 @@ const INTERVAL_MS = 1_000;
 /** A watchdog over a worker that is stuck, until the test changes something. */
 function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
   const clock = sinon.useFakeTimers();
-  const worker = { held: 0, finished: 7 };
+  const worker = { inFlight: 0, finished: 7 };
   const state = { waiting: 1, isConnected: true };
   const onStuck = sinon.spy((_reason: string) => undefined);
   const countWaiting = sinon.stub<[], Promise<number>>().callsFake(async () => state.waiting);
@@ -54,10 +54,10 @@ describe('watchdog', () => {
     [
       'holds a job',
       ({ worker }) => {
-        worker.held = 1;
+        worker.inFlight = 1;
       },
       ({ worker }) => {
-        worker.held = 0;
+        worker.inFlight = 0;
       },
     ],
     [
@@ -109,7 +109,7 @@ describe('watchdog', () => {
 
   it('does not ask Redis while the worker works', async () => {
     const { worker, countWaiting, look } = watch();
-    worker.held = 3;
+    worker.inFlight = 3;
     await look(5);
     expect(countWaiting.called).to.equal(false);
   });
@@ -132,9 +132,9 @@ describe('watchdog', () => {
 
   it('looks every ten seconds by default', async () => {
     const { clock, worker, countWaiting } = watch({});
-    worker.held = 1;
+    worker.inFlight = 1;
     await clock.tickAsync(9_999);
-    worker.held = 0;
+    worker.inFlight = 0;
     await clock.tickAsync(1);
     expect(countWaiting.callCount).to.equal(1);
     await clock.tickAsync(50_000);
