@@ -13,8 +13,8 @@ import {
   RequeueError,
   type RunHistory,
 } from '../../../src/processing/payment-run.ts';
-import type { GuardedGateway } from '../../../src/processing/process-payment.ts';
 import { processPayment } from '../../../src/processing/process-payment.ts';
+import type { GuardedGateway } from '../../../src/processing/processing-deps.ts';
 import { recordingLogger } from '../../support/logger.ts';
 import { ACCEPTED_AT, ALREADY_PAID, FOUND, ID, NOT_FOUND, NOT_TOLD, PAID } from './given.ts';
 import { open } from './stage.ts';

@@ -20,8 +20,8 @@ import {
   RequeueError,
   type RunEnd,
 } from '../../../src/processing/payment-run.ts';
-import type { GuardedGateway, ProcessingDeps } from '../../../src/processing/process-payment.ts';
 import { processPayment } from '../../../src/processing/process-payment.ts';
+import type { GuardedGateway, ProcessingDeps } from '../../../src/processing/processing-deps.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
 import { ACCEPTED_AT, CLEAN, ID, NOT_FOUND, ON_POOL_TIMEOUT } from './given.ts';

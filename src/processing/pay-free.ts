@@ -1,0 +1,77 @@
+import type { Payment } from '../payment.ts';
+import { payTied, stayOrRequeue } from './pay-tied.ts';
+import type { PaymentRun } from './payment-run.ts';
+import type { ProcessingDeps } from './processing-deps.ts';
+import { mayFallBackAfter, mayFallBackInstead, patienceMs } from './route.ts';
+import { requeue, settle, tryAt, visitAt } from './visit.ts';
+
+/** How often a waiting payment re-checks the fallback while neither gateway accepts. In memory: it costs nothing. */
+const RECHECK_MS = 250;
+
+/**
+ * Pays where the routing rule says, as long as no attempt may have been paid.
+ * @throws DeadLetterError, RequeueError
+ */
+export async function payFree(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
+  const { primary, fallback, policy } = deps;
+  const visit = visitAt(primary, payment, run);
+  const history = {
+    isFree: true,
+    // It grows while the payment waits, and while an attempt takes its time.
+    get ageMs() {
+      return run.ageMs;
+    },
+  };
+  for (;;) {
+    const isPrimaryClosed = primary.circuit.cause === undefined;
+    if (isPrimaryClosed && mayFallBackInstead(history, policy, primary.gateway) && fallback.circuit.isAccepting) {
+      return payAtFallback(payment, run, deps);
+    }
+    const patience = patienceMs(history, primary.circuit.cause, policy);
+    const maxWaitMs = fallback.circuit.isAccepting ? patience : Math.max(patience, RECHECK_MS);
+    const result = await tryAt(visit, { isTied: false, maxWaitMs }, deps);
+    switch (result.kind) {
+      case 'paid':
+      case 'already_paid':
+        return settle(visit, result.onRecord, deps);
+      case 'not_tried':
+        if (result.why === 'closed' || result.why === 'no_place') throw requeue(visit, result, { isTied: false });
+        if (result.why === 'gave_up' && fallback.circuit.isAccepting) return payAtFallback(payment, run, deps);
+        break;
+      case 'doubtful':
+      case 'unknown':
+        stayOrRequeue(visit, result);
+        return payTied(visit, deps);
+      case 'not_sent':
+      case 'refused':
+        if (mayFallBackAfter(result, history, policy) && fallback.circuit.isAccepting) {
+          return payAtFallback(payment, run, deps);
+        }
+        // While the circuit is open the payment keeps its job: requeuing would cost Redis a round trip for every pause.
+        if (primary.circuit.cause === undefined) throw requeue(visit, result, { isTied: false });
+    }
+  }
+}
+
+async function payAtFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
+  const visit = visitAt(deps.fallback, payment, run);
+  // Bound only once the circuit lets the payment through: one that has to wait costs Redis nothing.
+  const beforeSend = () => run.bindTo('fallback');
+  const result = await tryAt(visit, { isTied: false, maxWaitMs: 0, beforeSend }, deps);
+  switch (result.kind) {
+    case 'paid':
+    case 'already_paid':
+      return settle(visit, result.onRecord, deps);
+    case 'doubtful':
+    case 'unknown':
+      stayOrRequeue(visit, result);
+      return payTied(visit, deps);
+    case 'not_tried':
+      throw requeue(visit, result, { isTied: false });
+    case 'not_sent':
+    case 'refused':
+      // The fallback certainly does not have it, so the payment may go to the primary again.
+      await run.release();
+      throw requeue(visit, result, { isTied: false });
+  }
+}

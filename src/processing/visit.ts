@@ -1,0 +1,110 @@
+import type { CircuitResult } from '../gateways/circuit.ts';
+import type { FailedAttempt, PaymentOnRecord } from '../gateways/gateway.ts';
+import type { Payment } from '../payment.ts';
+import { type PaymentRun, RequeueError, type RunEnd } from './payment-run.ts';
+import type { GuardedGateway, ProcessingDeps } from './processing-deps.ts';
+
+/** A payment at one gateway in this run, with the results of its attempts there. */
+export interface Visit {
+  readonly payment: Payment;
+  readonly run: PaymentRun;
+  readonly at: GuardedGateway;
+  sends: number;
+  failures: number;
+  /** An attempt of this run may be paid. */
+  hadUnknown: boolean;
+  hadDoubt: boolean;
+  /** As `performance.now()` counts: the gateway asked this payment to wait. */
+  notBeforeMs: number;
+}
+
+export function visitAt(at: GuardedGateway, payment: Payment, run: PaymentRun): Visit {
+  const notBeforeMs = Number.NEGATIVE_INFINITY;
+  return { payment, run, at, sends: 0, failures: 0, hadUnknown: false, hadDoubt: false, notBeforeMs };
+}
+
+/**
+ * Makes one attempt, when the circuit lets it, and notes in the visit what came of it.
+ * @throws what `beforeSend` throws; then nothing was sent
+ */
+export async function tryAt(
+  visit: Visit,
+  { isTied, maxWaitMs, beforeSend }: { isTied: boolean; maxWaitMs: number; beforeSend?: () => Promise<void> },
+  { nowMs }: Pick<ProcessingDeps, 'nowMs'>,
+): Promise<CircuitResult> {
+  const { payment, run, at } = visit;
+  const { correlationId } = payment;
+  // A free payment of an earlier run counts, too: as the probe into a silence it would be tied from then on, and new payments
+  // are spared that.
+  const isNew = !isTied && visit.failures === 0;
+  const send = () => {
+    visit.sends += 1;
+    return at.gateway.send(payment, {
+      isFirst: !isTied && run.history.runs === 0 && visit.sends === 1,
+      isUnresolved: isTied,
+      onNewConnection: visit.hadDoubt || run.history.doubts > 0,
+    });
+  };
+  const result = await at.circuit.run(
+    { correlationId, isNew, isTied, hasHadItsTurn: visit.failures > 0, maxWaitMs, notBeforeMs: visit.notBeforeMs },
+    beforeSend ? () => beforeSend().then(send) : send,
+  );
+  switch (result.kind) {
+    case 'paid':
+      at.lastPaidAtMs = nowMs();
+      break;
+    case 'unknown':
+    case 'doubtful':
+    case 'refused':
+    case 'not_sent':
+      visit.failures += 1;
+      if (result.kind === 'unknown') visit.hadUnknown = true;
+      if (result.kind === 'doubtful') visit.hadDoubt = true;
+      if (result.retryAfterMs !== undefined) visit.notBeforeMs = performance.now() + result.retryAfterMs;
+  }
+  return result;
+}
+
+/**
+ * Records what the gateway has on record.
+ * @throws RequeueError when the ledger did not commit it
+ */
+export async function settle(
+  { payment: { correlationId }, at: { gateway } }: Visit,
+  onRecord: PaymentOnRecord,
+  { recorder, logger }: Pick<ProcessingDeps, 'recorder' | 'logger'>,
+): Promise<void> {
+  try {
+    await recorder.record({ correlationId, gateway: gateway.name, ...onRecord });
+  } catch (error) {
+    throw new RequeueError(`paid at the ${gateway.name} gateway, not recorded yet: ${(error as Error).message}`, {
+      code: 'ledger_unavailable',
+      end: 'unresolved',
+      pause: 'backoff',
+    });
+  }
+  // winston writes the line before it looks at the level.
+  if (logger.isDebugEnabled()) logger.debug('payment recorded', { correlationId, gateway: gateway.name });
+}
+
+/** The error that ends the run of a payment that was not paid: why, and when the next run may start. */
+export function requeue(
+  visit: Visit,
+  result: FailedAttempt | Extract<CircuitResult, { kind: 'not_tried' }>,
+  { isTied }: { isTied: boolean },
+): RequeueError {
+  const { at, run, hadUnknown, hadDoubt, notBeforeMs } = visit;
+  const end: RunEnd = hadUnknown ? 'unresolved' : hadDoubt ? 'doubtful' : 'clean';
+  if (result.kind === 'not_tried' && result.why === 'closed') {
+    return new RequeueError('the worker is shutting down', { code: 'shutting_down', end, pause: 'none' });
+  }
+  const cause = result.kind === 'not_tried' ? at.circuit.cause : result.cause;
+  const what = result.kind === 'not_tried' ? 'not accepting' : result.kind;
+  const isDoubtedOnly = end !== 'unresolved' && !run.history.isUnresolved && (hadDoubt || run.history.doubts > 0);
+  return new RequeueError(`${at.gateway.name} gateway: ${what}${cause ? `, ${cause.detail}` : ''}`, {
+    code: cause?.code ?? 'not_accepting',
+    end,
+    pause: !isTied ? 'backoff' : isDoubtedOnly ? 'doubted' : 'tied',
+    atLeastMs: Math.max(0, notBeforeMs - performance.now()),
+  });
+}
