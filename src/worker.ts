@@ -128,7 +128,7 @@ export function startWorker(
     // is down at the start.
     countWaiting: async () => (!isTaking || (await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
     // While Redis must not be used, taking nothing is right.
-    isConnected: () => redis.status === 'ready' && serverCheck.refusal === undefined,
+    isConnected: () => redis.status === 'ready' && serverCheck.fault === undefined,
     onStuck,
   });
   logger.info('working', { concurrency });
@@ -136,7 +136,7 @@ export function startWorker(
   return {
     async close(deadline) {
       isClosing = true;
-      watchdog.stop();
+      watchdog.close();
       failedJobs.close();
       reopening?.close();
       // Whoever waits for a gateway or for the ledger hands the payment back; whoever has paid goes on to record it.

@@ -1,5 +1,5 @@
 import { Cluster, type Redis } from 'ioredis';
-import { isMissingRight, isRefusedDatabase } from './redis-errors.ts';
+import { isMissingRight, isSelectError } from './redis-errors.ts';
 
 /**
  * What a server tells of itself when it may not: the oldest version that we support. Without a text BullMQ would take the
@@ -24,7 +24,7 @@ export function guardConnection<Connection extends Redis | Cluster>(connection: 
 function guardSingle(redis: Redis): Redis {
   tolerateMissingInfo(redis);
   redis.on('error', (error: Error) => {
-    if (isRefusedDatabase(error)) redis.disconnect(true);
+    if (isSelectError(error)) redis.disconnect(true);
   });
   const duplicate = redis.duplicate.bind(redis);
   redis.duplicate = (override) => guardSingle(duplicate(override));

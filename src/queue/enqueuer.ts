@@ -68,8 +68,8 @@ export function createEnqueuer({
   redis: Redis | Cluster;
   queue: PaymentQueueName;
   maxSize: number;
-  /** While it has a refusal nothing is written. */
-  serverCheck: Pick<ServerCheck, 'refusal'>;
+  /** While it has a fault nothing is written. */
+  serverCheck: Pick<ServerCheck, 'fault'>;
 }): Enqueuer {
   const keys = enqueueKeys(queue);
   const enqueuePayments = defineScript<number[]>(redis, 'enqueue-payments', keys.length, ENQUEUE_SCRIPT);
@@ -81,20 +81,20 @@ export function createEnqueuer({
     failsWaitingToo: true,
     async flush(jobs) {
       const codes = await add(jobs);
-      return codes.map((code) => refusal(code, maxSize));
+      return codes.map((code) => errorOf(code, maxSize));
     },
   });
 
   async function add(jobs: readonly NewJob[], acceptedAt?: Date): Promise<number[]> {
-    if (serverCheck.refusal !== undefined) throw unavailable(serverCheck.refusal.detail);
+    if (serverCheck.fault !== undefined) throw unavailable(serverCheck.fault.detail);
     const args = [...keys, ...enqueueArguments(queue, maxSize, acceptedAt)];
     let bytes = 0;
     for (const { id, data } of jobs) {
       args.push(id ?? '', data);
       bytes += data.length + JOB_BYTES;
     }
-    const tooFull = await headroom.refusalOf(bytes);
-    if (tooFull !== undefined) throw unavailable(tooFull);
+    const shortage = await headroom.shortageFor(bytes);
+    if (shortage !== undefined) throw unavailable(shortage);
     try {
       return await enqueuePayments(...args);
     } catch (cause) {
@@ -115,8 +115,8 @@ export function createEnqueuer({
     },
     async enqueueAgain({ id, data, acceptedAt }) {
       const [code] = await add([{ id, data }], acceptedAt);
-      const refused = refusal(code!, maxSize);
-      if (refused !== undefined) throw refused;
+      const error = errorOf(code!, maxSize);
+      if (error !== undefined) throw error;
       return toEnqueueResult(code) === 'queued' ? 'queued' : 'duplicate';
     },
     async count() {
@@ -135,7 +135,7 @@ export function createEnqueuer({
 }
 
 /** Why the payment with this code was not stored, or undefined when it was. */
-function refusal(code: number, maxSize: number): ServiceError | undefined {
+function errorOf(code: number, maxSize: number): ServiceError | undefined {
   switch (toEnqueueResult(code)) {
     case 'queued':
     case 'duplicate':

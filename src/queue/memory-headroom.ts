@@ -6,7 +6,7 @@ import type { Cluster, Redis } from 'ioredis';
  */
 export interface MemoryHeadroom {
   /** Why nothing may be added now; undefined when `bytes` more are welcome. Asks Redis now and then, so it is cheap. */
-  refusalOf(bytes: number): Promise<string | undefined>;
+  shortageFor(bytes: number): Promise<string | undefined>;
 }
 
 /** What may be used before payments are not accepted. What is left takes the worker's writes and the replies under way. */
@@ -25,7 +25,7 @@ export function createMemoryHeadroom({ redis, key }: { redis: Redis | Cluster; k
   /** What may be added before the next look. */
   let budget = 0;
   let lookedAtMs = Number.NEGATIVE_INFINITY;
-  let refusal: string | undefined;
+  let shortage: string | undefined;
 
   /** Bytes that may still be added. Infinity: without a limit, or it may not be seen. */
   async function free(): Promise<number> {
@@ -42,20 +42,20 @@ export function createMemoryHeadroom({ redis, key }: { redis: Redis | Cluster; k
   }
 
   return {
-    async refusalOf(bytes) {
+    async shortageFor(bytes) {
       if (bytes <= budget) {
         budget -= bytes;
         return undefined;
       }
-      if (refusal !== undefined && performance.now() - lookedAtMs < LOOK_EVERY_MS) return refusal;
+      if (shortage !== undefined && performance.now() - lookedAtMs < LOOK_EVERY_MS) return shortage;
       const left = (await free()) - bytes;
       lookedAtMs = performance.now();
       budget = Math.max(0, Math.min(left, LOOK_EVERY_BYTES));
-      refusal =
+      shortage =
         left < 0
           ? 'Redis has used 90 % of its maxmemory; what is left is kept for the workers, which make room'
           : undefined;
-      return refusal;
+      return shortage;
     },
   };
 }

@@ -61,8 +61,8 @@ export function createPaymentWorker({
   concurrency: number;
   /** The shortest turn of the event loop while no payment is in flight; the more are in flight, the shorter. 0: no pacing. */
   turnMs: number;
-  /** While it has a refusal no payment is taken. */
-  serverCheck: Pick<ServerCheck, 'refusal' | 'whenUsable'>;
+  /** While it has a fault no payment is taken. */
+  serverCheck: Pick<ServerCheck, 'fault' | 'whenUsable'>;
   /** The clock that stamped the payments. */
   clock: Pick<RedisClock, 'nowMs' | 'isKnown' | 'known'>;
   process: (run: PaymentRun) => Promise<void>;
@@ -100,7 +100,7 @@ export function createPaymentWorker({
   }
 
   const pacing = {
-    isUsable: () => clock.isKnown && serverCheck.refusal === undefined,
+    isUsable: () => clock.isKnown && serverCheck.fault === undefined,
     async whenUsable() {
       await clock.known();
       await serverCheck.whenUsable();

@@ -37,7 +37,7 @@ export function explainRedisError(error: unknown): Failure {
   if (lastNodeError instanceof Error) return explainRedisError(lastNodeError);
   // ioredis wraps the reply to its own first command.
   const reply = error.message.replace(/^Ready check failed: /, '');
-  if (isRefusedDatabase(error)) {
+  if (isSelectError(error)) {
     return { code: 'wrong_database', detail: `Redis refuses the database that REDIS_URL names: ${reply}` };
   }
   if (isMissingRight(reply)) return { code: 'missing_right', detail: `${missingRight(reply)}: ${reply}` };
@@ -51,7 +51,7 @@ export function explainRedisError(error: unknown): Failure {
 }
 
 /** Whether this is the reply to ioredis' own SELECT on a new connection. */
-export function isRefusedDatabase(error: Error & { command?: { name?: string } }): boolean {
+export function isSelectError(error: Error & { command?: { name?: string } }): boolean {
   return isErrorReply(error) && error.command?.name === 'select';
 }
 

@@ -15,10 +15,10 @@ import { readScript } from './scripts.ts';
  */
 export interface ServerCheck {
   /** Why nothing may be written or taken now; undefined while all is well. */
-  readonly refusal: Failure | undefined;
+  readonly fault: Failure | undefined;
   /** What is not as it should be, although payments are accepted. For people to see. */
   readonly problems: readonly Failure[];
-  /** Resolves as soon as there is no refusal, or when the check is closed. */
+  /** Resolves as soon as there is no fault, or when the check is closed. */
   whenUsable(): Promise<void>;
   close(): void;
 }
@@ -81,7 +81,7 @@ interface Settings {
 }
 
 export function createServerCheck({ redis, queue, durability, role, logger }: ServerCheckOptions): ServerCheck {
-  let refusal: Failure | undefined = NOT_CHECKED;
+  let fault: Failure | undefined = NOT_CHECKED;
   let problems: readonly Failure[] = [];
   let isClosed = false;
   let timer: NodeJS.Timeout | undefined;
@@ -95,7 +95,7 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
   });
 
   function settle(next: Failure | undefined): void {
-    refusal = next;
+    fault = next;
     if (next !== undefined) return;
     for (const resolve of waiting) resolve();
     waiting = [];
@@ -115,12 +115,12 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     if (isClosed || mine !== running) return;
     if (found instanceof Error) couldNotLook(found);
     else judge(found);
-    timer = setTimeout(look, refusal === undefined ? REFRESH_MS : RECHECK_MS).unref();
+    timer = setTimeout(look, fault === undefined ? REFRESH_MS : RECHECK_MS).unref();
   }
 
   /** What is usable stays so: whether it still answers, everybody who asks it learns for himself. */
   function couldNotLook(error: Error): void {
-    if (refusal === undefined) return;
+    if (fault === undefined) return;
     const failure = explainRedisError(error);
     // That the connection is lost is said where it is kept.
     if (failure.code !== 'unreachable') outage.failed(failure);
@@ -201,14 +201,14 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
   if (redis.status === 'ready') void look();
 
   return {
-    get refusal() {
-      return refusal;
+    get fault() {
+      return fault;
     },
     get problems() {
       return problems;
     },
     async whenUsable() {
-      if (refusal === undefined || isClosed) return;
+      if (fault === undefined || isClosed) return;
       await new Promise<void>((resolve) => {
         waiting.push(resolve);
       });

@@ -23,7 +23,7 @@ export function startWatchdog({
   isConnected: () => boolean;
   onStuck: (reason: string) => void;
   intervalMs?: number;
-}): { stop(): void } {
+}): { close(): void } {
   let finishedBefore = worker.finished;
   let idleLooks = 0;
 
@@ -47,5 +47,5 @@ export function startWatchdog({
     });
   }, intervalMs);
   timer.unref();
-  return { stop: () => clearInterval(timer) };
+  return { close: () => clearInterval(timer) };
 }

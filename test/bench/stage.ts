@@ -74,7 +74,7 @@ export async function connectedEnqueuer(redisUrl: string) {
     redis: producer,
     queue: paymentQueue({ name: 'payments' }),
     maxSize: 1e9,
-    serverCheck: { refusal: undefined },
+    serverCheck: { fault: undefined },
   });
   return { producer, enqueuer };
 }

@@ -40,7 +40,7 @@ async function round(appendfsync: 'everysec' | 'always'): Promise<Result> {
   for (const connection of [redis, watcher]) connection.on('error', () => {});
   try {
     const queue = { name: 'payments', prefix: '{fsync}' };
-    const enqueuer = createEnqueuer({ redis, queue, maxSize: 1e9, serverCheck: { refusal: undefined } });
+    const enqueuer = createEnqueuer({ redis, queue, maxSize: 1e9, serverCheck: { fault: undefined } });
     while (redis.status !== 'ready') await sleep(5);
     const answered: string[] = [];
     let isOver = false;

@@ -454,7 +454,7 @@ describe('dead letters', () => {
       redis: queue.redis,
       queue: { name: 'payments', prefix },
       maxSize: 50_000,
-      serverCheck: { refusal: undefined },
+      serverCheck: { fault: undefined },
     });
     for (let n = 0; n < 12; n += 1) {
       const payments = Array.from({ length: 1_000 }, () => aPayment());

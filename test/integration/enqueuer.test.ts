@@ -23,7 +23,7 @@ async function enqueuerOf({ maxSize = Number.POSITIVE_INFINITY, prefix = freshPr
     redis,
     queue: { name: 'payments', prefix },
     maxSize,
-    serverCheck: { refusal: undefined },
+    serverCheck: { fault: undefined },
   });
   atTestEnd(() => enqueuer.close());
   return { enqueuer, prefix, queue: await lookInto(prefix) };

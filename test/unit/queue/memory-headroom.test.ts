@@ -25,36 +25,36 @@ function stage(memory: { used: number; max: number } | Error) {
 describe('the headroom of memory', () => {
   it('is a tenth of the maxmemory', async () => {
     const { headroom } = stage({ used: 89 * MB, max: 100 * MB });
-    expect(await headroom.refusalOf(MB / 2)).to.equal(undefined);
-    expect(await headroom.refusalOf(MB / 2)).to.equal(undefined);
-    expect(await headroom.refusalOf(2 * MB)).to.match(/maxmemory/);
+    expect(await headroom.shortageFor(MB / 2)).to.equal(undefined);
+    expect(await headroom.shortageFor(MB / 2)).to.equal(undefined);
+    expect(await headroom.shortageFor(2 * MB)).to.match(/maxmemory/);
   });
 
   it('is no concern without a maxmemory', async () => {
     const { headroom } = stage({ used: 89 * MB, max: 0 });
-    expect(await headroom.refusalOf(50 * MB)).to.equal(undefined);
+    expect(await headroom.shortageFor(50 * MB)).to.equal(undefined);
   });
 
   it('is no concern where it may not be seen', async () => {
     const { headroom } = stage(new Error('NOPERM'));
-    expect(await headroom.refusalOf(50 * MB)).to.equal(undefined);
+    expect(await headroom.shortageFor(50 * MB)).to.equal(undefined);
   });
 
   it('is looked at once for every megabyte that is added', async () => {
     const { headroom, redis } = stage({ used: 0, max: 1_000 * MB });
-    for (let added = 0; added < 10_000; added += 1) await headroom.refusalOf(1024);
+    for (let added = 0; added < 10_000; added += 1) await headroom.shortageFor(1024);
     expect(redis.looks).to.be.within(9, 11);
   });
 
   it('is looked at ten times a second while it is used up, and there again when the worker has made room', async () => {
     const { clock, headroom, redis } = stage({ used: 95 * MB, max: 100 * MB });
     for (let ms = 0; ms < 1_000; ms += 10) {
-      expect(await headroom.refusalOf(1024)).to.match(/maxmemory/);
+      expect(await headroom.shortageFor(1024)).to.match(/maxmemory/);
       await clock.tickAsync(10);
     }
     expect(redis.looks).to.be.within(9, 11);
     redis.memory = { used: 50 * MB, max: 100 * MB };
     await clock.tickAsync(100);
-    expect(await headroom.refusalOf(1024)).to.equal(undefined);
+    expect(await headroom.shortageFor(1024)).to.equal(undefined);
   });
 });

@@ -20,7 +20,7 @@ function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
     ...options,
   });
   atTestEnd(() => {
-    watchdog.stop();
+    watchdog.close();
     clock.restore();
   });
   return {
@@ -125,7 +125,7 @@ describe('watchdog', () => {
 
   it('looks no more once it is stopped', async () => {
     const { countWaiting, watchdog, look } = watch();
-    watchdog.stop();
+    watchdog.close();
     await look(5);
     expect(countWaiting.called).to.equal(false);
   });
