@@ -1,26 +1,26 @@
 import type { GatewayName } from '../payment.ts';
 
 /**
- * One run of a payment's job, from a worker taking it to its leaving the worker again: the contract between queue and
- * processing.
+ * One run of a payment's job, from the moment a worker takes it until it leaves the worker again. It is the contract between
+ * queue and processing.
  *
- * What survives a crash is in the job: the binding to a gateway, and two counters of BullMQ that tell how many runs have not
- * ended clean. States between runs, and where the next run goes:
+ * The job contains what survives a crash: the binding to a gateway, and two counters of BullMQ that say how many runs did not
+ * end clean. States between runs, and where the next run goes:
  *
  * | state      | runs that did not end clean | bound to | may be paid at | the next run                                     |
  * |------------|-----------------------------|----------|----------------|--------------------------------------------------|
  * | free       | none                        | nowhere  | nowhere        | primary; fallback if the routing rule allows     |
  * | doubted    | as many as doubts           | nowhere  | (primary)      | primary, until it pays or rejects                |
- * | unresolved | more than doubts            | nowhere  | primary        | primary, until that tells what became of it      |
- * | bound      | any                         | fallback | fallback       | fallback, until that tells what became of it     |
+ * | unresolved | more than doubts            | nowhere  | primary        | primary, until the outcome is known there        |
+ * | bound      | any                         | fallback | fallback       | fallback, until the outcome is known there       |
  *
  * Beside the job, an open dead letter of the same id ties it to the gateway at which that one may have been paid.
  *
  * A crash, or a stop past the job's lock, at any point of a run:
  * - before the first send: nothing happened. The next run finds the counters uneven and counts as unresolved, which only
  *   costs it the fallback.
- * - between send and response, or between response and record: the next run sends again to the same gateway, is told that
- *   the id is known, and records what the gateway has on record.
+ * - between send and response, or between response and record: the next run sends again to the same gateway. The gateway
+ *   responds that it has the id, and the run records what the gateway has on record.
  * - between the binding and the send to the fallback: the next run goes to the fallback.
  * - between the decision for the fallback and the binding: the binding is written only while this run owns the job's lock,
  *   so a run that was stopped and overtaken here cannot send to the fallback what its successor pays at the primary.
@@ -29,7 +29,7 @@ import type { GatewayName } from '../payment.ts';
  * - between a dead letter's row and the end of its job: the next run looks the row up, stays at the row's gateway, and pays
  *   or opens the same row again.
  * - between record and completion: the next run finds the payment in the ledger.
- * The job of an id posted again after it was paid is free, wherever it was paid: the ledger is asked before the first send.
+ * An id that is posted again after it was paid gets a free job. So every run asks the ledger before its first send.
  */
 export interface PaymentRun {
   /** BullMQ's id of the job: the correlationId where the payload has one. */
@@ -42,7 +42,7 @@ export interface PaymentRun {
   /** Since the payment was accepted, by Redis' clock at both ends, so no wrong clock can shorten it. In ms. */
   readonly ageMs: number;
   readonly history: RunHistory;
-  /** The gateway that alone may get the payment, because a send there was prepared. */
+  /** The only gateway that may get the payment, because a run was about to send it there. */
   readonly boundTo: GatewayName | undefined;
   /**
    * From now on the payment stays with this gateway.
@@ -53,7 +53,7 @@ export interface PaymentRun {
   release(): Promise<void>;
 }
 
-/** What earlier runs left behind. */
+/** What earlier runs of the job have left behind. */
 export interface RunHistory {
   /** Runs before this one. */
   readonly runs: number;
@@ -81,13 +81,13 @@ export class DeadLetterError extends Error {
 
 /** When a requeued payment is taken again. */
 export type Pause =
-  /** At once, for whoever works next. */
+  /** At once, by any worker. */
   | 'none'
   /** After a short backoff: the circuit, not the pause, protects a gateway that is down. */
   | 'backoff'
   /** After 1, 2, 4 … 30 s: only this gateway may get it. */
   | 'tied'
-  /** After 1, 2, 4, 8, 15, 15 … s: the gateway, or somebody in its place, says that the payment is bad. */
+  /** After 1, 2, 4, 8, 15, 15 … s: the gateway, or something in its place, responds that the payment is bad. */
   | 'doubted';
 
 /** The payment was not made in this run; the job goes back to the queue. */
@@ -97,7 +97,7 @@ export class RequeueError extends Error {
   readonly code: string;
   readonly end: RunEnd;
   readonly pause: Pause;
-  /** The least pause, in ms: what the gateway asked for. */
+  /** The least pause, in ms, because the gateway asked for it. */
   readonly atLeastMs: number;
   constructor(
     message: string,

@@ -5,8 +5,8 @@ import type { FailedAttempt, Gateway } from '../gateways/gateway.ts';
 /**
  * The rule that keeps a payment paid once.
  *
- * A gateway refuses an id it knows, so repeating there is safe; only a change of gateway can pay twice. Hence a payment
- * may change from the primary to the fallback only while it is certain that no attempt at the primary was made or can
+ * A gateway never pays an id a second time, so repeating there is safe. Only a change of gateway can pay twice. Hence a
+ * payment may change from the primary to the fallback only while no attempt at the primary was made, or certainly none can
  * still be paid: `isFree`. Whether it *should* change then is the operator's choice (FALLBACK_ON, FALLBACK_AFTER_MS).
  */
 export interface PrimaryHistory {
@@ -16,7 +16,7 @@ export interface PrimaryHistory {
   readonly ageMs: number;
 }
 
-/** After an attempt at the primary that did not pay: does the fallback get its chance? */
+/** Whether a payment goes to the fallback after an attempt at the primary that did not pay. */
 export function mayFallBackAfter(outcome: FailedAttempt, history: PrimaryHistory, policy: FallbackConfig): boolean {
   if (!history.isFree || policy.on === 'never') return false;
   switch (outcome.kind) {
@@ -31,10 +31,10 @@ export function mayFallBackAfter(outcome: FailedAttempt, history: PrimaryHistory
 }
 
 /**
- * Before an attempt at a primary whose circuit is closed: does the payment go to the fallback instead? With a free connection
- * never, however old it is. Else it does when it is as old as FALLBACK_AFTER_MS, which serves a slow primary, too; or when a
- * wait for a connection would be in vain. Waiting first would give the same outcome, and hold a place of the worker: the
- * places divided by the time-out would be the rate at which a slow primary's payments get paid.
+ * Whether a payment goes to the fallback instead of an attempt at a primary whose circuit is closed. Never while a connection
+ * is free, however old it is. Otherwise when it is as old as FALLBACK_AFTER_MS, which helps with a slow primary, too; or when
+ * a wait for a connection would be in vain. Such a wait would end at the fallback as well, but take a place of the worker:
+ * with a slow primary no more payments would be paid than the places divided by the time-out.
  */
 export function mayFallBackInstead(
   history: PrimaryHistory,
@@ -55,7 +55,7 @@ export function patienceMs(
   policy: FallbackConfig,
 ): number {
   if (!history.isFree || policy.on === 'never') return Number.POSITIVE_INFINITY;
-  // The circuit stands for an attempt: it would have ended as the one that opened it.
+  // An attempt would end as the one that opened the circuit.
   if (openBecause?.evidence === 'not_sent' && policy.on === 'not_sent') return 0;
   return Math.max(0, policy.afterMs - history.ageMs);
 }
