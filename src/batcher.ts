@@ -1,21 +1,20 @@
 /**
  * Group commit: items that arrive while a flush is under way travel together in the next one.
  *
- * An idle batcher flushes once the event loop has read what is readable now, so that requests which arrived together
- * share a batch, and a lone item waits for nothing. With `maxWaitMs` it waits longer, until that time is over or
- * {@link Batcher.hurry} says that nobody can join any more. One flush runs at a time; under load the batch grows by itself
- * to what one round trip brings in.
+ * An idle batcher flushes after the event loop has read all that is readable now. So requests that arrived together share a
+ * batch, and a single item hardly waits. With `maxWaitMs` an idle batcher waits that long, or until {@link Batcher.hurry} is
+ * called. One flush runs at a time. Under load the batch grows by itself to the items that arrive during one round trip.
  */
 export interface Batcher<Item, Result> {
   /**
-   * Resolves with the result of this very item once the flush that carried it is done.
-   * Rejects with the item's own error, or with the flush's when the flush failed as a whole;
-   * with {@link BatcherOverflowError} when too many wait, with {@link BatcherClosedError} after `close()`.
+   * Resolves with the result of this item once its flush is done.
+   * Rejects with the item's own error, or with the flush's error when the flush failed as a whole;
+   * with {@link BatcherOverflowError} when too many items wait; with {@link BatcherClosedError} after `close()`.
    */
   add(item: Item): Promise<Result>;
-  /** Ends a wait for company: the caller knows that nobody who could join is on the way. Does nothing where none waits. */
+  /** Ends the wait of `maxWaitMs`: the caller knows that no further item is on its way. Does nothing outside of that wait. */
   hurry(): void;
-  /** Refuses new items, flushes those accepted, and resolves when the last of them is settled. May be called again. */
+  /** Rejects new items, flushes the others, and resolves when the last one is settled. May be called twice. */
   close(): Promise<void>;
   /** Items accepted and not yet settled. */
   readonly size: number;
@@ -30,19 +29,19 @@ export interface BatcherOptions<Item, Result> {
   /** The largest batch. Too large: one flush blocks the server behind it; too small: a round trip for few items. */
   maxItems: number;
   /**
-   * How long an idle batcher waits for company before it flushes, unless `hurry` ends the wait. Default 0: not at all. It
-   * trades latency for fewer and larger batches where arrivals are sparse; while a flush is under way, what arrives has
-   * company anyway.
+   * How long an idle batcher waits for further items before it flushes, unless `hurry` ends the wait. Default 0: not at all.
+   * It trades latency for fewer and larger batches when items arrive rarely. Items that arrive during a flush share a batch
+   * anyway.
    */
   maxWaitMs?: number;
   /**
-   * When a flush fails as a whole, whether those who wait fail with it, unsent. For a far side that hangs: each of their
-   * flushes would have to run into its time-out before they are told. Default: they get their own flush.
+   * Whether a flush that fails as a whole also rejects the items that wait for the next one, unsent. For a server that
+   * hangs: otherwise the next flush would have to reach its time-out, too. Default: they get their own flush.
    */
   failsWaitingToo?: boolean;
-  /** Items that may wait or be under way; beyond it `add` rejects. It bounds the memory when the far side is slow. */
+  /** Upper bound on items that wait or are in a flush; beyond it `add` rejects. It bounds the memory when the server is slow. */
   maxPending: number;
-  /** When to start a flush after the batcher was idle, without `maxWaitMs`; tests pass their own. Default: setImmediate. */
+  /** Starts the flush of an idle batcher without `maxWaitMs`. Default: setImmediate. Tests pass their own. */
   schedule?: (run: () => void) => void;
 }
 
@@ -72,7 +71,7 @@ export function createBatcher<Item, Result>({
   let underWay = 0;
   /** True from the scheduling of a flush until nothing waits any more. */
   let active = false;
-  /** Set while an idle batcher waits for company. */
+  /** Set while an idle batcher waits for further items. */
   let wait: NodeJS.Timeout | undefined;
   let closed = false;
   let onIdle: (() => void) | undefined;
@@ -98,7 +97,7 @@ export function createBatcher<Item, Result>({
 
   async function settle(batch: readonly Entry<Item, Result>[]): Promise<void> {
     try {
-      // Callers go on as soon as they are settled, and their places are free by then.
+      // Callers go on as soon as they are settled. By then their places must be free.
       const results = await flush(batch.map(({ item }) => item)).finally(() => {
         underWay = 0;
       });
@@ -133,7 +132,7 @@ export function createBatcher<Item, Result>({
     hurry,
     close() {
       closed = true;
-      // Nobody can join any more.
+      // No further item can join.
       hurry();
       idle ??= active
         ? new Promise((resolve) => {

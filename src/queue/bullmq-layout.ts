@@ -3,14 +3,14 @@ import type { Cluster, Redis } from 'ioredis';
 import type { GatewayName } from '../payment.ts';
 
 /**
- * All that we know of how BullMQ (the pinned version) keeps a queue in Redis, beside what its own API tells. The scripts in
- * `scripts/` know it, too; nothing else does.
+ * What we know of BullMQ's layout in Redis (the pinned version) beyond its API. Only this file and the scripts in `scripts/`
+ * know it.
  */
 
 /** What producer and worker must agree on about the queue. */
 export interface PaymentQueueName {
   readonly name: string;
-  /** Braces make every key of the queue hash to one slot, which Redis Cluster demands of keys used together. */
+  /** With braces every key of the queue hashes to one slot. Redis Cluster demands that of keys used together. */
   readonly prefix: string;
 }
 
@@ -19,7 +19,7 @@ export function queueKey({ name, prefix }: PaymentQueueName, type: string): stri
   return `${prefix}:${name}:${type}`;
 }
 
-/** The keys that we touch, with their types. Whatever else is found at one of them belongs to somebody else. */
+/** The keys that we use, with their types. A key of another type belongs to another program. */
 export const KEY_TYPES: Readonly<Record<string, string>> = {
   wait: 'list',
   active: 'list',
@@ -58,7 +58,7 @@ export function jobKey(queue: PaymentQueueName, id: string): string {
   return queueKey(queue, id);
 }
 
-/** Holds the token of the run that owns the job of this key, while its lock lasts. */
+/** Contains the token of the run that owns the job of this key, until the lock expires. */
 export function lockKey(key: string): string {
   return `${key}:lock`;
 }
@@ -70,8 +70,8 @@ export async function isPaused(redis: Redis | Cluster, queue: PaymentQueueName):
 
 /**
  * BullMQ counts every start of a job (`ats`), and every end by an ordinary error (`atm`). A run that ends with an unknown or
- * doubtful attempt is requeued in the way that is not counted, and a run that died is not counted either. So the numbers
- * match exactly while every earlier run has ended, and ended clean.
+ * doubtful attempt is requeued in a way that BullMQ does not count, and a run that died is not counted either. So the numbers
+ * match exactly if every earlier run has ended, and ended clean.
  * @returns the runs before this one, and how many of them did not end clean
  */
 export function runsOf({ attemptsStarted, attemptsMade }: Job): { readonly runs: number; readonly notClean: number } {

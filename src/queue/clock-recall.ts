@@ -11,8 +11,9 @@ const INTERVAL_MS = 2_000;
 const CLOCK_SLACK_MS = 1_000;
 
 /**
- * Every two seconds makes jobs due whose delay exceeds any pause we set: the clock of the worker that set it was wrong. BullMQ
- * computes delays with the clocks of its workers. Also removes payments that have left the queue from the unresolved ones.
+ * Shortens, every two seconds, each delay that exceeds the job's pause: the clock of the worker that set it was wrong. BullMQ
+ * computes delays with the clocks of its workers. It also removes payments that have left the queue from the unresolved
+ * ones.
  * @param usualPauseMs the longest pause of a job that has no `pause` of its own
  */
 export function startClockRecall({

@@ -2,20 +2,20 @@ import { Cluster, type Redis } from 'ioredis';
 import { isMissingRight, isSelectError } from './redis-errors.ts';
 
 /**
- * What a server tells of itself when it may not: the oldest version that we support. Without a text BullMQ would take the
- * server for the oldest that it has ever known, and sleep in whole seconds.
+ * Stands for the INFO that we have no right to: the oldest version that we support. Without a version BullMQ would assume the
+ * oldest it knows, and sleep in whole seconds.
  */
 const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
 
 /**
- * Puts two things right that ioredis and BullMQ do with a connection and its duplicates.
- * - A refused SELECT: ioredis reports it and goes on in database 0, where another stack may have its queue. Here such a
- *   connection never becomes ready; it is closed and tried anew, so that it goes on by itself when the server is put right.
- * - A user without the right to INFO: ioredis writes to the console at every connect, and BullMQ's worker never starts.
- *   Neither needs it.
+ * Corrects two things that ioredis and BullMQ do with a connection and its duplicates.
+ * - After a SELECT that failed ioredis goes on in database 0, where another stack may have its queue. Here such a connection
+ *   never becomes ready. It is closed and made again, so that it works as soon as the server has the database.
+ * - Without the right to INFO ioredis writes to the console at every connect, and BullMQ's worker never starts. Neither needs
+ *   INFO.
  */
 export function guardConnection<Connection extends Redis | Cluster>(connection: Connection): Connection {
-  // A cluster has one database. Its connections are made one by one, each before it connects.
+  // A cluster has one database only. It reports each of its connections before that connects.
   if (connection instanceof Cluster) connection.on('+node', tolerateMissingInfo);
   else guardSingle(connection);
   return connection;
@@ -41,7 +41,7 @@ function tolerateMissingInfo(redis: Redis): void {
       if (isMissingRight(error.message)) return ASSUMED_INFO;
       throw error;
     });
-    // ioredis' own call wants a callback, BullMQ's a promise.
+    // ioredis passes a callback, BullMQ awaits the promise.
     if (reply) {
       text.then(
         (value) => reply(null, value),

@@ -13,7 +13,7 @@ export function toEnqueueResult(code: unknown): EnqueueResult | undefined {
   return RESULTS[code as number];
 }
 
-/** Where BullMQ's own script goes into ours. */
+/** The place of BullMQ's script in ours. */
 const PLACE = "--[[ the text of BullMQ's addStandardJob ]]";
 
 /** Adds a batch of payments in one atomic step: scripts/enqueue-payments.lua. */
@@ -25,8 +25,8 @@ export function enqueueKeys(queue: PaymentQueueName): string[] {
 }
 
 /**
- * The arguments that stand before the payments of a batch.
- * @param acceptedAt for payments that were accepted before; else Redis stamps them.
+ * The arguments before the payments of a batch.
+ * @param acceptedAt for payments that were accepted before; otherwise Redis stamps them
  */
 export function enqueueArguments(queue: PaymentQueueName, maxSize: number, acceptedAt?: Date): string[] {
   return [

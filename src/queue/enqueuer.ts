@@ -27,12 +27,12 @@ export interface Enqueuer {
   /**
    * Resolves once the job is stored in Redis, or is there already.
    * @throws QueueFullError when it was certainly not stored.
-   * @throws QueueUnavailableError when Redis gave no usable answer in time: then it may have been stored.
+   * @throws QueueUnavailableError when Redis gave no usable reply in time. The job may have been stored.
    */
   enqueue(job: NewJob): Promise<void>;
   /**
-   * Puts a dead letter back into the queue, as old as it is, in the place of its failed job if Redis has that.
-   * Resolves with `duplicate` when its id is in the queue already; then nothing was changed.
+   * Enqueues a dead letter again, with its old timestamp. It replaces its failed job if Redis still has that.
+   * Resolves with `duplicate` when its id is in the queue already. Then nothing was changed.
    * @throws QueueFullError, QueueUnavailableError
    */
   enqueueAgain(job: DeadJob): Promise<'queued' | 'duplicate'>;
@@ -40,7 +40,7 @@ export interface Enqueuer {
   count(): Promise<QueueCounts>;
   /** Resolves when a payment could be stored now. @throws QueueUnavailableError */
   probe(): Promise<void>;
-  /** Refuses new jobs and answers those accepted. The connection stays open. */
+  /** Rejects new jobs and settles those accepted. The connection stays open. */
   close(): Promise<void>;
 }
 
@@ -50,13 +50,13 @@ export interface Enqueuer {
  */
 const RETRY_AFTER_SECONDS = 1;
 
-/** One batch holds Redis for about 25 µs a job; 200 keep that under 5 ms, and beyond it batches gain nothing more. */
+/** A batch blocks Redis for about 25 µs a job. 200 jobs keep that under 5 ms, and larger batches gain nothing. */
 const MAX_BATCH = 200;
 
-/** What a job takes of Redis beside its payload (README, "Settings"), rounded up. */
+/** Memory of a job in Redis beside its payload (README, "Settings"), rounded up. */
 const JOB_BYTES = 512;
 
-/** Waiting requests at most, per process. At 64 KiB each, the largest they can be, this is 640 MiB. */
+/** Upper bound on waiting requests, per process. With payloads of 64 KiB, the largest accepted, they take 640 MiB. */
 const MAX_PENDING = 10_000;
 
 export function createEnqueuer({
@@ -108,7 +108,7 @@ export function createEnqueuer({
         await batcher.add(job);
       } catch (error) {
         if (error instanceof BatcherOverflowError || error instanceof BatcherClosedError) {
-          throw unavailable('the queue is not keeping up', error);
+          throw unavailable('the queue does not keep up', error);
         }
         throw error;
       }
@@ -127,7 +127,7 @@ export function createEnqueuer({
       }
     },
     async probe() {
-      // A batch of none asks for all that a payment needs: a right, memory, a disk, replicas.
+      // An empty batch needs all that a payment needs: rights, memory, a disk, replicas.
       await add([]);
     },
     close: () => batcher.close(),
@@ -141,9 +141,11 @@ function errorOf(code: number, maxSize: number): ServiceError | undefined {
     case 'duplicate':
       return undefined;
     case 'full':
-      return new QueueFullError(`the queue holds ${maxSize} payments`, { retryAfterSeconds: RETRY_AFTER_SECONDS });
+      return new QueueFullError(`${maxSize} payments are queued, which is PAYMENT_QUEUE_MAX_SIZE`, {
+        retryAfterSeconds: RETRY_AFTER_SECONDS,
+      });
     case undefined:
-      return unavailable(`the queue answered with the unknown code ${code}`);
+      return unavailable(`the enqueue script replied with the unknown code ${code}`);
   }
 }
 

@@ -10,22 +10,22 @@ import { shortData } from './short-data.ts';
  * The dead letters that Redis still has: BullMQ's failed jobs. The ledger keeps the dead letters; Redis shows the newest
  * in the dashboard, with short payloads, so that a flood of junk cannot fill it.
  *
- * The field `buried` of a job says that the ledger has been told of its death: it is the number of runs started (`ats`)
- * when its row was committed. A job without it, or with another number, was buried by an older worker or by none, and
- * gets its row before anything of it is changed here.
+ * The field `buried` of a job says that its row is committed in the ledger. It is the number of runs started by then. A job
+ * without it, or with another number, was failed by an older worker, or by one that died. It gets its row before anything
+ * of it is changed here.
  */
 export interface FailedJobs {
   /**
-   * Has every failed job kept that is not yet, and removes all but the newest. Tries again until it is done, and from then
-   * on looks every few seconds for what an older worker has buried.
+   * Passes every failed job without a row to `keep`, and removes all but the newest jobs. Retries until that is done. From
+   * then on it looks every few seconds for jobs that an older worker has failed.
    * Resolves early, with nothing lost, after `close()`.
    */
   copyAll(): Promise<void>;
   /** Looks once, within a second and at most once a second, for the jobs that have failed since. */
   tidySoon(): void;
-  /** Which of these ids have a job that is not dead. */
+  /** Of each id, whether it has a job that has not failed. */
   areQueued(ids: readonly string[]): Promise<readonly boolean[]>;
-  /** Starts nothing more. */
+  /** Ends every wait, and sends no further command. */
   close(): void;
 }
 
@@ -43,28 +43,28 @@ export interface FailedJob {
   /** Every run is known to have ended without an attempt that may be paid. */
   readonly isClean: boolean;
   readonly isBoundToFallback: boolean;
-  /** This death was reported to the ledger. */
+  /** The row of this death is committed. */
   readonly isBuried: boolean;
 }
 
 /** Failed jobs that stay in Redis, newest first. */
 const KEPT = 100;
 
-/** Jobs of one page: with payloads of 64 KiB, the largest there are, 6.4 MB. */
+/** Jobs of one page: with payloads of 64 KiB, the largest accepted, 6.4 MB. */
 const PAGE = 100;
 
 const TIDY_EVERY_MS = 1_000;
 
-/** An older worker's failed jobs tell nobody. Before it has buried the 10,000 after which BullMQ deletes, they are copied. */
+/** An older worker reports no failed jobs. Often enough to copy them before BullMQ deletes those beyond 10,000. */
 const LOOK_EVERY_MS = 5_000;
 
-/** The pause of `copyAll` after a failure, doubled from the first to the last. */
+/** The pause of `copyAll` after a failure. It doubles up to the largest. */
 const RETRY_MS = { first: 250, max: 5_000 };
 
 type ListedJob = [id: string, isBeyond: 0 | 1, fields: (string | null)[]];
 
 /**
- * Marks a job as buried by the run that holds it, and cuts its payload. After its row is committed, before it fails.
+ * Marks the job of a run as buried and shortens its payload. Call it after the row is committed and before the job fails.
  * @returns false when the run no longer owns the job; then nothing was written.
  */
 export async function markBuried(
@@ -78,8 +78,7 @@ export async function markBuried(
 }
 
 /**
- * @param keep Resolves once each of these, unless it is kept already, has its row committed. After a rejection it is asked
- * again.
+ * @param keep Commits a row for each of these jobs that has none. It is called again after a rejection.
  */
 export function createFailedJobs({
   redis,
@@ -99,8 +98,8 @@ export function createFailedJobs({
   const prefix = queueKey(queue, '');
   const closing = new AbortController();
   const outage = createOutageLog(logger, {
-    message: 'dead letters in redis could not be kept',
-    endMessage: 'dead letters in redis are kept again',
+    message: 'failed jobs could not be copied to the ledger',
+    endMessage: 'failed jobs are copied to the ledger again',
   });
   let isAsked = false;
   let isTidying = false;

@@ -1,24 +1,24 @@
 import type { Cluster, Redis } from 'ioredis';
 
 /**
- * Keeps a part of Redis' memory free for the worker. At its `maxmemory` Redis refuses whatever needs memory, the fetching of
- * a payment as well: full of payments that wait, it would stay full for ever.
+ * Keeps a part of Redis' memory free for the worker. At its `maxmemory` Redis rejects each command that needs memory, also the
+ * fetch of a payment. Full of waiting payments, it would stay full for ever.
  */
 export interface MemoryHeadroom {
-  /** Why nothing may be added now; undefined when `bytes` more are welcome. Asks Redis now and then, so it is cheap. */
+  /** Why `bytes` more may not be added now; undefined when they may. Asks Redis about once a megabyte, so it is cheap. */
   shortageFor(bytes: number): Promise<string | undefined>;
 }
 
-/** What may be used before payments are not accepted. What is left takes the worker's writes and the replies under way. */
+/** Beyond this share of `maxmemory` no payment is accepted. The rest is for the worker's writes and for Redis' replies. */
 const SHARE = 0.9;
 
-/** How much is added between two looks: far less than the headroom of a Redis of 60 MB. */
+/** How much may be added between two looks. Far less than the headroom of a Redis of 60 MB. */
 const LOOK_EVERY_BYTES = 1024 * 1024;
 
-/** While it is full: how soon it is noticed that the worker has made room. */
+/** While Redis is full, how often to look whether the worker has made room. */
 const LOOK_EVERY_MS = 100;
 
-/** With a key, so that a cluster asks the node that holds the queue. */
+/** With a key, so that a cluster asks the node of the queue. */
 const MEMORY_SCRIPT = "return redis.call('INFO', 'memory')";
 
 export function createMemoryHeadroom({ redis, key }: { redis: Redis | Cluster; key: string }): MemoryHeadroom {
@@ -27,13 +27,13 @@ export function createMemoryHeadroom({ redis, key }: { redis: Redis | Cluster; k
   let lookedAtMs = Number.NEGATIVE_INFINITY;
   let shortage: string | undefined;
 
-  /** Bytes that may still be added. Infinity: without a limit, or it may not be seen. */
+  /** Bytes that may still be added. Infinity when there is no limit, or when we cannot read it. */
   async function free(): Promise<number> {
     let info: string;
     try {
       info = String(await redis.eval(MEMORY_SCRIPT, 1, key));
     } catch {
-      // Without the right, or without Redis: adding itself tells what is wrong.
+      // We lack the right, or Redis is down. The enqueue that follows reports that.
       return Number.POSITIVE_INFINITY;
     }
     const sizeOf = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0);
@@ -53,7 +53,7 @@ export function createMemoryHeadroom({ redis, key }: { redis: Redis | Cluster; k
       budget = Math.max(0, Math.min(left, LOOK_EVERY_BYTES));
       shortage =
         left < 0
-          ? 'Redis has used 90 % of its maxmemory; what is left is kept for the workers, which make room'
+          ? 'Redis has used 90 % of its maxmemory; the rest is kept for the workers, which make room'
           : undefined;
       return shortage;
     },

@@ -3,10 +3,10 @@ import { type Job, Worker, type WorkerOptions } from 'bullmq';
 import type { OutageLog } from '../process/outage-log.ts';
 import { explainRedisError, isErrorReply } from './redis-errors.ts';
 
-/** From here a pause doubles with every error reply in a row. */
+/** The first pause. It doubles with every error reply in a row. */
 const FIRST_PAUSE_MS = 100;
 
-/** Rare enough to cost nothing, and soon enough to go on when an operator has put it right. */
+/** Rare enough to cost nothing, and short enough to go on soon after an operator has corrected the cause. */
 const LONGEST_PAUSE_MS = 5_000;
 
 export interface Pacing {
@@ -18,19 +18,19 @@ export interface Pacing {
 }
 
 /**
- * BullMQ's worker, made to bear a Redis that *replies* errors: no right, out of memory, too few replicas, a script refused.
+ * BullMQ's worker for a Redis that *replies* errors: a missing right, no memory, too few replicas.
  *
- * BullMQ waits between its attempts only while the connection is lost. An error reply to a fetch is retried at once, for ever
- * (one core, and millions of log lines), and an error reply to the end of a job is given up: a completion is turned into a
- * failure, and that is dropped. Here both are repeated after a pause that grows to {@link LONGEST_PAUSE_MS}, until Redis
- * takes them. A job whose end Redis has not taken stays active. Its lock runs out, so another worker may take it over; it
- * finds it in the ledger, or sends it to the same gateway again.
+ * BullMQ pauses between its attempts only while the connection is lost. After an error reply to a fetch it retries at once, for
+ * ever, which takes one core and writes millions of log lines. After an error reply to a completion it fails the job instead,
+ * and it ignores an error reply to a failure. This class repeats all of them after a pause that grows to
+ * {@link LONGEST_PAUSE_MS}, until Redis accepts them. Meanwhile the job stays active. When its lock has expired another worker
+ * may take it over, which finds the payment in the ledger or sends it to the same gateway again.
  *
- * It also takes nothing while the server must not be used (server-check.ts). What it has taken is ended all the same.
+ * It also takes nothing while the server has a fault (server-check.ts). Jobs in flight are ended all the same.
  */
 export class PacedWorker extends Worker {
   readonly #pacing: Pacing;
-  /** Ends every pause, as the worker closes. */
+  /** Ends every pause when the worker closes. */
   readonly #closing = new AbortController();
   readonly #closed = new Promise<void>((resolve) => {
     this.#closing.signal.addEventListener('abort', () => resolve(), { once: true });
@@ -43,7 +43,7 @@ export class PacedWorker extends Worker {
     options: WorkerOptions,
     pacing: Pacing,
   ) {
-    // By itself it would begin before the fields of this class are there.
+    // With autorun it would begin before the fields of this class exist.
     super(name, processor, { ...options, autorun: false });
     this.#pacing = pacing;
     this.on('closing', () => this.#closing.abort());
@@ -56,9 +56,9 @@ export class PacedWorker extends Worker {
   }
 
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
-    // Only then: a race leaves something behind at the promise that outlives it.
+    // A race only when it is needed: it leaves a callback at `#closed`, which lives as long as the worker.
     if (!this.#pacing.isUsable()) await Promise.race([this.#pacing.whenUsable(), this.#closed]);
-    // What BullMQ takes for "nothing is waiting". The type of its result does not name that case.
+    // To BullMQ this means that no job is waiting. The declared type lacks that case.
     if (this.#closing.signal.aborted) return undefined as unknown as Job;
     try {
       const job = await super.moveToActive(token, name);
@@ -89,7 +89,7 @@ export class PacedWorker extends Worker {
     return this.#untilTaken(() => super.handleFailed(error, job, token, this.#mayFetch(fetchNext), span));
   }
 
-  /** The end of a job takes the next one in the same command. */
+  /** BullMQ ends a job and fetches the next one in the same command. */
   #mayFetch(fetchNext: (() => boolean) | undefined): () => boolean {
     return () => this.#pacing.isUsable() && (fetchNext?.() ?? true);
   }

@@ -1,25 +1,26 @@
 /**
- * Keeps the turns of the event loop from being shorter than they need be, by sleeping before the next one begins. What
- * becomes ready meanwhile (answers of gateways, Redis and PostgreSQL) is read, handled and answered in one turn, as a
- * network card moderates its interrupts. At a few hundred payments a second, when most turns would find a single thing
- * to do, this halves the CPU of a payment, here and in the servers it talks to (test/bench/RESULTS.md).
+ * Gives the turns of the event loop a least length: it sleeps before a turn that would begin too early. The loop then handles
+ * all that has arrived meanwhile (from gateways, Redis and PostgreSQL) in one turn, as a network card moderates its
+ * interrupts. At a few hundred payments a second most turns would find a single thing to do. There it halves the CPU per
+ * payment, here and in the servers (test/bench/RESULTS.md), and delays each payment by 10 to 30 ms.
  *
- * While it sleeps, the whole process does: it is not for a process that has somebody waiting.
+ * The whole process sleeps, so a process with waiting clients must not use it. It is off without WORKER_TURN_MS. To take it
+ * out, delete this file, the setting, and its four uses in payment-worker.ts.
  */
 export interface Pacer {
-  /** Says that there is work: turns are paced from now on, until there was none for {@link IDLE_AFTER_MS}. */
+  /** Call it when there is work. Turns are paced from now on, until there was none for {@link IDLE_AFTER_MS}. */
   work(): void;
-  /** Leaves the loop alone from now on. */
+  /** Ends the pacing for good. */
   close(): void;
 }
 
-/** Then the loop is left alone: it sleeps by itself until something happens. */
+/** After so long without work turns are no longer paced: an idle loop sleeps by itself until something happens. */
 const IDLE_AFTER_MS = 100;
 
 export interface PacerOptions {
-  /** How short a turn may be now, in ms; asked before every sleep. 0: as short as it likes. */
+  /** The least length of a turn now, in ms. Called before every sleep. 0: none. */
   turnMs(): number;
-  /** Blocks the thread for so many ms; tests pass their own. */
+  /** Blocks the thread for so many ms. Tests pass their own. */
   sleep?: (ms: number) => void;
 }
 
@@ -37,15 +38,15 @@ export function createPacer({ turnMs, sleep = block }: PacerOptions): Pacer {
       return;
     }
     const shortestMs = turnMs();
-    // Never longer than a turn, whatever the clock says: a step of it must not stop the process.
+    // Never longer than a turn, whatever the clock says: a clock that steps must not stop the process.
     const restMs = Math.min(shortestMs, turnStartedAtMs + shortestMs - nowMs);
     if (restMs > 0) sleep(restMs);
     turnStartedAtMs = performance.now();
     next();
   }
 
-  // By a timer, not by setImmediate: timers run before the loop reads what is ready, immediates after it, and what a turn
-  // has brought about must be sent before the sleep.
+  // A timer, not setImmediate. The loop runs timers, reads, and runs immediates. Only a sleep in a timer comes after the
+  // immediates of the turn before, which send what that turn has read.
   function next(): void {
     timer = setTimeout(pace, 1).unref();
   }

@@ -16,23 +16,23 @@ export const JOB_NAME = 'payment';
 
 /**
  * Options stored with every job.
- * - `attempts`: a fault must never end a payment, so the number of tries is without practical limit.
+ * - `attempts`: a fault must never end a payment, so there is no practical limit.
  * - `backoff`: the worker's own strategy decides (job-ends.ts).
  * - `stackTraceLimit`: by default the stack of every failure piles up in the job.
  */
 export const JOB_OPTIONS = { attempts: 1_000_000_000, backoff: { type: 'requeue' }, stackTraceLimit: 1 } as const;
 
-/** What a queue holds. */
+/** The payments of a queue. */
 export interface QueueCounts {
   /** Waiting, delayed and prioritized jobs: what the cap counts. */
   readonly size: number;
-  /** Jobs a worker holds. */
+  /** Jobs that a worker has taken. */
   readonly inFlight: number;
 }
 
 const COUNT_SCRIPT = readScript('count-payments');
 
-/** How much is in the queue now. @throws an Error when Redis gives no answer. */
+/** Counts the payments of the queue now. @throws an Error when Redis does not reply */
 export async function countPayments(redis: Redis | Cluster, queue: PaymentQueueName): Promise<QueueCounts> {
   const keys = ['wait', 'delayed', 'prioritized', 'active'].map((type) => queueKey(queue, type));
   const [size, inFlight] = (await redis.eval(COUNT_SCRIPT, keys.length, ...keys)) as [number, number];

@@ -5,13 +5,13 @@ import { jobKey, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
 
 /**
- * The queue for the rare jobs of an operator: looking at it and emptying it. BullMQ is loaded, and a connection opened,
- * only when it is first asked for, so that an API node that only accepts payments pays nothing for it.
+ * The queue as operators use it, which is rare: they look into it and empty it. BullMQ is loaded and a connection opened at
+ * the first use, so that an API node that only accepts payments does not pay for them.
  */
 export interface QueueAdmin {
   /** @throws QueueUnavailableError */
   queue(): Promise<Queue>;
-  /** Resolves when Redis answers. @throws QueueUnavailableError */
+  /** Resolves when Redis replies. @throws QueueUnavailableError */
   ping(): Promise<void>;
   /** The ids of failed jobs, the oldest first. @throws QueueUnavailableError */
   failedIds(): Promise<readonly string[]>;
@@ -22,10 +22,10 @@ export interface QueueAdmin {
   close(): Promise<void>;
 }
 
-/** What a failed job says of its payment. */
+/** The payment of a failed job. */
 export interface AdminJob {
   readonly id: string;
-  /** JSON text, cut if it was long; undefined when the job has lost it. */
+  /** JSON text, shortened if it was long; undefined when the job has lost it. */
   readonly data: string | undefined;
   readonly acceptedAt: Date;
 }
@@ -37,13 +37,13 @@ export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueNam
 
   function open() {
     const redis = createProducerConnection(config);
-    // Failed commands tell of a lost connection; without a listener the event would end the process.
+    // A lost connection fails the commands. Without a listener its event would end the process.
     redis.on('error', () => {});
     const queue = Promise.all([import('bullmq'), firstConnection(redis)]).then(([{ Queue }]) => {
       const created = new Queue(name, {
         connection: redis,
         prefix,
-        // Without these three it neither fails fast nor recovers when Redis was away at the start (seen with BullMQ 6.7).
+        // Without these three it neither fails fast nor recovers when Redis was down at the start (seen with BullMQ 6.7).
         skipVersionCheck: true,
         skipWaitingForReady: true,
         skipMetasUpdate: true,
@@ -54,14 +54,14 @@ export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueNam
     return { queue, redis };
   }
 
-  /** Runs a command once the connection is there, or cannot be had. */
+  /** Runs a command when the first connection was made or has failed. */
   async function ask<T>(command: (redis: ReturnType<typeof createProducerConnection>) => Promise<T>): Promise<T> {
     try {
       opened ??= open();
       await opened.queue;
       return await command(opened.redis);
     } catch (cause) {
-      throw new QueueUnavailableError('the queue cannot be looked at', { cause, retryAfterSeconds: 1 });
+      throw new QueueUnavailableError('could not read the queue', { cause, retryAfterSeconds: 1 });
     }
   }
 

@@ -1,8 +1,8 @@
 import type { Cluster, Redis } from 'ioredis';
 
 /**
- * The time of the Redis that holds the queue. It stamps every payment, so whoever reckons a payment's age must read the same
- * clock: the clocks of API nodes and workers may be wrong, and may step.
+ * The time of the Redis that has the queue. Redis stamps every payment, so a payment's age must be computed with the same
+ * clock. The clocks of API nodes and workers may be wrong, and may step.
  */
 export interface RedisClock {
   /**
@@ -10,23 +10,23 @@ export interface RedisClock {
    * the wall clock does not move it. Before the first measurement it is this process' own time.
    */
   nowMs(): number;
-  /** Whether Redis has been asked. */
+  /** Whether the time was measured. */
   readonly isKnown: boolean;
-  /** Resolves when it has. */
+  /** Resolves after the first measurement. */
   known(): Promise<void>;
   close(): void;
 }
 
-/** Two clocks of computers drift apart by some ms in this time. */
+/** In this time the clocks of two computers drift apart by some ms. */
 const REFRESH_MS = 30_000;
 
 const RETRY_MS = 1_000;
 
-/** A reply that took so long says too little: the measurement is repeated, a few times. */
+/** A reply that took longer is too inexact: the measurement is repeated, at most so many times. */
 const SLOW_REPLY_MS = 20;
 const TRIES = 3;
 
-/** With a key, so that a cluster asks the node that stamps the payments. */
+/** With a key, so that a cluster asks the node of the queue, which stamps the payments. */
 const TIME_SCRIPT = "return redis.call('TIME')";
 
 export function createRedisClock({

@@ -8,26 +8,26 @@ import { guardConnection } from './connection-guard.ts';
 import { explainRedisError } from './redis-errors.ts';
 
 /**
- * A reply later than this counts as none. A request waits for at most two of them, the flush under way and its own,
- * and must be answered within a second.
+ * After so long a command fails. A request waits for at most two flushes, the current one and its own, and its client must get
+ * a response within a second.
  */
 const PRODUCER_COMMAND_TIMEOUT_MS = 450;
 
-/** A connection that has been silent for so long while an answer is due is replaced by a new one. */
+/** A connection that is silent for so long while a reply is due is replaced by a new one. */
 const SOCKET_TIMEOUT_MS = 5_000;
 
-/** Pauses between attempts to connect: short, because nothing else tells that Redis is back. */
+/** Pauses between attempts to connect. Short, because only an attempt shows that Redis is back. */
 const retryStrategy = (times: number) => Math.min(times * 50, 500);
 
 /**
- * A connection for those who must answer at once: a command fails in milliseconds while Redis is away, and within
- * {@link PRODUCER_COMMAND_TIMEOUT_MS} while it hangs. It recovers by itself, also when Redis was absent at the start.
+ * The API's connection, for clients that wait: a command fails in milliseconds while Redis is down, and within
+ * {@link PRODUCER_COMMAND_TIMEOUT_MS} while it hangs. It recovers by itself, also when Redis was down at the start.
  */
 export function createProducerConnection(config: RedisConfig): Redis | Cluster {
   return connect(config, {
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
-    // A command cut off by a lost connection has been answered 503 by the time it could be sent again.
+    // By the time that an interrupted command could be sent again, its client has got a 503.
     autoResendUnfulfilledCommands: false,
     commandTimeout: PRODUCER_COMMAND_TIMEOUT_MS,
     connectTimeout: 1_000,
@@ -35,10 +35,10 @@ export function createProducerConnection(config: RedisConfig): Redis | Cluster {
   });
 }
 
-/** The same for the worker, whose waiting for a job may be silent for 10 s (BullMQ's longest BZPOPMIN). */
+/** The same for the worker. Its connection may be silent for 10 s while it waits for a job (BullMQ's longest BZPOPMIN). */
 const WORKER_SOCKET_TIMEOUT_MS = 15_000;
 
-/** A connection for the worker, which has nobody waiting: commands wait until Redis is back. */
+/** The worker's connection. No client waits on it, so commands queue until Redis is back. */
 export function createWorkerConnection(config: RedisConfig): Redis | Cluster {
   return connect(config, {
     maxRetriesPerRequest: null,
@@ -51,7 +51,7 @@ function connect({ url, socketPath, clusterNodes }: RedisConfig, options: RedisO
   const redisOptions: RedisOptions = {
     ...options,
     retryStrategy,
-    // After a failover the old master answers READONLY; a new connection finds the new one.
+    // After a failover the old master replies READONLY. A new connection finds the new one.
     reconnectOnError: (error) => error.message.startsWith('READONLY'),
   };
   if (clusterNodes.length === 0) {
@@ -74,7 +74,7 @@ function connect({ url, socketPath, clusterNodes }: RedisConfig, options: RedisO
 /** How long the first connection may take before its user goes on without it. */
 const FIRST_CONNECTION_MS = 1_000;
 
-/** Resolves when a new connection is there, has been refused, or has been waited for long enough. */
+/** Resolves when the first connection is made or refused, at the latest after {@link FIRST_CONNECTION_MS}. */
 export async function firstConnection(redis: Redis | Cluster): Promise<void> {
   if (redis.status === 'ready') return;
   // `once` rejects at an error event, which a refused connection emits.
@@ -82,7 +82,7 @@ export async function firstConnection(redis: Redis | Cluster): Promise<void> {
   await within(performance.now() + FIRST_CONNECTION_MS, settled);
 }
 
-/** Says why Redis cannot be reached, and when it is back; not how often it was tried meanwhile. */
+/** Logs why Redis is unreachable, and when it is back, without a line for each attempt. */
 export function logConnection(redis: Redis | Cluster, logger: Logger): void {
   const outage = createOutageLog(logger, {
     message: 'redis is unavailable',

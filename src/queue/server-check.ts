@@ -7,16 +7,16 @@ import { explainRedisError, isMissingRight } from './redis-errors.ts';
 import { readScript } from './scripts.ts';
 
 /**
- * Whether the Redis that we are connected to can be trusted with payments. It is looked at after every connect and before
- * anything is written or taken: a server that evicts keys, one that keeps less than was promised, one whose user lacks a
- * right, and one where another program uses our keys all accept commands, and lose payments.
+ * Checks whether the connected Redis can be trusted with payments, after every connect and before anything is written or
+ * taken. These servers accept commands and lose payments: one that evicts keys, one that is less durable than promised,
+ * one whose user lacks a right, and one where another program uses our keys.
  *
- * A lacking right matters before the first write. A script that meets it in its middle has done the first half.
+ * A missing right must be found before the first write. A script that meets it half way has done the first half.
  */
 export interface ServerCheck {
-  /** Why nothing may be written or taken now; undefined while all is well. */
+  /** Why nothing may be written or taken now; undefined while the server is usable. */
   readonly fault: Failure | undefined;
-  /** What is not as it should be, although payments are accepted. For people to see. */
+  /** What an operator should correct, although payments are accepted. */
   readonly problems: readonly Failure[];
   /** Resolves as soon as there is no fault, or when the check is closed. */
   whenUsable(): Promise<void>;
@@ -26,25 +26,25 @@ export interface ServerCheck {
 export interface ServerCheckOptions {
   readonly redis: Redis | Cluster;
   readonly queue: PaymentQueueName;
-  /** Undefined: `disk` is expected, but a contradiction is only a problem. */
+  /** Undefined: `disk` is expected, but less is a problem and no fault. */
   readonly durability: Durability | undefined;
-  /** Which commands it must be allowed. */
+  /** Decides which commands the user must be allowed. */
   readonly role: 'api' | 'worker';
   readonly logger: Logger;
 }
 
-/** While it may not be used: how soon it is noticed that somebody has put it right. */
+/** How often a server with a fault is checked again, so that a correction is noticed soon. */
 const RECHECK_MS = 1_000;
 
-/** While all is well: an administrator may change a setting of a running server. */
+/** How often a usable server is checked again: an administrator may change its settings. */
 const REFRESH_MS = 30_000;
 
 const NOT_CHECKED: Failure = { code: 'not_checked', detail: 'this Redis has not been checked since it was connected' };
 
 /**
- * Every command of the scripts, tried on a key of its own (@) that is gone afterwards. Whether it succeeds does not matter (out
- * of memory, too few replicas: those pass by themselves), only whether it is allowed. DEL comes first, as without it nothing
- * is tried, and last, to clean up.
+ * Every command of the scripts, tried on a key that only the check uses (@) and deletes. Only a missing right counts: other
+ * errors (out of memory, too few replicas) pass by themselves. DEL comes first, because nothing is tried without it, and
+ * last, to clean up.
  */
 const TRIED_BY_ALL = [
   ...['DEL @', 'TIME', 'TYPE @', 'EXISTS @', 'GET @', 'SET @ 1', 'INCR @', 'DEL @'],
@@ -73,7 +73,7 @@ function triedBy(role: ServerCheckOptions['role']): readonly string[] {
 
 const CHECK_SCRIPT = readScript('check-rights');
 
-/** What the server tells of itself. Undefined: it does not let us see it. */
+/** Settings of the server. Undefined: we may not read it. */
 interface Settings {
   readonly maxmemoryPolicy: string | undefined;
   readonly appendonly: boolean | undefined;
@@ -111,18 +111,18 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     } catch (error) {
       found = error as Error;
     }
-    // A new connection has begun its own look meanwhile.
+    // A new connection has begun a newer look.
     if (isClosed || mine !== running) return;
     if (found instanceof Error) couldNotLook(found);
     else judge(found);
     timer = setTimeout(look, fault === undefined ? REFRESH_MS : RECHECK_MS).unref();
   }
 
-  /** What is usable stays so: whether it still answers, everybody who asks it learns for himself. */
+  /** A usable server stays usable. If it is down, each command notices that itself. */
   function couldNotLook(error: Error): void {
     if (fault === undefined) return;
     const failure = explainRedisError(error);
-    // That the connection is lost is said where it is kept.
+    // redis.ts logs a lost connection.
     if (failure.code !== 'unreachable') outage.failed(failure);
     settle(failure);
   }
@@ -152,22 +152,22 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     const keys = [queueKey(queue, 'check'), ...Object.keys(KEY_TYPES).map((type) => queueKey(queue, type))];
     let replies: string[];
     let types: string[];
-    const refused = new Set<string>();
+    const forbidden = new Set<string>();
     try {
-      // Asked for by itself, as scripts may not block. It does not block: its time-out is none.
-      if (role === 'worker') await allowed(refused, 'BZPOPMIN', keys[0]!, 'none');
+      // Not by the script, because scripts may not block. This does not block either: its time-out is invalid.
+      if (role === 'worker') await noteIfForbidden(forbidden, 'BZPOPMIN', keys[0]!, 'none');
       const reply = await redis.eval(CHECK_SCRIPT, keys.length, ...keys, ...triedBy(role));
       [replies, types] = reply as [string[], string[]];
-      await allowed(refused, 'EVALSHA', '0'.repeat(40), '1', keys[0]!);
+      await noteIfForbidden(forbidden, 'EVALSHA', '0'.repeat(40), '1', keys[0]!);
     } catch (error) {
       const failure = explainRedisError(error);
       if (failure.code === 'missing_right') return [failure];
       throw error;
     }
-    for (let i = 0; i < replies.length; i += 2) if (isMissingRight(replies[i + 1]!)) refused.add(replies[i]!);
+    for (let i = 0; i < replies.length; i += 2) if (isMissingRight(replies[i + 1]!)) forbidden.add(replies[i]!);
     const failures: Failure[] = [];
-    if (refused.size > 0) {
-      const commands = [...refused].join(', ');
+    if (forbidden.size > 0) {
+      const commands = [...forbidden].join(', ');
       failures.push({
         code: 'missing_right',
         detail: `the Redis user lacks the right to run ${commands} on the keys ${queueKey(queue, '*')}`,
@@ -184,13 +184,13 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     return failures;
   }
 
-  /** Sends a command that fails whether or not it is allowed, and notes the name of one that is not. */
-  async function allowed(refused: Set<string>, command: string, ...args: string[]): Promise<void> {
+  /** Sends a command that fails in any case, and notes its name when it is not allowed. */
+  async function noteIfForbidden(forbidden: Set<string>, command: string, ...args: string[]): Promise<void> {
     try {
       await redis.call(command, ...args);
     } catch (error) {
       if (explainRedisError(error).code === 'unreachable') throw error;
-      if (isMissingRight((error as Error).message)) refused.add(command);
+      if (isMissingRight((error as Error).message)) forbidden.add(command);
     }
   }
 
@@ -242,7 +242,7 @@ async function readSettings(server: Redis): Promise<Settings> {
   };
 }
 
-/** What cannot be read, for want of a right or because a proxy does not know the command, is undefined. */
+/** Undefined when we lack the right, or when a proxy does not know the command. */
 async function replyOrNone(reply: Promise<unknown>): Promise<unknown> {
   try {
     return await reply;
@@ -263,7 +263,7 @@ export function judgeSettings(
   else if (maxmemoryPolicy !== 'noeviction') {
     failures.push({
       code: 'eviction_policy',
-      detail: `Redis has maxmemory-policy ${maxmemoryPolicy} and may throw payments away: set it to noeviction`,
+      detail: `Redis has maxmemory-policy ${maxmemoryPolicy} and may delete payments: set it to noeviction`,
     });
   }
   if (durability !== 'memory') {

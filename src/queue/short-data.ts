@@ -3,15 +3,15 @@ import { beginningOf } from '../payment.ts';
 /** How much of a payload a failed job keeps, in bytes. */
 const KEPT_PAYLOAD_BYTES = 2 * 1024;
 
-/** More brackets than this, and a payload may be nested too deep for the dashboards of older versions. */
+/** With more brackets a payload may be nested too deeply for the dashboards of older versions. */
 const MAX_BRACKETS = 100;
 
-/** A correlationId or amount longer than this is none. In characters. */
+/** A longer correlationId or amount is invalid. In characters. */
 const MAX_SCALAR = 100;
 
 /**
- * What a failed job keeps in place of a payload that is long or nested: its beginning as text, and what a worker would
- * read of it. So a worker to whom an older dashboard gives the job again judges it as it would have judged the payload.
+ * What a failed job keeps instead of a long or deeply nested payload: the beginning as text, and the two fields that a worker
+ * reads. When an older dashboard retries the job, the worker decides as it would have for the whole payload.
  * Undefined when the payload can stay as it is.
  */
 export function shortData(payload: string | undefined): string | undefined {
@@ -33,7 +33,7 @@ function scalarsOf(payload: string): { correlationId?: unknown; amount?: unknown
   try {
     value = JSON.parse(payload);
   } catch {
-    // Whoever wrote the job, it was not our API. The text is all there is.
+    // Our API did not write this job. Its text is all there is.
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return {};
   const isShort = ([name, field]: [string, unknown]) =>

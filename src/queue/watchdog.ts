@@ -1,14 +1,14 @@
 import type { PaymentWorker } from './payment-worker.ts';
 
-/** A look at a worker that does nothing costs one command; this often is soon enough for what must never happen. */
+/** A look costs one command, and only while the worker is idle. */
 const INTERVAL_MS = 10_000;
 
-/** So many looks in a row without a sign of life, with payments waiting, and the worker counts as stuck. */
+/** The worker counts as stuck when it did nothing for so many looks in a row while payments were waiting. */
 const LOOKS = 3;
 
 /**
- * BullMQ workers have stopped fetching for ever after an outage of Redis, with all looking well (issues 2964, 4479, 4585).
- * The watchdog ends such a process; its supervisor starts a new one.
+ * After an outage of Redis, BullMQ workers have stopped fetching for ever without an error (issues 2964, 4479, 4585). The
+ * watchdog ends such a process, and its supervisor starts a new one.
  */
 export function startWatchdog({
   worker,
@@ -19,7 +19,7 @@ export function startWatchdog({
 }: {
   worker: Pick<PaymentWorker, 'inFlight' | 'finished'>;
   countWaiting: () => Promise<number>;
-  /** While Redis is away there is nothing to fetch, and starting again would not help. */
+  /** While Redis is down a restart would not help. */
   isConnected: () => boolean;
   onStuck: (reason: string) => void;
   intervalMs?: number;
@@ -41,7 +41,7 @@ export function startWatchdog({
   }
 
   const timer = setInterval(() => {
-    // A connection lost in the middle of the look is no sign of anything.
+    // A look that failed proves nothing.
     look().catch(() => {
       idleLooks = 0;
     });

@@ -1,16 +1,16 @@
--- Adds a batch of payments in one atomic step: BullMQ's own script for adding a job, run once for each payment and
--- guarded by the cap. Being one script it is exact under any number of processes, and it costs one command where
+-- Adds a batch of payments in one atomic step. It runs BullMQ's own script for adding a job once for each payment, and
+-- checks the cap before. As one script it is exact with any number of processes, and it costs one command where
 -- `addBulk` sends one for each job.
 --
 -- BullMQ's text is embedded as a function whose parameters stand for the script's globals: KEYS, ARGV, and a cmsgpack
 -- that hands tables through, because the arguments are built here and need no decoding. It depends on the pinned
 -- version of BullMQ; test/integration/enqueuer.test.ts compares its jobs with those of `queue.addBulk`.
 --
--- A job that failed for good is a dead letter: posting its id again replaces it. Its counters and its mark are carried
--- over, because they tell whether an earlier attempt may have been paid (see job-runs.ts).
+-- A job that failed for good is a dead letter: posting its id again replaces it. The new job keeps its counters and its
+-- binding, because they say whether an earlier attempt may have been paid (job-runs.ts).
 --
--- KEYS 1-9 as BullMQ's script wants them, 10 prioritized, 11 failed.
--- ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 when they were accepted, in ms ('': now),
+-- KEYS 1-9 as BullMQ's script expects them, 10 prioritized, 11 failed.
+-- ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 their time of acceptance in ms ('': now),
 -- then id ('' = BullMQ makes one) and data (JSON text) of each payment.
 local function addStandardJob(KEYS, ARGV, cmsgpack)
 --[[ the text of BullMQ's addStandardJob ]]
@@ -23,7 +23,7 @@ local asTables = { unpack = function(value) return value end }
 local cap = tonumber(ARGV[1])
 local prefix = ARGV[2]
 local options = cjson.decode(ARGV[4])
--- One clock for all: a payment's age must not depend on the API node that took it.
+-- One clock for all: a payment's age must not depend on the API node that accepted it.
 local time = redis.call('TIME')
 local timestamp = ARGV[5] ~= '' and ARGV[5] or string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local size = redis.call('LLEN', KEYS[1]) + redis.call('ZCARD', KEYS[6]) + redis.call('ZCARD', KEYS[10])
@@ -47,7 +47,7 @@ for i = 6, #ARGV, 2 do
     end
     local isAdded, failure = pcall(addStandardJob, KEYS, { { prefix, id, ARGV[3], timestamp }, ARGV[i + 1], options }, asTables)
     if not isAdded then
-      -- Half a job would be in no list, and its id would count as a duplicate for ever.
+      -- Half a job would be in no list, and every later post of its id would count as a duplicate.
       redis.pcall('LREM', KEYS[1], 1, id)
       redis.pcall('DEL', jobKey)
       return type(failure) == 'table' and failure or redis.error_reply(failure)

@@ -1,5 +1,6 @@
--- KEYS failed. ARGV key prefix, jobs kept, page. Returns a page of the oldest jobs beyond those kept; when there are none,
--- those among the kept that are not buried. Of each: id, 1 if beyond, and its fields.
+-- Returns a page of the oldest failed jobs beyond the newest ones, which stay. When there are none, returns those of a page
+-- that are not buried. Of each: id, 1 if it is beyond, and its fields.
+-- KEYS failed. ARGV key prefix, how many jobs stay, jobs of a page.
 local page = tonumber(ARGV[3])
 local beyond = math.min(redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[2]), page)
 local ids = redis.call('ZRANGE', KEYS[1], 0, (beyond > 0 and beyond or page) - 1)

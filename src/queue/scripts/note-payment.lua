@@ -1,4 +1,4 @@
--- Notes why a payment that only one gateway may get goes back to the queue, while the run's lock is still held.
+-- Notes why a payment that only one gateway may get goes back to the queue, if the run still owns the job.
 -- KEYS job, lock, unresolved; ARGV token, job id, reason code, reason, now in ms, pauses as JSON array of ms,
 -- least pause in ms, '1' to count a doubt.
 -- Returns the pause in ms, or -1 when the lock is lost.

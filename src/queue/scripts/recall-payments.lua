@@ -1,7 +1,7 @@
--- Shortens the wait of payments that is longer than the pause they were given: the worker that requeued them had its clock
--- wrong (BullMQ reckons delays by the clocks of its workers). KEYS delayed, marker, unresolved; ARGV now in ms, the usual longest
--- pause in ms, slack in ms, key prefix. A score is the time in ms times 4096 (BullMQ's getDelayedScore).
--- Beside it, takes payments that have left the queue from the unresolved ones: KEYS 3. Returns how many waits were shortened.
+-- Shortens delays that exceed the payment's pause: the clock of the worker that requeued it was wrong. (BullMQ computes delays
+-- with the clocks of its workers.) Also removes payments that have left the queue from the unresolved ones.
+-- KEYS delayed, marker, unresolved; ARGV now in ms, the usual longest pause in ms, slack in ms, key prefix.
+-- A score is the time in ms times 4096 (BullMQ's getDelayedScore). Returns how many delays were shortened.
 local now, usual, slack = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local late = '(' .. string.format('%.0f', (now + usual + slack) * 4096)
 local found = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', late, 'WITHSCORES', 'LIMIT', 0, 1000)

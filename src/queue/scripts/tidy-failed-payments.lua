@@ -1,4 +1,4 @@
--- Finishes with jobs whose row is committed, those that have not been touched since they were listed.
+-- Marks or removes failed jobs whose rows are committed. Leaves a job alone that has changed since it was listed.
 -- KEYS failed. ARGV key prefix, then of each: id, ats ('' for none), 'remove' or the data to keep ('' leaves them).
 for i = 2, #ARGV, 3 do
   local id, runs, data = ARGV[i], ARGV[i + 1], ARGV[i + 2]
