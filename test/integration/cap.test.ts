@@ -13,15 +13,15 @@ const CONNECTIONS = 200;
 
 interface Outcome {
   readonly accepted: string[];
-  readonly refused: string[];
+  readonly notAccepted: string[];
 }
 
 /**
- * Posts so many payments of their own ids to the nodes, over {@link CONNECTIONS} to each.
- * Any answer but the two that the cap allows fails the test.
+ * Posts so many payments with ids of their own to the nodes, over {@link CONNECTIONS} to each.
+ * A response other than the two that the cap allows fails the test.
  */
 async function postToAll(urls: readonly string[], count: number): Promise<Outcome> {
-  const outcome: Outcome = { accepted: [], refused: [] };
+  const outcome: Outcome = { accepted: [], notAccepted: [] };
   let left = count;
   const lane = async (url: string, agent: Agent) => {
     while (left > 0) {
@@ -32,7 +32,7 @@ async function postToAll(urls: readonly string[], count: number): Promise<Outcom
         outcome.accepted.push(payment.correlationId);
       } else {
         expect([status, text, headers['retry-after']]).to.deep.equal([503, '{"error":"queue_full"}', '1']);
-        outcome.refused.push(payment.correlationId);
+        outcome.notAccepted.push(payment.correlationId);
       }
     }
   };
@@ -60,15 +60,15 @@ async function twoNodes(cap: string) {
 }
 
 describe('the cap on the queue', () => {
-  it('holds exactly, with two processes and 200 connections to each, and room that comes is filled exactly', async () => {
+  it('is exact with two processes and 200 connections to each, and so is the room that comes later', async () => {
     const { urls, queue, worker } = await twoNodes('1000');
     const first = await postToAll(urls, 2_000);
     expect(first.accepted).to.have.length(1_000);
-    expect(first.refused).to.have.length(1_000);
+    expect(first.notAccepted).to.have.length(1_000);
     expect((await queue.waiting()).sort()).to.deep.equal(first.accepted.sort());
-    for (const id of first.refused.slice(0, 20)) expect(await queue.isStored(id)).to.equal(false);
+    for (const id of first.notAccepted.slice(0, 20)) expect(await queue.isStored(id)).to.equal(false);
 
-    // Jobs that are being worked on have left the queue, and so have those that are done.
+    // Jobs in flight no longer count, and neither do completed ones.
     const bull = await worker();
     const taken = [];
     for (let i = 0; i < 10; i += 1) taken.push((await bull.getNextJob('token'))!);
@@ -80,7 +80,7 @@ describe('the cap on the queue', () => {
     // Two processes and 3,400 requests: a busy machine takes its time.
   }).timeout(30_000);
 
-  it('lets everything in with PAYMENT_QUEUE_MAX_SIZE=infinity', async () => {
+  it('accepts everything with PAYMENT_QUEUE_MAX_SIZE=infinity', async () => {
     const { url, prefix } = await connectedApi({ PAYMENT_QUEUE_MAX_SIZE: 'infinity' });
     const queue = await lookInto(prefix);
     // More than the default cap would leave room for.
@@ -89,7 +89,7 @@ describe('the cap on the queue', () => {
     expect(await queue.redis.llen(queue.key('wait'))).to.equal(60_200);
   });
 
-  it('is 50,000 unless said otherwise', async () => {
+  it('is 50,000 by default', async () => {
     const { url, prefix } = await connectedApi();
     const queue = await lookInto(prefix);
     await queue.redis.rpush(queue.key('wait'), ...Array(49_999).fill('0'));
@@ -113,14 +113,14 @@ describe('the cap on the queue', () => {
     expect((await http(url).get('/health')).body.queue).to.deep.equal({ queue_size: 4, in_flight: 1 });
   });
 
-  it('may be passed by what is queued already and comes back, and then holds until there is room again', async () => {
+  it('is exceeded by a payment that goes back to the queue, and then accepts nothing until there is room', async () => {
     const { url, prefix } = await connectedApi({ PAYMENT_QUEUE_MAX_SIZE: '2' });
     const post = async () => (await http(url).post('/payments').send(aPayment())).status;
     const worker = await bullWorker(prefix);
     expect([await post(), await post()]).to.deep.equal([204, 204]);
     const taken = (await worker.getNextJob('token'))!;
     expect(await post()).to.equal(204);
-    // A payment that has to be tried again is never dropped for want of room.
+    // A payment that must be tried again is never dropped because the queue is full.
     await taken.moveToDelayed(Date.now() + 60_000, 'token');
     expect((await http(url).get('/health')).body.queue.queue_size).to.equal(3);
     expect(await post()).to.equal(503);

@@ -27,7 +27,7 @@ interface DeadLetterRow {
   state: string;
 }
 
-/** An API and what a worker for its queue needs; both gateways are real servers. */
+/** An API, and all that a worker for its queue needs. Both gateways are real servers. */
 async function relay(env: TestEnv = {}) {
   const prefix = freshPrefix();
   const primary = await testGateway();
@@ -65,7 +65,7 @@ async function relay(env: TestEnv = {}) {
         return found.filter((row) => row.state === state).length === count && found;
       }),
     count: () => countPayments(queue.redis, { name: 'payments', prefix }),
-    /** Fails what waits, as a worker of the version before the table did; before it fails, `touch` may change its job. */
+    /** Fails the waiting jobs as a worker of the version before the table did, with the fields of `touch`. */
     async failAsBefore(reason: string, touch: Readonly<Record<string, string>> = {}): Promise<string[]> {
       const worker = await bullWorker(prefix, null, redisUrl);
       const ids: string[] = [];
@@ -94,7 +94,7 @@ async function closedGateway() {
 }
 
 describe('dead letters', () => {
-  it('keeps an invalid payment with its reason and its payload as it was posted', async () => {
+  it('keep an invalid payment with its reason and its payload as it was posted', async () => {
     const { work, post, inState, queue, failed, primary } = await relay();
     await work();
     const { correlationId } = aPayment();
@@ -116,7 +116,7 @@ describe('dead letters', () => {
     expect(primary.requests.total).to.equal(0);
   });
 
-  it('keeps payments without an id of their own', async () => {
+  it('keep payments without an id of their own', async () => {
     const { work, post, inState } = await relay();
     await work();
     for (const payload of ['[]', '{}', '"x"', 'null', '17']) await post(payload);
@@ -124,7 +124,7 @@ describe('dead letters', () => {
     expect(rows.map(({ payload }) => payload)).to.have.members(['[]', '{}', '"x"', 'null', '17']);
   });
 
-  it('closes the row of an id that is posted again and paid', async () => {
+  it('are closed when their id is posted again and paid', async () => {
     const { work, post, inState, failed, primary } = await relay();
     await work();
     const payment = aPayment();
@@ -137,7 +137,7 @@ describe('dead letters', () => {
     expect(primary.payments.has(payment.correlationId)).to.equal(true);
   });
 
-  it('buries a job that has lost its payload, and ties its id to the primary', async () => {
+  it('contain a job that has lost its payload, tied to the primary', async () => {
     const { work, post, inState, queue } = await relay();
     const payment = aPayment();
     await post(payment);
@@ -152,7 +152,7 @@ describe('dead letters', () => {
     });
   });
 
-  it('leaves short, shallow payloads in Redis, which a worker reads as it would have read the whole', async () => {
+  it('leave short, shallow payloads in Redis, with the fields that a worker reads', async () => {
     const { work, post, inState, queue, failed } = await relay();
     const [long, deep] = [aPayment(), aPayment()];
     await work();
@@ -167,7 +167,7 @@ describe('dead letters', () => {
     }
   });
 
-  it('are not marked, nor their payload cut, by a run that has lost its job', async () => {
+  it('are neither marked nor shortened by a run that has lost its job', async () => {
     const { queue, prefix, post } = await relay();
     const payment = { ...aPayment(), amount: 0, note: 'x'.repeat(5_000) };
     await post(payment);
@@ -183,7 +183,7 @@ describe('dead letters', () => {
     expect(await queue.job(job!.id!)).to.include({ buried: '1' });
   });
 
-  it('does not let 1,200 invalid payments of 60 KB fill a Redis of 60 MB', async function () {
+  it('do not fill a Redis of 60 MB when 1,200 of 60 KB are posted', async function () {
     this.timeout(60_000);
     const redis = await startRedis({ args: ['--maxmemory', '60mb', '--appendonly', 'no', '--save', ''] });
     atTestEnd(() => redis.dispose());
@@ -196,7 +196,7 @@ describe('dead letters', () => {
     await Promise.all(
       Array.from({ length: 16 }, async () => {
         for (const body of bodies) {
-          // Full of what waits, Redis has room again as soon as the worker has buried some.
+          // When Redis is full of waiting payments, it has room again as soon as the worker has buried some.
           await eventually(async () => (await exchange(`${url}/payments`, { agent, body })).status === 204, 30_000);
         }
       }),
@@ -236,11 +236,11 @@ describe('dead letters', () => {
       expect(await rows()).to.have.length(301);
     });
 
-    it('are copied again by a start that was ended half way', async () => {
+    it('are copied after a start that ended half way', async () => {
       const { work, post, failAsBefore, inState, databaseUrl, failed, rows, queue } = await relay();
       for (let n = 0; n < 150; n += 1) await post(aPayment());
       const ids = await failAsBefore('the default gateway refused it: HTTP 400');
-      // A first page was committed, and Redis was not told.
+      // A first page was committed, and nothing written to Redis.
       const { timestamp } = await queue.job(ids[0]!);
       await sql(
         databaseUrl,
@@ -281,12 +281,12 @@ describe('dead letters', () => {
       await inState('open', 1);
     });
 
-    it('that die beside a new worker are copied, though it has buried none', async () => {
+    it('are copied when they die beside a new worker that has buried none', async () => {
       const { work, post, failAsBefore, inState, failed, databaseUrl, primary } = await relay({
         PAYMENT_QUEUE_MAX_CONCURRENCY: '1',
       });
       await work();
-      // The new worker has its hands full until the older one has failed the others.
+      // The new worker is busy until the older one has failed the others.
       const ledger = await holdLedger(databaseUrl);
       const payment = aPayment();
       await post(payment);
@@ -299,7 +299,7 @@ describe('dead letters', () => {
       await eventually(async () => (await failed()) === 100);
     });
 
-    it('are judged by what their jobs tell: reason, payload, attempts, mark', async () => {
+    it('get their row from the reason, payload, attempts and binding of their jobs', async () => {
       const { work, post, failAsBefore, inState } = await relay();
       await post({ ...aPayment(1), amount: 0 });
       await failAsBefore('invalid_payment: amount must be a positive number');
@@ -319,7 +319,7 @@ describe('dead letters', () => {
   });
 
   describe('with an attempt that may be paid, posted again', () => {
-    it('stay at the primary, also when Redis has nothing of them any more', async () => {
+    it('stay at the primary, even when Redis has lost their job', async () => {
       const { gateway: primary, url, open } = await closedGateway();
       const env = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '0', GATEWAY_PRIMARY_URL: url };
       const { work, post, failAsBefore, inState, removeFailed, fallback, rows } = await relay(env);
@@ -343,7 +343,7 @@ describe('dead letters', () => {
       expect(await rows()).to.have.length(1);
     });
 
-    it('stay at the fallback, and their jobs are marked for workers that do not look them up', async () => {
+    it('stay at the fallback, and their jobs are bound for workers that do not read dead letters', async () => {
       const { gateway: fallback, url, open } = await closedGateway();
       const { work, post, failAsBefore, inState, removeFailed, primary, queue } = await relay({
         GATEWAY_FALLBACK_URL: url,
@@ -366,7 +366,7 @@ describe('dead letters', () => {
     });
   });
 
-  it('are open again when the ledger believes them queued and Redis has lost the job', async () => {
+  it('are open again when the ledger has them as queued and Redis has lost the job', async () => {
     const { work, post, inState, databaseUrl, removeFailed, failed } = await relay();
     const first = await work();
     const [lost, dead] = [aPayment(), aPayment()];
@@ -392,7 +392,7 @@ describe('dead letters', () => {
     ]);
   });
 
-  it('are not dead before PostgreSQL has their row, and none is lost while it is down', async function () {
+  it('fail only after PostgreSQL has their row, and none is lost while it is down', async function () {
     this.timeout(30_000);
     const postgres = await startTestPostgres();
     atTestEnd(() => postgres.dispose());
@@ -429,14 +429,14 @@ describe('dead letters', () => {
     await workers[0]!.kill();
     await proxies.redis.set({ kind: 'none' });
     expect(await redis.zcard(queueKey('failed'))).to.equal(0);
-    // In the gap the id is posted again: its job is still there.
+    // Meanwhile the id is posted again: its job still exists.
     await eventually(async () => (await post(payment)) === 204);
     await startWorker();
     await eventually(async () => (await redis.zcard(queueKey('failed'))) === 1, 20_000);
     expect((await rows()).map(({ state, attempts }) => [state, attempts])).to.deep.equal([['open', 2]]);
   });
 
-  it('are none of 12,000 valid payments behind a proxy that answers 400 with a page', async function () {
+  it('do not include any of 12,000 valid payments behind a proxy that responds 400 with a page', async function () {
     this.timeout(30_000);
     const { prefix, work, count, failed, rows, queue } = await relay();
     let requests = 0;

@@ -14,7 +14,7 @@ import { bullQueue, bullWorker, lookInto } from '../support/queue.ts';
 import { aPayment } from '../support/relay.ts';
 import { freshPrefix, sharedRedis } from '../support/services.ts';
 
-/** An enqueuer as an API node has one, for a queue of the test's own, and a look into that. */
+/** An enqueuer like that of an API node, with a queue of the test's own to look into. */
 async function enqueuerOf({ maxSize = Number.POSITIVE_INFINITY, prefix = freshPrefix() } = {}) {
   const redis = createProducerConnection({ url: (await sharedRedis()).url, clusterNodes: [] });
   atTestEnd(() => redis.disconnect());
@@ -34,8 +34,8 @@ function aJob(fields: object = {}): NewJob & { id: string } {
   return { id: payment.correlationId, data: JSON.stringify({ ...payment, ...fields }) };
 }
 
-/** Enqueues all in one batch and says of each what became of it. */
-async function fatesOf(enqueuer: Enqueuer, jobs: readonly NewJob[]): Promise<string[]> {
+/** Enqueues all in one batch. @returns of each `ok` or the code of its error */
+async function resultsOf(enqueuer: Enqueuer, jobs: readonly NewJob[]): Promise<string[]> {
   const settled = await Promise.allSettled(jobs.map((job) => enqueuer.enqueue(job)));
   return settled.map((result) => (result.status === 'fulfilled' ? 'ok' : result.reason.code));
 }
@@ -87,63 +87,62 @@ describe('enqueuer', () => {
     };
   }
 
-  for (const [state, prepare] of [
-    ['is empty', async () => {}],
-    ['is paused', async (prefix: string) => (await bullQueue(prefix)).pause()],
-    [
-      'is at its global concurrency',
-      async (prefix: string) => {
-        const queue = await bullQueue(prefix);
-        await queue.setGlobalConcurrency(1);
-        await queue.add(JOB_NAME, 'first', { jobId: 'first' });
-        await (await bullWorker(prefix)).getNextJob('token');
-      },
-    ],
-    [
-      'holds delayed jobs',
-      async (prefix: string) => {
-        await (await bullQueue(prefix)).add(JOB_NAME, 'later', { jobId: 'later', delay: 60_000 });
-      },
-    ],
-  ] as const) {
-    it(`makes the same jobs as queue.addBulk in every field, in a queue that ${state}`, async () => {
-      const payloads = [aPayment(), [1, 'two'], aPayment(0.01), null, 'text', { correlationId: 'x' }, aPayment(1e6)];
-      const id = (payload: unknown) => {
-        const { correlationId } = (payload ?? {}) as { correlationId?: string };
-        return correlationId?.length === 36 ? correlationId : undefined;
-      };
-      const [ours, theirs] = [freshPrefix(), freshPrefix()];
-      await prepare(ours);
-      await prepare(theirs);
-      const { enqueuer } = await enqueuerOf({ prefix: ours });
-      await fatesOf(
-        enqueuer,
-        payloads.map((payload) => ({ id: id(payload), data: JSON.stringify(payload) })),
-      );
-      const bull = await bullQueue(theirs);
-      await bull.addBulk(
-        payloads.map((data) => {
-          const jobId = id(data);
-          return { name: JOB_NAME, data, opts: { ...JOB_OPTIONS, ...(jobId !== undefined && { jobId }) } };
-        }),
-      );
-      const made = await traces(ours);
-      expect(made.ids.filter((made) => made !== 'first')).to.have.length(payloads.length);
-      // The time at which the delayed job is due is its own.
-      const timeless = ({ marker, events, ...rest }: typeof made) => ({
-        ...rest,
-        marker: marker.map((entry) => (Number(entry) > 1 ? 'a time' : entry)),
-        events: events.map((event) => event.map((value) => (/^\d{13}$/.test(value) ? 'a time' : value))),
-      });
-      expect(timeless(made)).to.deep.equal(timeless(await traces(theirs)));
+  /** Compares the jobs of the enqueuer with those of `queue.addBulk`, in every field, each in a queue prepared alike. */
+  async function expectSameJobs(prepare: (prefix: string) => Promise<unknown>): Promise<void> {
+    const payloads = [aPayment(), [1, 'two'], aPayment(0.01), null, 'text', { correlationId: 'x' }, aPayment(1e6)];
+    const id = (payload: unknown) => {
+      const { correlationId } = (payload ?? {}) as { correlationId?: string };
+      return correlationId?.length === 36 ? correlationId : undefined;
+    };
+    const [ours, theirs] = [freshPrefix(), freshPrefix()];
+    await prepare(ours);
+    await prepare(theirs);
+    const { enqueuer } = await enqueuerOf({ prefix: ours });
+    await resultsOf(
+      enqueuer,
+      payloads.map((payload) => ({ id: id(payload), data: JSON.stringify(payload) })),
+    );
+    const bull = await bullQueue(theirs);
+    await bull.addBulk(
+      payloads.map((data) => {
+        const jobId = id(data);
+        return { name: JOB_NAME, data, opts: { ...JOB_OPTIONS, ...(jobId !== undefined && { jobId }) } };
+      }),
+    );
+    const made = await traces(ours);
+    expect(made.ids.filter((made) => made !== 'first')).to.have.length(payloads.length);
+    // The time at which the delayed job is due is its own.
+    const timeless = ({ marker, events, ...rest }: typeof made) => ({
+      ...rest,
+      marker: marker.map((entry) => (Number(entry) > 1 ? 'a time' : entry)),
+      events: events.map((event) => event.map((value) => (/^\d{13}$/.test(value) ? 'a time' : value))),
     });
+    expect(timeless(made)).to.deep.equal(timeless(await traces(theirs)));
   }
+
+  it('makes the same jobs as queue.addBulk in an empty queue', () => expectSameJobs(async () => {}));
+
+  it('makes the same jobs as queue.addBulk in a paused queue', () =>
+    expectSameJobs(async (prefix) => (await bullQueue(prefix)).pause()));
+
+  it('makes the same jobs as queue.addBulk in a queue at its global concurrency', () =>
+    expectSameJobs(async (prefix) => {
+      const queue = await bullQueue(prefix);
+      await queue.setGlobalConcurrency(1);
+      await queue.add(JOB_NAME, 'first', { jobId: 'first' });
+      await (await bullWorker(prefix)).getNextJob('token');
+    }));
+
+  it('makes the same jobs as queue.addBulk in a queue with delayed jobs', () =>
+    expectSameJobs(async (prefix) => {
+      await (await bullQueue(prefix)).add(JOB_NAME, 'later', { jobId: 'later', delay: 60_000 });
+    }));
 
   it("makes jobs that BullMQ's own worker processes, in their order", async () => {
     const { enqueuer, prefix, queue } = await enqueuerOf();
     const jobs = Array.from({ length: 5 }, () => aJob());
     const numbered = { id: undefined, data: '[1]' };
-    await fatesOf(enqueuer, [...jobs, numbered]);
+    await resultsOf(enqueuer, [...jobs, numbered]);
     const seen: Job[] = [];
     let isDone: () => void;
     const done = new Promise<void>((resolve) => {
@@ -185,14 +184,14 @@ describe('enqueuer', () => {
       '"\\u0000\u{1f4b8}"',
       ' null ',
     ];
-    await fatesOf(
+    await resultsOf(
       enqueuer,
       texts.map((data) => ({ id: undefined, data })),
     );
     for (const [index, text] of texts.entries()) expect((await queue.job(String(index + 1)))['data']).to.equal(text);
   });
 
-  it('keeps a hundred events, where BullMQ keeps ten thousand, and more when somebody has asked for more', async () => {
+  it('keeps a hundred events where BullMQ keeps ten thousand, and leaves another limit as it is', async () => {
     const { enqueuer, queue } = await enqueuerOf();
     await enqueuer.enqueue(aJob());
     expect(await queue.redis.hgetall(queue.key('meta'))).to.deep.equal({ 'opts.maxLenEvents': '100' });
@@ -203,7 +202,7 @@ describe('enqueuer', () => {
 
   it('bounds the stream of events', async () => {
     const { enqueuer, queue } = await enqueuerOf();
-    await fatesOf(
+    await resultsOf(
       enqueuer,
       Array.from({ length: 1000 }, () => aJob()),
     );
@@ -211,11 +210,11 @@ describe('enqueuer', () => {
     expect(await queue.redis.xlen(queue.key('events'))).to.be.at.most(300);
   });
 
-  it('answers each payment of a batch by its own fate', async () => {
+  it('settles each payment of a batch by its own result', async () => {
     const { enqueuer, queue } = await enqueuerOf({ maxSize: 3 });
     const [queued, first, second, third] = [aJob(), aJob(), aJob(), aJob()];
     await enqueuer.enqueue(queued);
-    expect(await fatesOf(enqueuer, [first, queued, second, third, first, aJob(), second])).to.deep.equal([
+    expect(await resultsOf(enqueuer, [first, queued, second, third, first, aJob(), second])).to.deep.equal([
       'ok',
       'ok',
       'ok',
@@ -227,14 +226,14 @@ describe('enqueuer', () => {
     expect(await queue.waiting()).to.deep.equal([queued.id, first.id, second.id]);
   });
 
-  it('queues any number posted at once, each once and in order', async () => {
+  it('enqueues any number of payments at once, each once and in order', async () => {
     const { enqueuer, queue } = await enqueuerOf();
     const jobs = Array.from({ length: 1500 }, () => aJob());
-    expect(new Set(await fatesOf(enqueuer, jobs))).to.deep.equal(new Set(['ok']));
+    expect(new Set(await resultsOf(enqueuer, jobs))).to.deep.equal(new Set(['ok']));
     expect(await queue.waiting()).to.deep.equal(jobs.map(({ id }) => id));
   });
 
-  it('refuses with QueueFullError and a time to come back', async () => {
+  it('rejects with QueueFullError and a Retry-After at the cap', async () => {
     const { enqueuer } = await enqueuerOf({ maxSize: 1 });
     await enqueuer.enqueue(aJob());
     const error = await enqueuer.enqueue(aJob()).catch((reason) => reason);
@@ -242,7 +241,7 @@ describe('enqueuer', () => {
     expect(error).to.deep.include({ code: 'queue_full', status: 503, headers: { 'Retry-After': '1' } });
   });
 
-  it('refuses with QueueUnavailableError what comes after its close', async () => {
+  it('rejects with QueueUnavailableError after its close', async () => {
     const { enqueuer } = await enqueuerOf();
     const accepted = enqueuer.enqueue(aJob());
     const closed = enqueuer.close();
@@ -250,7 +249,7 @@ describe('enqueuer', () => {
     await Promise.all([accepted, closed]);
   });
 
-  describe('given an id that it has', () => {
+  describe('given an id that is queued already', () => {
     const first = aJob({ note: 'first' });
     const again = { ...first, data: first.data.replace('first', 'second') };
 
@@ -258,7 +257,7 @@ describe('enqueuer', () => {
     async function expectOnce({ enqueuer, queue }: Awaited<ReturnType<typeof enqueuerOf>>): Promise<void> {
       const before = await enqueuer.count();
       const keys = await queue.keys();
-      expect(await fatesOf(enqueuer, [again, again])).to.deep.equal(['ok', 'ok']);
+      expect(await resultsOf(enqueuer, [again, again])).to.deep.equal(['ok', 'ok']);
       expect((await queue.job(first.id))['data']).to.equal(first.data);
       expect(await enqueuer.count()).to.deep.equal(before);
       expect(await queue.keys()).to.deep.equal(keys);
@@ -273,12 +272,12 @@ describe('enqueuer', () => {
 
     it('succeeds and keeps the first of one batch', async () => {
       const { enqueuer, queue } = await enqueuerOf();
-      expect(await fatesOf(enqueuer, [first, again, again])).to.deep.equal(['ok', 'ok', 'ok']);
+      expect(await resultsOf(enqueuer, [first, again, again])).to.deep.equal(['ok', 'ok', 'ok']);
       expect(await queue.waiting()).to.deep.equal([first.id]);
       expect((await queue.job(first.id))['data']).to.equal(first.data);
     });
 
-    it('succeeds and keeps the first while a worker holds it', async () => {
+    it('succeeds and keeps the first while it is in flight', async () => {
       const it = await enqueuerOf();
       await it.enqueuer.enqueue(first);
       await (await bullWorker(it.prefix)).getNextJob('token');
@@ -299,10 +298,10 @@ describe('enqueuer', () => {
       const it = await enqueuerOf({ maxSize: 1 });
       await it.enqueuer.enqueue(first);
       await expectOnce(it);
-      expect(await fatesOf(it.enqueuer, [aJob()])).to.deep.equal(['queue_full']);
+      expect(await resultsOf(it.enqueuer, [aJob()])).to.deep.equal(['queue_full']);
     });
 
-    it('queues it anew once it was processed', async () => {
+    it('enqueues it anew once it was processed', async () => {
       const { enqueuer, prefix, queue } = await enqueuerOf();
       await enqueuer.enqueue(first);
       const job = (await (await bullWorker(prefix)).getNextJob('token'))!;
@@ -314,7 +313,7 @@ describe('enqueuer', () => {
   });
 
   describe('given the id of a dead letter', () => {
-    it('queues it anew, with the new payload and nothing left of the failure', async () => {
+    it('enqueues it anew, with the new payload and nothing left of the failure', async () => {
       const { enqueuer, prefix, queue } = await enqueuerOf();
       const first = aJob({ amount: -1 });
       await enqueuer.enqueue(first);
@@ -334,7 +333,7 @@ describe('enqueuer', () => {
       expect(await queue.redis.exists(`${queue.key(first.id)}:logs`)).to.equal(0);
     });
 
-    it('carries over what tells whether it may have been paid: ats, atm and progress', async () => {
+    it('keeps the fields that say whether it may have been paid: ats, atm and progress', async () => {
       const { enqueuer, prefix, queue } = await enqueuerOf();
       const first = aJob();
       await enqueuer.enqueue(first);
@@ -360,7 +359,7 @@ describe('enqueuer', () => {
       expect(job.progress).to.deep.equal({ gateway: 'fallback' });
     });
 
-    it('carries over nothing that was not there', async () => {
+    it('adds none of those fields when they were missing', async () => {
       const { enqueuer, prefix, queue } = await enqueuerOf();
       const first = aJob();
       await enqueuer.enqueue(first);
@@ -370,23 +369,23 @@ describe('enqueuer', () => {
       expect(await queue.job(first.id)).to.have.all.keys('name', 'data', 'opts', 'timestamp', 'delay', 'priority');
     });
 
-    it('queues it once, however often it is in the batch', async () => {
+    it('enqueues it once, however often it is in the batch', async () => {
       const { enqueuer, prefix, queue } = await enqueuerOf();
       const first = aJob();
       await enqueuer.enqueue(first);
       await makeDeadLetter(prefix);
-      expect(await fatesOf(enqueuer, [first, first, first])).to.deep.equal(['ok', 'ok', 'ok']);
+      expect(await resultsOf(enqueuer, [first, first, first])).to.deep.equal(['ok', 'ok', 'ok']);
       expect(await queue.waiting()).to.deep.equal([first.id]);
     });
 
-    it('refuses it at the cap, and leaves the dead letter as it is', async () => {
+    it('does not accept it at the cap, and leaves the dead letter as it is', async () => {
       const { enqueuer, prefix, queue } = await enqueuerOf({ maxSize: 1 });
       const first = aJob();
       await enqueuer.enqueue(first);
       await makeDeadLetter(prefix, 'a reason to keep');
       await enqueuer.enqueue(aJob());
       const before = await queue.job(first.id);
-      expect(await fatesOf(enqueuer, [first])).to.deep.equal(['queue_full']);
+      expect(await resultsOf(enqueuer, [first])).to.deep.equal(['queue_full']);
       expect(await queue.job(first.id)).to.deep.equal(before);
       expect(before['failedReason']).to.equal('a reason to keep');
       expect(await queue.redis.zscore(queue.key('failed'), first.id)).to.be.a('string');
@@ -397,7 +396,7 @@ describe('enqueuer', () => {
     const { enqueuer, prefix } = await enqueuerOf();
     const queue = await bullQueue(prefix);
     expect(await enqueuer.count()).to.deep.equal({ size: 0, inFlight: 0 });
-    await fatesOf(enqueuer, [aJob(), aJob(), aJob(), { id: undefined, data: 'null' }]);
+    await resultsOf(enqueuer, [aJob(), aJob(), aJob(), { id: undefined, data: 'null' }]);
     await queue.add(JOB_NAME, {}, { delay: 60_000, jobId: randomUUID() });
     await queue.add(JOB_NAME, {}, { priority: 5 });
     await (await bullWorker(prefix)).getNextJob('token');

@@ -21,7 +21,7 @@ async function redisTime(redis: Awaited<ReturnType<typeof testRedis>>): Promise<
 }
 
 describe('createRedisClock', () => {
-  it("tells Redis' time to within a round trip", async () => {
+  it("has Redis' time to within a round trip", async () => {
     const redis = await testRedis();
     const clock = await clockOver(redis);
     const before = clock.nowMs();
@@ -39,7 +39,7 @@ describe('createRedisClock', () => {
     expect(Math.abs(clock.nowMs() - (await redisTime(redis)))).to.be.below(100);
   });
 
-  it('is known as soon as Redis comes, and not before', async () => {
+  it('is known as soon as Redis is up, and not before', async () => {
     const server = await startRedis();
     atTestEnd(() => server.dispose());
     const redis = await testRedis(server.url);
@@ -56,7 +56,7 @@ describe('createRedisClock', () => {
 });
 
 describe('a payment in the queue', () => {
-  it("is stamped with Redis' time, whatever the clock of the API node says", async () => {
+  it("is stamped with Redis' time, even if the clock of the API node is wrong", async () => {
     const api = await connectedApi();
     const queue = await lookInto(api.prefix);
     const fake = sinon.useFakeTimers({ now: Date.now() - 3_600_000, toFake: ['Date'] });

@@ -12,7 +12,7 @@ import { sql } from '../support/services.ts';
 /** The keys that the documented line grants. */
 const PREFIX = '{payrelay}';
 
-/** The line of the README that says which rights are enough, as arguments of ACL SETUSER. */
+/** The rights that the README calls enough, as arguments of ACL SETUSER. */
 function documentedRights(): string[] {
   const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
   return /^ACL SETUSER payrelay (.*)$/m.exec(readme)![1]!.split(' ');
@@ -29,7 +29,7 @@ async function redisWithUser(rights = documentedRights()) {
     url: server.url,
     userUrl,
     admin,
-    /** Changes the user's rights, and lets what is connected go on with them. */
+    /** Changes the user's rights. Connections stay open, and have the new rights. */
     setRights: (...changed: string[]) => admin.call('ACL', 'SETUSER', 'payrelay', ...changed),
   };
 }
@@ -57,7 +57,7 @@ async function apiAndWorker(userUrl: string) {
 const notable = (entries: readonly { level: string; code?: unknown }[]) =>
   entries.filter(({ level }) => level !== 'info' && level !== 'debug');
 
-/** Commands that clients have sent; those that scripts call are not among them. */
+/** Commands that clients have sent, without those that scripts call. */
 async function countCommands(redis: Redis): Promise<number> {
   const calls = (await redis.info('commandstats')).matchAll(
     /cmdstat_(?:eval|evalsha|bzpopmin|multi|info):calls=(\d+)/g,
@@ -76,7 +76,7 @@ async function expectCalm(admin: Redis, entries: readonly { level: string }[]): 
 }
 
 describe('a Redis user with the rights that the README names', () => {
-  it('accepts and pays payments, without a word but for what it may not read', async () => {
+  it('accepts and pays payments, and warns only of settings that it may not read', async () => {
     const redis = await redisWithUser();
     const { post, api, worker, gateway, countRows } = await apiAndWorker(redis.userUrl);
     const payment = aPayment();
@@ -99,7 +99,7 @@ describe('a Redis user with the rights that the README names', () => {
     expect(await (await lookInto(PREFIX, redis.url)).waiting()).to.deep.equal([]);
   });
 
-  it('less INFO, pays all the same', async () => {
+  it('pays without INFO, too', async () => {
     const redis = await redisWithUser([...documentedRights(), '-info']);
     const { post, countRows } = await apiAndWorker(redis.userUrl);
     const payment = aPayment();
@@ -107,7 +107,7 @@ describe('a Redis user with the rights that the README names', () => {
     await eventually(async () => (await countRows(payment.correlationId)) === 1);
   });
 
-  it('less one command of a script, accepts nothing and names the command, until it has the right', async () => {
+  it('accepts nothing while one command of a script is not allowed, and names the command', async () => {
     const redis = await redisWithUser([...documentedRights(), '-xadd']);
     const { post, api, worker } = await apiAndWorker(redis.userUrl);
     const payment = aPayment();
@@ -122,7 +122,7 @@ describe('a Redis user with the rights that the README names', () => {
     await eventually(async () => (await post(payment)).status === 204);
   });
 
-  it('less scripts, neither spins nor fills the log, and serves what needs no Redis', async () => {
+  it('without scripts neither spins nor fills the log, and serves routes that need no Redis', async () => {
     const redis = await redisWithUser([...documentedRights(), '-eval', '-evalsha']);
     const { post, api, worker } = await apiAndWorker(redis.userUrl);
     expect((await post()).status).to.equal(503);
@@ -156,8 +156,8 @@ describe('a worker whose Redis replies errors', () => {
     },
   } as const;
 
-  /** Breaks Redis under a worker with payments waiting, sees that it bears it, mends it, and sees them paid once. */
-  async function bears({ begin, end }: (typeof faults)[keyof typeof faults]): Promise<void> {
+  /** Breaks Redis while payments wait, expects few commands and log lines, mends it, and expects one charge each. */
+  async function expectPause({ begin, end }: (typeof faults)[keyof typeof faults]): Promise<void> {
     const redis = await redisWithUser();
     const { post, worker, gateway, countRows } = await apiAndWorker(redis.userUrl);
     await eventually(async () => (await post()).status === 204);
@@ -179,18 +179,16 @@ describe('a worker whose Redis replies errors', () => {
     expect(gateway.payments.size).to.equal(21);
   }
 
-  it('out of memory, pauses, and pays what waits when that is over', () => bears(faults.oom)).timeout(40_000);
-  it('with too few replicas, pauses, and pays what waits when that is over', () => bears(faults.noreplicas)).timeout(
-    40_000,
-  );
-  it('with scripts refused, pauses, and pays what waits when that is over', () => bears(faults.noscripts)).timeout(
-    40_000,
-  );
-  it('with a foreign key, pauses, and pays what waits when that is over', () => bears(faults.wrongtype)).timeout(
-    40_000,
-  );
+  it('pauses while Redis is out of memory, and pays the waiting payments afterwards', () =>
+    expectPause(faults.oom)).timeout(40_000);
+  it('pauses while Redis has too few replicas, and pays the waiting payments afterwards', () =>
+    expectPause(faults.noreplicas)).timeout(40_000);
+  it('pauses while scripts are not allowed, and pays the waiting payments afterwards', () =>
+    expectPause(faults.noscripts)).timeout(40_000);
+  it('pauses while a key has a foreign type, and pays the waiting payments afterwards', () =>
+    expectPause(faults.wrongtype)).timeout(40_000);
 
-  it('to the end of a payment, ends it once Redis takes it, with one charge and one row', async () => {
+  it('ends a payment once Redis accepts its end, with one charge and one row', async () => {
     const redis = await redisWithUser();
     const { post, worker, gateway, countRows } = await apiAndWorker(redis.userUrl);
     await eventually(() => worker.entries.some(({ code }) => code === 'unreadable'));

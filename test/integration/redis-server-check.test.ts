@@ -33,8 +33,8 @@ async function apiOver(redisUrl: string, env: TestEnv = {}) {
   };
 }
 
-describe('a Redis database that the server refuses', () => {
-  it('makes a node not ready, which says so once and never writes to database 0', async () => {
+describe('a Redis database that the server does not have', () => {
+  it('makes a node not ready, which logs it once and never writes to database 0', async () => {
     const redis = await ownRedis();
     const api = await apiOver(`${redis.url}/99`);
     await api.expectNotReady();
@@ -55,7 +55,7 @@ describe('a Redis database that the server refuses', () => {
     expect(await (await testRedis(url)).dbsize()).to.equal(0);
   });
 
-  it('keeps a worker from taking what waits in database 0', async () => {
+  it('keeps a worker from taking the payments of database 0', async () => {
     const redis = await ownRedis();
     const api = await apiOver(redis.url);
     const payment = aPayment();
@@ -66,16 +66,16 @@ describe('a Redis database that the server refuses', () => {
     await eventually(() => entries.some(({ code }) => code === 'wrong_database'));
     const queue = await lookInto(api.prefix, redis.url);
     expect(await queue.waiting()).to.deep.equal([payment.correlationId]);
-    // A worker's first command to the queue leaves this behind.
+    // A worker's first command to the queue creates this key.
     expect(await queue.keys()).to.not.include('stalled-check');
-    // Now somebody who may take it.
+    // Now a worker of the right database.
     await testWorker({ ...env, REDIS_URL: redis.url }, api.prefix);
     await eventually(() => gateway.payments.has(payment.correlationId));
   });
 });
 
 describe('an eviction policy other than noeviction', () => {
-  it('makes a node not ready until it is put right', async () => {
+  it('makes a node not ready until it is corrected', async () => {
     const redis = await ownRedis(['--maxmemory-policy', 'allkeys-lru']);
     const api = await apiOver(redis.url);
     await api.expectNotReady();
@@ -96,7 +96,7 @@ describe('an eviction policy other than noeviction', () => {
     await api.expectNotReady();
   });
 
-  it('keeps a worker from taking payments until it is put right', async () => {
+  it('keeps a worker from taking payments until it is corrected', async () => {
     const redis = await ownRedis();
     const api = await apiOver(redis.url);
     const payment = aPayment();
@@ -115,7 +115,7 @@ describe('an eviction policy other than noeviction', () => {
 describe('DURABILITY', () => {
   const everysec = ['--appendfsync', 'everysec'];
 
-  it('set to disk, makes a node not ready over appendfsync everysec until that is put right', async () => {
+  it('set to disk makes a node with appendfsync everysec not ready until that is corrected', async () => {
     const redis = await ownRedis(everysec);
     const api = await apiOver(redis.url, { DURABILITY: 'disk' });
     await api.expectNotReady();
@@ -124,19 +124,19 @@ describe('DURABILITY', () => {
     await api.becomesReady();
   });
 
-  it('set to disk, makes a node not ready without an append-only file', async () => {
+  it('set to disk makes a node without an append-only file not ready', async () => {
     const redis = await ownRedis(['--appendonly', 'no']);
     await (await apiOver(redis.url, { DURABILITY: 'disk' })).expectNotReady();
   });
 
-  it('set to memory, accepts appendfsync everysec without a word', async () => {
+  it('set to memory accepts appendfsync everysec without a warning', async () => {
     const redis = await ownRedis(everysec);
     const api = await apiOver(redis.url, { DURABILITY: 'memory' });
     await api.becomesReady();
     expect(api.entries.filter(({ level }) => level !== 'info')).to.deep.equal([]);
   });
 
-  it('not set, accepts appendfsync everysec with one warning', async () => {
+  it('not set accepts appendfsync everysec with one warning', async () => {
     const redis = await ownRedis(everysec);
     const api = await apiOver(redis.url, { DURABILITY: '' });
     await api.becomesReady();
@@ -148,7 +148,7 @@ describe('DURABILITY', () => {
   });
 });
 
-describe('a key of the queue that another program has made', () => {
+describe('a key of the queue that another program has created', () => {
   it('makes a node not ready before half a payment is written, until it is gone', async () => {
     const redis = await ownRedis();
     const admin = await testRedis(redis.url);
@@ -165,7 +165,7 @@ describe('a key of the queue that another program has made', () => {
     expect(await (await lookInto(prefix, redis.url)).waiting()).to.deep.equal([payment.correlationId]);
   });
 
-  it('appearing later, leaves no half of a payment that would count as a duplicate', async () => {
+  it('leaves no half of a payment behind when it appears later', async () => {
     const redis = await ownRedis();
     const api = await apiOver(redis.url);
     await api.becomesReady();

@@ -21,7 +21,7 @@ interface LedgerRow {
   requested_at: Date;
 }
 
-/** An API and what a worker for its queue needs; both gateways are real servers. */
+/** An API, and all that a worker for its queue needs. Both gateways are real servers. */
 async function relay(env: TestEnv = {}) {
   const prefix = freshPrefix();
   const primary = await testGateway();
@@ -66,7 +66,7 @@ describe('worker', () => {
     await isQueueEmpty();
   });
 
-  it('pays at the fallback what the primary has no free connection for', async () => {
+  it('pays at the fallback when the primary has no free connection', async () => {
     const env = { GATEWAY_POOL_SIZE: '1', GATEWAY_POOL_TIMEOUT_MS: '50', PAYMENT_QUEUE_MAX_CONCURRENCY: '2' };
     const { url, primary, fallback, work, recorded } = await relay(env);
     primary.set({ delayMs: 400 });
@@ -80,7 +80,7 @@ describe('worker', () => {
     expect(primary.requests.receivedAt(second.correlationId)).to.deep.equal([]);
   });
 
-  it('keeps a payment that the primary answers with 500 for the primary', async () => {
+  it('keeps a payment for the primary while that responds 500', async () => {
     const { url, primary, fallback, work, recorded } = await relay({ GATEWAY_EMPTY_500: 'refused' });
     primary.set({ failure: true });
     await work();
@@ -106,7 +106,7 @@ describe('worker', () => {
     expect(fallback.requests.total).to.equal(0);
   });
 
-  it('pays at the fallback what the primary refuses to connect for, with FALLBACK_ON=not_sent', async () => {
+  it('pays at the fallback while the primary refuses connections, with FALLBACK_ON=not_sent', async () => {
     const port = await freePort();
     const { url, fallback, work, recorded } = await relay({
       GATEWAY_PRIMARY_URL: `http://127.0.0.1:${port}`,
@@ -129,17 +129,17 @@ describe('worker', () => {
     primary.set({ delayMs: 0 });
     const rows = await recorded(1);
     await isQueueEmpty();
-    const held = primary.payments.get(payment.correlationId)!;
+    const onRecord = primary.payments.get(payment.correlationId)!;
     expect(rows).to.have.length(1);
-    expect(rows[0]?.requested_at.toISOString()).to.equal(held.requestedAt);
+    expect(rows[0]?.requested_at.toISOString()).to.equal(onRecord.requestedAt);
     const sends = primary.requests.receivedAt(payment.correlationId);
     expect(sends.length).to.be.greaterThan(1);
-    // The gateway holds the first attempt's time, and the ledger must not hold a later one's.
-    expect(Date.parse(held.requestedAt)).to.be.at.most(sends[0]!);
+    // The gateway has the first attempt's time on record, and the ledger must not have a later one.
+    expect(Date.parse(onRecord.requestedAt)).to.be.at.most(sends[0]!);
     expect(fallback.requests.total).to.equal(0);
   });
 
-  it('does not send to the fallback what may be open at the primary, however crowded the primary is', async () => {
+  it('does not send an unresolved payment to the fallback, however crowded the primary is', async () => {
     const env = { GATEWAY_POOL_SIZE: '1', GATEWAY_POOL_TIMEOUT_MS: '30', GATEWAY_RECEIVE_TIMEOUT_MS: '100' };
     const { url, primary, fallback, work, recorded } = await relay({ ...env, PAYMENT_QUEUE_MAX_CONCURRENCY: '4' });
     primary.set({ delayMs: 10_000 });
@@ -148,7 +148,7 @@ describe('worker', () => {
     const alone = await work();
     await primary.waitFor(({ requests }) => requests.receivedAt(payment.correlationId).length === 1);
     await alone.close();
-    // From here on the other payments keep the only connection busy: the first one meets pool pressure, run after run.
+    // From here on other payments keep the only connection busy, so each run of the first one may find none free.
     primary.set({ delayMs: 80 });
     const others = Array.from({ length: 8 }, () => aPayment());
     for (const other of others) await postPayment(url, other);
@@ -157,7 +157,7 @@ describe('worker', () => {
     expect(fallback.payments.has(payment.correlationId)).to.equal(false);
   });
 
-  it('pays once what is posted again after the fallback was paid', async () => {
+  it('pays a payment once that is posted again after it was paid at the fallback', async () => {
     const env = { GATEWAY_POOL_SIZE: '1', GATEWAY_POOL_TIMEOUT_MS: '50', PAYMENT_QUEUE_MAX_CONCURRENCY: '2' };
     const { url, primary, fallback, work, recorded, rows, isQueueEmpty } = await relay(env);
     primary.set({ delayMs: 400 });
@@ -204,7 +204,7 @@ describe('worker', () => {
     await isQueueEmpty();
   });
 
-  it('goes on within a second of the recovery of a gateway that was down, and loses nothing', async () => {
+  it('goes on within a second of the recovery of a gateway, and loses nothing', async () => {
     const { url, primary, work, recorded } = await relay({ PAYMENT_QUEUE_MAX_CONCURRENCY: '16' });
     primary.set({ failure: true });
     await work();
@@ -223,7 +223,7 @@ describe('worker', () => {
     primary.set({ failure: true });
     const { entries } = await work();
     for (let n = 0; n < 100; n += 1) await postPayment(url);
-    await eventually(() => entries.some(({ message }) => message === 'circuit open'));
+    await eventually(() => entries.some(({ state }) => state === 'open'));
     const before = primary.requests.total;
     const startedAt = performance.now();
     await primary.waitFor(({ requests }) => requests.total >= before + 5);
@@ -231,7 +231,7 @@ describe('worker', () => {
     expect(performance.now() - startedAt).to.be.above(600);
   });
 
-  it('survives a gateway that accepts connections and never answers', async () => {
+  it('survives a gateway that accepts connections and never responds', async () => {
     const sockets: { destroy(): void }[] = [];
     const blackHole = createServer((socket) => sockets.push(socket));
     await new Promise<void>((resolve) => blackHole.listen(0, '127.0.0.1', resolve));

@@ -23,7 +23,7 @@ function controlled(options: Partial<BatcherOptions<string, string>> = {}) {
     batcher,
     flushes,
     scheduled,
-    /** Starts what an idle batcher has put off. */
+    /** Starts the flush that an idle batcher has scheduled. */
     start: () => scheduled.shift()!(),
     async succeed() {
       const { items, end } = flushes.at(-1)!;
@@ -37,7 +37,7 @@ function controlled(options: Partial<BatcherOptions<string, string>> = {}) {
   };
 }
 
-/** How each promise stands after a turn of the event loop. */
+/** The state of each promise after a turn of the event loop. */
 async function states(promises: readonly Promise<unknown>[]): Promise<unknown[]> {
   const states: unknown[] = promises.map(() => 'pending');
   promises.forEach((promise, index) => {
@@ -79,7 +79,7 @@ describe('batcher', () => {
     expect(await states([added])).to.deep.equal(['pending']);
   });
 
-  it('runs one flush at a time and puts what arrives meanwhile into the next', async () => {
+  it('runs one flush at a time and puts items that arrive meanwhile into the next', async () => {
     const { batcher, flushes, scheduled, start, succeed } = controlled();
     batcher.add('a');
     start();
@@ -113,7 +113,7 @@ describe('batcher', () => {
     expect(await added).to.equal('b done');
   });
 
-  it('flushes in the next turn of the event loop when nothing else is said', async () => {
+  it('flushes in the next turn of the event loop by default', async () => {
     const sizes: number[] = [];
     const batcher = createBatcher<number, number>({
       maxItems: 10,
@@ -158,16 +158,16 @@ describe('batcher', () => {
     expect(await states(added)).to.deep.equal(['thrown', 'thrown']);
   });
 
-  for (const results of [[], ['x'], ['x', 'y', 'z']]) {
-    it(`rejects both callers when a flush returns ${results.length} results`, async () => {
+  it('rejects all callers when a flush returns fewer or more results than items', async () => {
+    for (const results of [[], ['x'], ['x', 'y', 'z']]) {
       const { batcher, flushes, start } = controlled();
       const added = ['a', 'b'].map((item) => batcher.add(item));
       start();
       flushes[0]!.end.resolve(results);
       const message = `flush returned ${results.length} results for 2 items`;
       expect(await states(added)).to.deep.equal([message, message]);
-    });
-  }
+    }
+  });
 
   it('goes on after a failed flush', async () => {
     const { batcher, start, fail, succeed } = controlled();
@@ -181,7 +181,7 @@ describe('batcher', () => {
     expect(await second).to.equal('b done');
   });
 
-  it('counts items waiting and under way', async () => {
+  it('counts the items that wait or are in a flush', async () => {
     const { batcher, start, succeed } = controlled({ maxItems: 2 });
     expect(batcher.size).to.equal(0);
     for (const item of ['a', 'b', 'c']) batcher.add(item);
@@ -194,22 +194,22 @@ describe('batcher', () => {
     expect(batcher.size).to.equal(0);
   });
 
-  it('refuses an item beyond maxPending, those under way included, and takes one again when there is room', async () => {
+  it('rejects an item beyond maxPending, and accepts one again when an item has left the flush', async () => {
     const { batcher, start, succeed } = controlled({ maxPending: 2, maxItems: 1 });
     batcher.add('a');
     start();
     batcher.add('b');
-    const refused = batcher.add('c');
-    expect(await refused.catch((error: unknown) => error)).to.be.instanceOf(BatcherOverflowError);
+    const rejected = batcher.add('c');
+    expect(await rejected.catch((error: unknown) => error)).to.be.instanceOf(BatcherOverflowError);
     await succeed();
-    const taken = batcher.add('d');
+    const accepted = batcher.add('d');
     await succeed();
     await succeed();
-    expect(await taken).to.equal('d done');
+    expect(await accepted).to.equal('d done');
   });
 
   describe('close', () => {
-    it('refuses new items', async () => {
+    it('rejects new items', async () => {
       const { batcher } = controlled();
       await batcher.close();
       expect(await batcher.add('a').catch((error: unknown) => error)).to.be.instanceOf(BatcherClosedError);
@@ -220,7 +220,7 @@ describe('batcher', () => {
       expect(await states([batcher.close()])).to.deep.equal([undefined]);
     });
 
-    it('waits until all that was accepted is flushed and settled', async () => {
+    it('waits until all accepted items are flushed and settled', async () => {
       const { batcher, flushes, start, succeed } = controlled({ maxItems: 1 });
       const order: string[] = [];
       const added = ['a', 'b'].map((item) => batcher.add(item).then(() => order.push(item)));
@@ -244,7 +244,7 @@ describe('batcher', () => {
       expect(await added).to.deep.equal(['flush failed']);
     });
 
-    it('gives the same promise again, while it flushes and afterwards', async () => {
+    it('returns the same promise again, during the flush and afterwards', async () => {
       const { batcher, start, succeed } = controlled();
       batcher.add('a');
       const closed = batcher.close();
@@ -256,7 +256,7 @@ describe('batcher', () => {
     });
   });
 
-  it('fails who waits together with a flush that failed as a whole, when asked to', async () => {
+  it('rejects the waiting items with the error of the whole flush under failsWaitingToo', async () => {
     const { batcher, flushes, start, fail } = controlled({ maxItems: 1, failsWaitingToo: true });
     const added = [batcher.add('a'), batcher.add('b'), batcher.add('c')];
     const outcome = states(added);
@@ -272,7 +272,7 @@ describe('batcher', () => {
     expect(await next).to.equal('d done');
   });
 
-  it('has given the place back by the time its caller goes on', async () => {
+  it('frees the place of an item before its caller goes on', async () => {
     const { batcher, start, succeed } = controlled({ maxItems: 1, maxPending: 1 });
     const first = batcher.add('a');
     start();
@@ -282,7 +282,7 @@ describe('batcher', () => {
     expect(await states([batcher.add('b')])).to.deep.equal(['pending']);
   });
 
-  it('waits for company no longer than maxWaitMs when it was idle', async () => {
+  it('waits for further items no longer than maxWaitMs when it was idle', async () => {
     const clock = sinon.useFakeTimers({ toFake: ['setTimeout'] });
     atTestEnd(() => clock.restore());
     const flushes: (readonly string[])[] = [];
@@ -304,7 +304,7 @@ describe('batcher', () => {
     expect(await Promise.all(added)).to.deep.equal(['a', 'b']);
   });
 
-  it('waits no longer once it is told that nobody can join', async () => {
+  it('ends that wait when it is hurried', async () => {
     const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     atTestEnd(() => clock.restore());
     const { batcher, flushes, succeed } = controlled({ maxWaitMs: 5 });
@@ -319,7 +319,7 @@ describe('batcher', () => {
     expect(await Promise.all(added)).to.deep.equal(['a done', 'b done']);
   });
 
-  it('flushes what waits for company when it is closed', async () => {
+  it('ends that wait when it is closed', async () => {
     const clock = sinon.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     atTestEnd(() => clock.restore());
     const { batcher, flushes, succeed } = controlled({ maxWaitMs: 5 });

@@ -44,7 +44,7 @@ describe('processPayment, changing to the fallback', () => {
     }
   });
 
-  it('stays away from the fallback when the routing rule does not allow it', async () => {
+  it('does not use the fallback when the routing rule does not allow it', async () => {
     const rows = [
       { outcome: REFUSED, policy: ON_POOL_TIMEOUT, ageMs: 1e9, end: 'clean' },
       { outcome: UNREACHABLE, policy: ON_POOL_TIMEOUT, ageMs: 1e9, end: 'clean' },
@@ -132,14 +132,14 @@ describe('processPayment, changing to the fallback', () => {
     }
   });
 
-  it('keeps the binding of a payment that was made and cannot be recorded', async () => {
+  it('keeps the binding of a payment that was paid and cannot be recorded', async () => {
     const record = () => Promise.reject(new LedgerUnavailableError('no reply'));
     const { run, events } = stage({ primary: [POOL_TIMEOUT], fallback: [PAID], record });
     expectRequeue(await run(), { end: 'unresolved', pause: 'backoff', code: 'ledger_unavailable' });
     expect(events.at(-1)).to.equal('record');
   });
 
-  it('records what the fallback has on record from before', async () => {
+  it('records a payment that the fallback had on record before', async () => {
     const { run, recorded } = stage({ primary: [POOL_TIMEOUT], fallback: [ALREADY_PAID] });
     expect(await run()).to.equal('completed');
     expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'fallback', ...ON_RECORD }]);
@@ -153,7 +153,7 @@ describe('processPayment, changing to the fallback', () => {
     expect(stateOf(fallback)).to.equal('closed');
   });
 
-  it('spares a silent fallback payments that were requeued before as well as those of a first run', async () => {
+  it('sends few payments into a silent fallback, also of those that were requeued before', async () => {
     const { start, clock, sends, primary, fallback } = stage({
       fallback: () => NO_RESPONSE,
       policy: ON_NOT_SENT,
@@ -190,7 +190,7 @@ describe('processPayment, with a slow primary', () => {
     expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
   });
 
-  it('sends a younger payment to the primary, to wait for a connection', async () => {
+  it('lets a younger payment wait for a connection to the primary', async () => {
     const { run, events, hasFreeConnection } = stage({ primary: [PAID], policy: AFTER_5_S });
     hasFreeConnection.primary = false;
     expect(await run({ ageMs: 4_999 })).to.equal('completed');
@@ -205,7 +205,7 @@ describe('processPayment, with a slow primary', () => {
     expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
   });
 
-  it('counts the time that the attempt at the primary took', async () => {
+  it('counts the time of the attempt at the primary', async () => {
     const attempt = Promise.withResolvers<typeof REFUSED>();
     const { start, clock, events } = stage({ primary: () => attempt.promise, fallback: [PAID], policy: AFTER_5_S });
     const running = start({ ageMs: 3_000 });

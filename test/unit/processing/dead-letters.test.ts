@@ -4,12 +4,12 @@ import { DeadLetterError } from '../../../src/processing/payment-run.ts';
 import { ACCEPTED_AT, BOUND, BOUND_AND_UNRESOLVED, DOUBTED, FREE, ID, STATES, UNRESOLVED } from './given.ts';
 import { expectDeadLetter, expectRequeue, stage } from './stage.ts';
 
-/** BullMQ numbers the job of a payload without an id. */
+/** BullMQ numbers the job of a payload without a valid id. */
 const INVALID = { jobId: '17', payload: { correlationId: 'x', amount: 0 } };
 const MISSING = { payload: {}, readPayloadText: async () => undefined };
 
 describe('processPayment, dead letters', () => {
-  it('buries an invalid payload with every fault and asks nobody, whatever the state', async () => {
+  it('buries an invalid payload with every fault and sends nothing, whatever the state', async () => {
     for (const state of STATES) {
       const { run, events, letters } = stage();
       const end = await run({ ...INVALID, ...state });
@@ -29,7 +29,7 @@ describe('processPayment, dead letters', () => {
     expect(letters[0]).to.include({ correlationId: ID, amountText: '-1' });
   });
 
-  it('buries payloads that are no objects', async () => {
+  it('buries payloads that are not objects', async () => {
     for (const payload of [null, 7, 'text', [], true]) {
       const { run, letters } = stage();
       expect(await run({ jobId: '17', payload })).to.be.instanceOf(DeadLetterError);
@@ -37,7 +37,7 @@ describe('processPayment, dead letters', () => {
     }
   });
 
-  it('keeps the payload as it was posted, when it was accepted, and how many runs there were', async () => {
+  it('keeps the payload as it was posted, its time of acceptance and the number of runs', async () => {
     const { run, letters } = stage();
     const text = '{"correlationId":"x",  "amount":0.10}';
     await run({
@@ -48,14 +48,14 @@ describe('processPayment, dead letters', () => {
     expect(letters[0]).to.include({ jobId: ID, payload: text, acceptedAt: ACCEPTED_AT, attempts: 5 });
   });
 
-  it('buries a payment whose payload is gone, under its job’s id', async () => {
+  it('buries a payment that has lost its payload, under the id of its job', async () => {
     const { run, events, letters } = stage();
     expect(await run(MISSING)).to.be.instanceOf(DeadLetterError);
     expect(events).to.deep.equal(['bury']);
     expect(letters[0]).to.include({ code: 'payload_missing', correlationId: ID, payload: undefined });
   });
 
-  it('ties a payment whose payload is gone to the gateway at which it may be paid', async () => {
+  it('ties a payment that has lost its payload to the gateway at which it may be paid', async () => {
     const rows = [
       { state: FREE, gateway: 'primary' },
       { state: UNRESOLVED, gateway: 'primary' },
@@ -93,14 +93,14 @@ describe('processPayment, dead letters', () => {
     expectDeadLetter(running.end, (running.end as Error).message);
   });
 
-  it('stays in the queue with a pause when the row cannot be committed', async () => {
+  it('requeues with a pause when the row cannot be committed', async () => {
     for (const error of [new LedgerUnavailableError('no reply'), new Error('permission denied')]) {
       const { run } = stage({ bury: () => Promise.reject(error) });
       expectRequeue(await run(INVALID), { end: 'clean', pause: 'backoff', code: 'ledger_unavailable' });
     }
   });
 
-  it('stays in the queue with a pause when Redis does not give the payload as it was posted', async () => {
+  it('requeues with a pause when the payload cannot be read', async () => {
     const { run, events } = stage();
     const readPayloadText = () => Promise.reject(new Error('Connection is closed.'));
     expectRequeue(await run({ ...INVALID, readPayloadText }), { end: 'clean', pause: 'backoff' });

@@ -7,9 +7,9 @@ import {
   FOUND,
   FREE,
   ID,
+  LOOK_UP_FAILED,
   NO_RESPONSE,
   NOT_FOUND,
-  NOT_TOLD,
   ON_RECORD,
   PAID,
   REFUSED,
@@ -30,7 +30,7 @@ const OTHER = { payload: { correlationId: ID.replace('4a', '4b'), amount: 1 } };
 /** Three doubts before this run, and no other attempt. */
 const DOUBTED_THRICE = { runs: 3, isUnresolved: false, doubts: 3, doubtedSinceMs: ACCEPTED_AT.getTime() };
 
-/** Another payment is paid after the first doubt, then comes the last doubt. Each test takes one condition away. */
+/** Another payment is paid after the first doubt, then comes the last doubt. Each test removes one condition. */
 async function lastDoubt({
   scene = {},
   options = {},
@@ -42,7 +42,7 @@ async function lastDoubt({
   sinceFirstDoubtMs?: number;
   isOtherPaid?: boolean;
 } = {}) {
-  const set = stage({ primary: isOtherPaid ? [PAID, DOUBTFUL] : [DOUBTFUL], primaryTells: NOT_FOUND, ...scene });
+  const set = stage({ primary: isOtherPaid ? [PAID, DOUBTFUL] : [DOUBTFUL], primaryLookUp: NOT_FOUND, ...scene });
   await set.clock.tickAsync(1);
   if (isOtherPaid) await set.run(OTHER);
   await set.clock.tickAsync(sinceFirstDoubtMs - 1);
@@ -51,7 +51,7 @@ async function lastDoubt({
 }
 
 describe('processPayment, after a doubtful attempt', () => {
-  it('requeues as doubtful with the pauses of doubts, and asks nobody', async () => {
+  it('requeues as doubtful with the pauses of doubts, and without a look-up', async () => {
     for (const state of [FREE, DOUBTED]) {
       const { run, events } = stage({ primary: [DOUBTFUL] });
       expectRequeue(await run(state), { end: 'doubtful', pause: 'doubted', code: 'http_400' });
@@ -64,7 +64,7 @@ describe('processPayment, after a doubtful attempt', () => {
     expectRequeue(await run(BOUND_AND_DOUBTED), { end: 'doubtful', pause: 'doubted' });
   });
 
-  it('ends the run though the circuit is open, so that the doubt counts', async () => {
+  it('ends the run even while the circuit is open, so that the doubt counts', async () => {
     const { start, clock, primary } = stage({ primary: [DOUBTFUL] });
     await open(primary, REFUSED);
     const running = start(DOUBTED);
@@ -87,15 +87,15 @@ describe('processPayment, after a doubtful attempt', () => {
     expectRequeue(running.end, { end: 'unresolved', pause: 'tied' });
   });
 
-  it('records what the look-up tells when an earlier run is unresolved', async () => {
-    const { run, events, recorded } = stage({ primary: [DOUBTFUL], primaryTells: FOUND });
+  it('records what the look-up finds when an earlier run is unresolved', async () => {
+    const { run, events, recorded } = stage({ primary: [DOUBTFUL], primaryLookUp: FOUND });
     expect(await run(UNRESOLVED)).to.equal('completed');
     expect(events).to.deep.equal(['look up', 'send to primary', 'ask primary', 'record']);
     expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'primary', ...ON_RECORD }]);
   });
 
-  it('records what the look-up tells when this run had an unknown attempt', async () => {
-    const { start, clock, primary, recorded } = stage({ primary: [NO_RESPONSE, DOUBTFUL], primaryTells: FOUND });
+  it('records what the look-up finds when this run had an unknown attempt', async () => {
+    const { start, clock, primary, recorded } = stage({ primary: [NO_RESPONSE, DOUBTFUL], primaryLookUp: FOUND });
     await open(primary, REFUSED);
     const running = start();
     await clock.tickAsync(2 * PROBE_INTERVAL_MS);
@@ -103,9 +103,9 @@ describe('processPayment, after a doubtful attempt', () => {
     expect(recorded).to.have.lengthOf(1);
   });
 
-  it('stays unresolved when the look-up tells nothing', async () => {
-    for (const primaryTells of [NOT_FOUND, NOT_TOLD]) {
-      const { run, events } = stage({ primary: [DOUBTFUL], primaryTells });
+  it('stays unresolved when the look-up finds nothing', async () => {
+    for (const primaryLookUp of [NOT_FOUND, LOOK_UP_FAILED]) {
+      const { run, events } = stage({ primary: [DOUBTFUL], primaryLookUp });
       expectRequeue(await run(UNRESOLVED), { end: 'doubtful', pause: 'tied', code: 'http_400' });
       expect(events).to.deep.equal(['look up', 'send to primary', 'ask primary']);
     }
@@ -167,13 +167,13 @@ describe('processPayment, rejection', () => {
   });
 
   it('does not reject when the look-up has no response', async () => {
-    const { end, letters } = await lastDoubt({ scene: { primaryTells: NOT_TOLD } });
+    const { end, letters } = await lastDoubt({ scene: { primaryLookUp: LOOK_UP_FAILED } });
     expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
     expect(letters).to.deep.equal([]);
   });
 
   it('records the payment when the look-up finds it', async () => {
-    const { end, letters, recorded } = await lastDoubt({ scene: { primaryTells: FOUND } });
+    const { end, letters, recorded } = await lastDoubt({ scene: { primaryLookUp: FOUND } });
     expect(end).to.equal('completed');
     expect(letters).to.deep.equal([]);
     expect(recorded.at(-1)).to.deep.equal({ correlationId: ID, gateway: 'primary', ...ON_RECORD });
@@ -194,14 +194,14 @@ describe('processPayment, rejection', () => {
     expect(set.letters).to.deep.equal([]);
   });
 
-  it('does not take a 422 of another payment for one that was paid', async () => {
+  it('does not count a 422 for another payment as one that was paid', async () => {
     const scene = { primary: [{ kind: 'already_paid', onRecord: ON_RECORD } as const, DOUBTFUL] };
     const { end, letters } = await lastDoubt({ scene });
     expectRequeue(end, { end: 'doubtful', pause: 'doubted' });
     expect(letters).to.deep.equal([]);
   });
 
-  it('does not take a payment at the other gateway for one that was paid here', async () => {
+  it('does not count a payment at the other gateway as one that was paid here', async () => {
     const set = stage({ primary: [DOUBTFUL], fallback: [PAID] });
     await set.clock.tickAsync(1);
     await set.run({ ...OTHER, boundTo: 'fallback' });
@@ -210,7 +210,7 @@ describe('processPayment, rejection', () => {
     expect(set.letters).to.deep.equal([]);
   });
 
-  it('stays in the queue when the dead letter cannot be recorded', async () => {
+  it('requeues when the dead letter cannot be recorded', async () => {
     const bury = () => Promise.reject(new Error('permission denied'));
     const { end } = await lastDoubt({ scene: { bury } });
     expectRequeue(end, { end: 'clean', pause: 'backoff', code: 'ledger_unavailable' });

@@ -2,7 +2,7 @@ import type { FallbackConfig } from '../../../src/config.ts';
 import type { AttemptOutcome, FailedAttempt, LookUpOutcome, PaymentOnRecord } from '../../../src/gateways/gateway.ts';
 import { jobLockLost, type PaymentRun, type RunHistory } from '../../../src/processing/payment-run.ts';
 
-/** What the tests of processing have in common: outcomes, policies, and the states of a payment between runs. */
+/** For all tests of processing: outcomes, policies, and the states of a payment between runs. */
 
 export const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
 export const ACCEPTED_AT = new Date('2025-07-15T11:59:00.000Z');
@@ -42,7 +42,7 @@ export const UNPROVEN: FailedAttempt = { kind: 'unknown', cause: http(422), evid
 
 export const FOUND: LookUpOutcome = { kind: 'on_record', onRecord: ON_RECORD };
 export const NOT_FOUND: LookUpOutcome = { kind: 'not_found' };
-export const NOT_TOLD: LookUpOutcome = { kind: 'no_response', cause: http(503) };
+export const LOOK_UP_FAILED: LookUpOutcome = { kind: 'no_response', cause: http(503) };
 
 const NEVER = Number.POSITIVE_INFINITY;
 export const ON_POOL_TIMEOUT: FallbackConfig = { on: 'pool_timeout', afterMs: NEVER };

@@ -17,7 +17,7 @@ import {
 import { expectRequeue, open, stage, stateOf } from './stage.ts';
 
 describe('processPayment, at the primary', () => {
-  it('pays at the primary and records what that has on record', async () => {
+  it('pays at the primary and records what it has on record', async () => {
     const { run, events, sent, recorded } = stage({ primary: [PAID] });
     expect(await run()).to.equal('completed');
     expect(events).to.deep.equal(['look up', 'send to primary', 'record']);
@@ -50,14 +50,14 @@ describe('processPayment, at the primary', () => {
     expect(entries[0]).to.include({ correlationId: ID, gateway: 'primary' });
   });
 
-  it('records what the primary has on record from before, another amount too', async () => {
+  it('records what the primary had on record before, even with another amount', async () => {
     const onRecord = { amountCents: 5, requestedAt: new Date('2025-07-15T11:00:00.000Z') };
     const { run, recorded } = stage({ primary: [{ kind: 'already_paid', onRecord }] });
     expect(await run()).to.equal('completed');
     expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'primary', ...onRecord }]);
   });
 
-  it('records nothing and requeues as unresolved when a 422 comes without what is on record', async () => {
+  it('records nothing and requeues as unresolved after a 422 without proof of what is on record', async () => {
     const { run, events } = stage({ primary: [UNPROVEN] });
     expectRequeue(await run(), { end: 'unresolved', pause: 'tied', code: 'http_422' });
     expect(events).to.deep.equal(['look up', 'send to primary']);
@@ -68,7 +68,7 @@ describe('processPayment, at the primary', () => {
     expectRequeue(await run(), { end: 'unresolved', pause: 'tied', code: 'http_502' });
   });
 
-  it('requeues as clean with a short backoff after a refusal', async () => {
+  it('requeues as clean with a short backoff after a refused attempt', async () => {
     const { run, events } = stage({ primary: [REFUSED] });
     expectRequeue(await run(), { end: 'clean', pause: 'backoff', code: 'http_429', atLeastMs: 0 });
     expect(events).to.deep.equal(['look up', 'send to primary']);
@@ -80,14 +80,14 @@ describe('processPayment, at the primary', () => {
     expect(message).to.include('primary').and.include('not_sent').and.include(UNREACHABLE.cause.detail);
   });
 
-  it('asks a refused payment for the pause that the gateway asked for', async () => {
+  it('requeues a refused payment with the pause that the gateway asked for', async () => {
     const { run, primary } = stage({ primary: [PAID, { ...REFUSED, retryAfterMs: 7_000 }] });
     await run();
     expectRequeue(await run(), { end: 'clean', pause: 'backoff', atLeastMs: 7_000 });
     expect(stateOf(primary)).to.equal('closed');
   });
 
-  it('requeues as unresolved when the payment is made and cannot be recorded', async () => {
+  it('requeues as unresolved when the payment is paid and cannot be recorded', async () => {
     for (const outcome of [PAID, ALREADY_PAID]) {
       const record = () => Promise.reject(new LedgerUnavailableError('no reply'));
       const { run, events } = stage({ primary: [outcome], record });
@@ -106,7 +106,7 @@ describe('processPayment, at the primary', () => {
     ]);
   });
 
-  it('counts the attempts that say something about the primary at its circuit', async () => {
+  it('counts at the circuit the attempts that prove something about the primary', async () => {
     const rows = [
       { outcome: PAID, state: 'closed' },
       { outcome: ALREADY_PAID, state: 'closed' },
@@ -129,7 +129,7 @@ describe('processPayment, at the primary', () => {
 });
 
 describe('processPayment, before the first send', () => {
-  it('is done with a recorded payment, whatever its state', async () => {
+  it('completes a recorded payment without a send, whatever its state', async () => {
     for (const state of STATES) {
       const { run, events } = stage({ lookUp: async () => ({ isRecorded: true, tiedTo: undefined }) });
       expect(await run(state)).to.equal('completed');

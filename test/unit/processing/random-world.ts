@@ -16,7 +16,7 @@ import {
 import { processPayment } from '../../../src/processing/process-payment.ts';
 import type { GuardedGateway } from '../../../src/processing/processing-deps.ts';
 import { recordingLogger } from '../../support/logger.ts';
-import { ACCEPTED_AT, ALREADY_PAID, FOUND, ID, NOT_FOUND, NOT_TOLD, PAID } from './given.ts';
+import { ACCEPTED_AT, ALREADY_PAID, FOUND, ID, LOOK_UP_FAILED, NOT_FOUND, PAID } from './given.ts';
 import { open } from './stage.ts';
 
 /** Numbers in [0, 1) that the seed decides (mulberry32). */
@@ -34,7 +34,7 @@ export interface WorldOptions {
   readonly random: () => number;
   readonly clock: SinonFakeTimers;
   readonly policy: FallbackConfig;
-  /** What an attempt that does not pay comes to. */
+  /** The outcomes of attempts that do not pay. */
   readonly failures: readonly FailedAttempt[];
   /** How often an attempt pays; one that is unknown or doubtful charges all the same. Of 1. */
   readonly pays: number;
@@ -42,7 +42,7 @@ export interface WorldOptions {
   /** How often a step of a run is its last; a run is stopped at it and overtaken. Of 1. */
   readonly dies: number;
   readonly stops: number;
-  /** The fallback was paid before the ledger was restored. Then its look-ups tell the truth, if they tell anything. */
+  /** The fallback was paid before the ledger was restored. Then its look-ups are true, or fail. */
   readonly isRestored: boolean;
 }
 
@@ -78,11 +78,11 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
   const stopped: Stopped[] = [];
   let runs = 0;
 
-  const guarded = (name: GatewayName, gone: Step): GuardedGateway => ({
+  const guarded = (name: GatewayName, step: Step): GuardedGateway => ({
     gateway: {
       name,
-      send: () => gone(() => attemptAt(name)),
-      findPayment: () => gone(() => tell(name)),
+      send: () => step(() => attemptAt(name)),
+      findPayment: () => step(() => lookUpAt(name)),
       get hasFreeConnection() {
         return happens(0.5);
       },
@@ -120,16 +120,16 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
     return outcome;
   }
 
-  /** Intermediaries respond to look-ups, too: a 404 may be a lie. */
-  function tell(name: GatewayName): LookUpOutcome {
-    if (goesWrong(0.2)) return NOT_TOLD;
+  /** Intermediaries respond to look-ups, too: a 404 may be wrong. */
+  function lookUpAt(name: GatewayName): LookUpOutcome {
+    if (goesWrong(0.2)) return LOOK_UP_FAILED;
     if (!isCharged[name]) return NOT_FOUND;
     return !isRestored && goesWrong(0.2) ? NOT_FOUND : FOUND;
   }
 
   type Step = <T>(effect: () => T) => Promise<T>;
 
-  /** @returns when the run has ended, or when it is gone: the job is free to be taken again. */
+  /** Resolves when the run has ended, died or was stopped: the job may be taken again. */
   async function oneRun(): Promise<void> {
     runs += 1;
     const me = runs;

@@ -115,7 +115,7 @@ describe('patienceMs', () => {
     }
   });
 
-  it('is what is left until FALLBACK_AFTER_MS', () => {
+  it('is the time left until FALLBACK_AFTER_MS', () => {
     for (const cause of [undefined, NOT_SENT, RESPONSE, SILENCE]) {
       expect(patienceMs({ isFree: true, ageMs: 0 }, cause, AFTER_5_S)).to.equal(5_000);
       expect(patienceMs({ isFree: true, ageMs: 1_500 }, cause, AFTER_5_S)).to.equal(3_500);
@@ -136,7 +136,7 @@ describe('patienceMs', () => {
 });
 
 describe('canLeaveSilence', () => {
-  it('holds only with FALLBACK_AFTER_MS and a fallback in use', () => {
+  it('is true only with FALLBACK_AFTER_MS and a fallback in use', () => {
     expect(canLeaveSilence(AFTER_5_S)).to.equal(true);
     expect(canLeaveSilence(ON_NOT_SENT)).to.equal(false);
     expect(canLeaveSilence({ on: 'never', afterMs: 0 })).to.equal(false);

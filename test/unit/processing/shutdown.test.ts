@@ -5,7 +5,7 @@ import { expectRequeue, open, openWithoutProbes, PROBE_INTERVAL_MS, stage } from
 const AT_ONCE = { pause: 'none', code: 'shutting_down' } as const;
 
 describe('processPayment, when the worker shuts down', () => {
-  it('hands back at once a free payment that waits for the primary, as clean', async () => {
+  it('requeues a free payment that waits for the primary at once, as clean', async () => {
     const { start, clock, primary } = stage();
     await openWithoutProbes(primary, REFUSED);
     const running = start();
@@ -16,7 +16,7 @@ describe('processPayment, when the worker shuts down', () => {
     expectRequeue(running.end, { end: 'clean', ...AT_ONCE });
   });
 
-  it('hands back at once a tied payment that waits for its gateway', async () => {
+  it('requeues a tied payment that waits for its gateway at once', async () => {
     const unresolved = stage();
     await openWithoutProbes(unresolved.primary, REFUSED);
     const atPrimary = unresolved.start(UNRESOLVED);
@@ -34,7 +34,7 @@ describe('processPayment, when the worker shuts down', () => {
     expectRequeue(atFallback.end, { end: 'clean', ...AT_ONCE });
   });
 
-  it('hands back a probe without a response as unresolved', async () => {
+  it('requeues a probe without a response as unresolved', async () => {
     const { start, clock, primary } = stage({ primary: [UNKNOWN] });
     await open(primary, REFUSED);
     const running = start();
@@ -44,7 +44,7 @@ describe('processPayment, when the worker shuts down', () => {
     expectRequeue(running.end, { end: 'unresolved', ...AT_ONCE });
   });
 
-  it('hands back a probe whose attempts were all refused as clean', async () => {
+  it('requeues a probe whose attempts were all refused as clean', async () => {
     const { start, clock, sends, primary } = stage({ primary: [REFUSED, UNREACHABLE] });
     await open(primary, REFUSED);
     const running = start();
@@ -55,21 +55,21 @@ describe('processPayment, when the worker shuts down', () => {
     expectRequeue(running.end, { end: 'clean', ...AT_ONCE });
   });
 
-  it('hands back without a send a payment that comes afterwards', async () => {
+  it('requeues a payment that comes afterwards without a send', async () => {
     const { run, events, primary } = stage();
     primary.circuit.close();
     expectRequeue(await run(), { end: 'clean', ...AT_ONCE });
     expect(events).to.deep.equal(['look up']);
   });
 
-  it('hands back unbound a payment that would change to the fallback', async () => {
+  it('requeues a payment that would change to the fallback without a binding', async () => {
     const { run, events, fallback } = stage({ primary: [POOL_TIMEOUT] });
     fallback.circuit.close();
     expectRequeue(await run(), { end: 'clean', ...AT_ONCE });
     expect(events).to.deep.equal(['look up', 'send to primary']);
   });
 
-  it('still records a payment that is under way', async () => {
+  it('still records a payment that was paid', async () => {
     const committed = Promise.withResolvers<void>();
     const { start, clock, primary, recorded } = stage({ primary: [PAID], record: () => committed.promise });
     const running = start();
@@ -81,7 +81,7 @@ describe('processPayment, when the worker shuts down', () => {
     expect(recorded).to.have.lengthOf(1);
   });
 
-  it('ends an attempt under way, and hands the payment back without another', async () => {
+  it('lets an attempt end, and requeues the payment without another one', async () => {
     const attempt = Promise.withResolvers<typeof REFUSED>();
     const { start, clock, sends, primary } = stage({ primary: () => attempt.promise });
     const running = start();

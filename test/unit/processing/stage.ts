@@ -30,15 +30,15 @@ export const FAILURE_THRESHOLD = 3;
 export const PROBE_INTERVAL_MS = 200;
 export const REJECT_AFTER_MS = 300_000;
 
-/** Outcomes in order, where one more attempt fails the test; or what decides about each attempt. */
+/** Outcomes in order, where one more attempt fails the test; or a function that decides each attempt. */
 export type Script = readonly AttemptOutcome[] | (() => AttemptOutcome | Promise<AttemptOutcome>);
 
 export interface Scene {
   readonly primary?: Script;
   readonly fallback?: Script;
-  /** What the gateways tell of the payment. */
-  readonly primaryTells?: LookUpOutcome;
-  readonly fallbackTells?: LookUpOutcome;
+  /** Outcomes of a look-up of the payment at the gateways. */
+  readonly primaryLookUp?: LookUpOutcome;
+  readonly fallbackLookUp?: LookUpOutcome;
   readonly policy?: FallbackConfig;
   /** Places for tied payments. */
   readonly places?: number;
@@ -67,12 +67,12 @@ function fakeClock(): sinon.SinonFakeTimers {
   return clock;
 }
 
-/** Gateways by script behind real circuits, and a ledger, under a clock of the test's own. `events` tells what happened in which order. */
+/** Scripted gateways behind real circuits, and a ledger, under a clock of the test's own. `events` are in their order. */
 export function stage({
   primary = [],
   fallback = [],
-  primaryTells = NOT_FOUND,
-  fallbackTells = NOT_FOUND,
+  primaryLookUp = NOT_FOUND,
+  fallbackLookUp = NOT_FOUND,
   policy = ON_POOL_TIMEOUT,
   places = 2,
   lookUp = async () => TIED_TO_NONE,
@@ -90,7 +90,7 @@ export function stage({
   const hasFreeConnection = { primary: true, fallback: true };
   const wouldWaitInVain = { primary: false, fallback: false };
 
-  const guarded = (name: GatewayName, script: Script, told: LookUpOutcome): GuardedGateway => {
+  const guarded = (name: GatewayName, script: Script, lookUpOutcome: LookUpOutcome): GuardedGateway => {
     const outcomes = typeof script === 'function' ? undefined : [...script];
     const gateway: Gateway = {
       name,
@@ -104,7 +104,7 @@ export function stage({
       },
       async findPayment() {
         events.push(`ask ${name}`);
-        return told;
+        return lookUpOutcome;
       },
       get hasFreeConnection() {
         return hasFreeConnection[name];
@@ -124,8 +124,8 @@ export function stage({
     return { gateway, circuit, lastPaidAtMs: 0 };
   };
   const deps: ProcessingDeps = {
-    primary: guarded('primary', primary, primaryTells),
-    fallback: guarded('fallback', fallback, fallbackTells),
+    primary: guarded('primary', primary, primaryLookUp),
+    fallback: guarded('fallback', fallback, fallbackLookUp),
     recorder: {
       async lookUp() {
         events.push('look up');

@@ -48,7 +48,7 @@ describe('processPayment, with an attempt at the primary that may be paid', () =
     expect(recorded).to.deep.equal([{ correlationId: ID, gateway: 'primary', ...ON_RECORD }]);
   });
 
-  it('stays away from the fallback after an attempt that was not made, whatever the policy', async () => {
+  it('does not use the fallback after an attempt that certainly did not pay, whatever the policy', async () => {
     for (const policy of EAGER) {
       for (const outcome of [POOL_TIMEOUT, UNREACHABLE, REFUSED]) {
         const unresolved = stage({ primary: [outcome], policy });
@@ -61,7 +61,7 @@ describe('processPayment, with an attempt at the primary that may be paid', () =
     }
   });
 
-  it('waits for the primary however long that is down, whatever the policy', async () => {
+  it('waits for the primary however long it is down, whatever the policy', async () => {
     for (const policy of EAGER) {
       const { start, clock, events, primary } = stage({ policy });
       await openWithoutProbes(primary, UNREACHABLE);
@@ -132,7 +132,7 @@ describe('processPayment, bound to the fallback', () => {
     }
   });
 
-  it('stays in hand while the circuit of the fallback is open, and pays on its recovery', async () => {
+  it('stays in flight while the circuit of the fallback is open, and pays on its recovery', async () => {
     const { start, clock, sends, fallback } = stage({ fallback: [REFUSED, UNREACHABLE, UNKNOWN, PAID] });
     await open(fallback, REFUSED);
     const running = start(BOUND);
@@ -178,7 +178,7 @@ describe('processPayment, tied by a dead letter', () => {
     expect(events).to.deep.equal(['look up', 'bind to fallback']);
   });
 
-  it('stays bound to the fallback after an attempt that was not made there', async () => {
+  it('stays bound to the fallback after an attempt that certainly did not pay there', async () => {
     const { run, events } = stage({ fallback: [REFUSED], lookUp: tiedTo('fallback') });
     expectRequeue(await run(FREE), { end: 'clean', pause: 'tied' });
     expect(events).to.not.include('release');
@@ -198,7 +198,7 @@ describe('processPayment, tied by a dead letter', () => {
 });
 
 describe('processPayment, the places of tied payments at an open circuit', () => {
-  it('goes back to the queue with the circuit’s cause when no place is left', async () => {
+  it('goes back to the queue with the cause of the circuit when no place is left', async () => {
     const { run, events, primary } = stage({ places: 0 });
     await openWithoutProbes(primary, UNREACHABLE);
     expectRequeue(await run(UNRESOLVED), { end: 'clean', pause: 'tied', code: 'ECONNREFUSED' });
@@ -216,7 +216,7 @@ describe('processPayment, the places of tied payments at an open circuit', () =>
     expect(running.end).to.equal(undefined);
   });
 
-  it('keeps an unknown probe in hand until another tied payment comes', async () => {
+  it('keeps an unknown probe in flight until another tied payment comes', async () => {
     const { start, run, clock, primary } = stage({ primary: [UNKNOWN], places: 1 });
     await open(primary, REFUSED);
     const first = start();
@@ -229,7 +229,7 @@ describe('processPayment, the places of tied payments at an open circuit', () =>
     expectRequeue(await second, { end: 'clean', pause: 'none' });
   });
 
-  it('goes back with its end as unresolved or doubtful when its probe was not taken and no place is left', async () => {
+  it('goes back as unresolved or doubtful when its probe did not pay and no place is left', async () => {
     const rows = [
       { outcome: UNKNOWN, end: 'unresolved', pause: 'tied' },
       { outcome: DOUBTFUL, end: 'doubtful', pause: 'doubted' },

@@ -20,7 +20,7 @@ import {
 import { createWorld, randomFrom } from './random-world.ts';
 
 const POLICIES: readonly FallbackConfig[] = [ON_POOL_TIMEOUT, AFTER_5_S, ...EAGER];
-/** Outcomes that come together: a set in which the fallback is reached often, and sets that need many runs. */
+/** Outcomes that come together: one set often leads to the fallback, the others need many runs. */
 const FAILURES: readonly (readonly FailedAttempt[])[] = [
   [POOL_TIMEOUT, UNREACHABLE, REFUSED, DOUBTFUL, UNKNOWN, NO_RESPONSE, UNPROVEN],
   [POOL_TIMEOUT, UNREACHABLE, POOL_TIMEOUT, UNKNOWN],
@@ -47,7 +47,7 @@ async function untilRecorded(world: ReturnType<typeof createWorld>): Promise<voi
 }
 
 describe('processPayment, whatever the gateways respond and wherever runs die or are overtaken', () => {
-  it('never sends to one gateway what may be paid at the other, and records it where it was paid', async () => {
+  it('never sends a payment to one gateway that may be paid at the other, and records it where it was paid', async () => {
     const clock = fakeClock();
     const total = { atPrimary: 0, atFallback: 0, doubts: 0, overtaken: 0, deaths: 0, deadLetters: 0 };
     for (let seed = 1; seed <= SCENES; seed += 1) {
@@ -79,11 +79,11 @@ describe('processPayment, whatever the gateways respond and wherever runs die or
       clock.reset();
       clock.setSystemTime(ACCEPTED_AT);
     }
-    // What did not occur was not tested.
+    // A case that did not occur was not tested.
     for (const [what, count] of Object.entries(total)) expect(count, what).to.be.at.least(50);
   }).timeout(60_000);
 
-  it('sends nothing to the primary that the fallback has on record under FALLBACK_ON=never', async () => {
+  it('sends no payment to the primary that the fallback has on record under FALLBACK_ON=never', async () => {
     const clock = fakeClock();
     let recorded = 0;
     for (let seed = 1; seed <= SCENES / 5; seed += 1) {

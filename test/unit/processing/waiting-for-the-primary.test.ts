@@ -22,7 +22,7 @@ describe('processPayment, with a free payment while the circuit of the primary i
     expect(running.end).to.equal(undefined);
   });
 
-  it('takes no place of tied payments', async () => {
+  it('takes none of the places of tied payments', async () => {
     const { start, clock, primary, tiedPlaces } = stage({ places: 0 });
     await openWithoutProbes(primary, REFUSED);
     const running = start();
@@ -45,7 +45,7 @@ describe('processPayment, with a free payment while the circuit of the primary i
   it('keeps its job as the probe through an outage and pays on the recovery', async () => {
     const outage = [REFUSED, UNREACHABLE, POOL_TIMEOUT, REFUSED, UNREACHABLE];
     const { start, clock, events, sends, primary, fallback } = stage({ primary: [...outage, PAID] });
-    // Otherwise the pool time-out would lead there.
+    // Otherwise the pool time-out would lead to the fallback.
     await openWithoutProbes(fallback, REFUSED);
     await open(primary, REFUSED);
     const running = start();
@@ -60,7 +60,7 @@ describe('processPayment, with a free payment while the circuit of the primary i
     expect(stateOf(primary)).to.equal('closed');
   });
 
-  it('is no probe again before the pause is over that the primary asked this payment for', async () => {
+  it('is not a probe again during the pause that the primary asked this payment for', async () => {
     const { start, clock, sends, primary } = stage({ primary: [{ ...REFUSED, retryAfterMs: 3_000 }, PAID] });
     await open(primary, REFUSED);
     const running = start();
@@ -121,7 +121,7 @@ describe('processPayment, with a free payment while the circuit of the primary i
     expect(events).to.deep.equal(TO_FALLBACK);
   });
 
-  it('goes to the fallback at the age of FALLBACK_AFTER_MS as the probe, too', async () => {
+  it('goes to the fallback at the age of FALLBACK_AFTER_MS, even as the probe', async () => {
     const { start, clock, events, primary } = stage({ primary: () => REFUSED, fallback: [PAID], policy: AFTER_5_S });
     await open(primary, REFUSED);
     const running = start({ ageMs: 5_000 - 2 * PROBE_INTERVAL_MS });
@@ -159,7 +159,7 @@ describe('processPayment, with a free payment while both circuits are open', () 
     }
   });
 
-  it('goes to the primary when that recovers first', async () => {
+  it('goes to the primary when the primary recovers first', async () => {
     const { start, clock, primary, fallback, recorded } = stage({ primary: [PAID], policy: ON_NOT_SENT });
     const end = anotherPaymentAt(primary);
     await openWithoutProbes(primary, UNREACHABLE);

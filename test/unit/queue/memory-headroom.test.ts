@@ -6,7 +6,7 @@ import { atTestEnd } from '../../support/cleanup.ts';
 
 const MB = 1024 * 1024;
 
-/** A Redis that tells of its memory, under a clock of the test's own. */
+/** A Redis with this memory, under a clock of the test's own. */
 function stage(memory: { used: number; max: number } | Error) {
   const clock = sinon.useFakeTimers();
   atTestEnd(() => clock.restore());
@@ -22,31 +22,31 @@ function stage(memory: { used: number; max: number } | Error) {
   return { clock, redis, headroom: createMemoryHeadroom({ redis: redis as unknown as Redis, key: 'k' }) };
 }
 
-describe('the headroom of memory', () => {
-  it('is a tenth of the maxmemory', async () => {
+describe('createMemoryHeadroom', () => {
+  it('keeps a tenth of the maxmemory free', async () => {
     const { headroom } = stage({ used: 89 * MB, max: 100 * MB });
     expect(await headroom.shortageFor(MB / 2)).to.equal(undefined);
     expect(await headroom.shortageFor(MB / 2)).to.equal(undefined);
     expect(await headroom.shortageFor(2 * MB)).to.match(/maxmemory/);
   });
 
-  it('is no concern without a maxmemory', async () => {
+  it('allows everything without a maxmemory', async () => {
     const { headroom } = stage({ used: 89 * MB, max: 0 });
     expect(await headroom.shortageFor(50 * MB)).to.equal(undefined);
   });
 
-  it('is no concern where it may not be seen', async () => {
+  it('allows everything without the right to read the memory', async () => {
     const { headroom } = stage(new Error('NOPERM'));
     expect(await headroom.shortageFor(50 * MB)).to.equal(undefined);
   });
 
-  it('is looked at once for every megabyte that is added', async () => {
+  it('looks once for every megabyte that is added', async () => {
     const { headroom, redis } = stage({ used: 0, max: 1_000 * MB });
     for (let added = 0; added < 10_000; added += 1) await headroom.shortageFor(1024);
     expect(redis.looks).to.be.within(9, 11);
   });
 
-  it('is looked at ten times a second while it is used up, and there again when the worker has made room', async () => {
+  it('looks ten times a second while Redis is full, and allows payments again when the worker has made room', async () => {
     const { clock, headroom, redis } = stage({ used: 95 * MB, max: 100 * MB });
     for (let ms = 0; ms < 1_000; ms += 10) {
       expect(await headroom.shortageFor(1024)).to.match(/maxmemory/);

@@ -23,7 +23,7 @@ describe('the pacer of an event loop', () => {
     expect(sleeps).to.deep.equal([4, 4, 4]);
   });
 
-  it('leaves turns alone that are long enough, and asks for every one', () => {
+  it('does not sleep after a turn that is long enough, and reads the least length for each turn', () => {
     let turnMs = 1;
     const { pacer, sleeps, clock } = startPacer(() => turnMs);
     pacer.work();
@@ -34,7 +34,7 @@ describe('the pacer of an event loop', () => {
     expect(sleeps).to.deep.equal([2]);
   });
 
-  it('leaves the loop alone when there was no work for 100 ms, until there is some', () => {
+  it('stops when there was no work for 100 ms, until there is some', () => {
     const { pacer, sleeps, clock } = startPacer(() => 5);
     pacer.work();
     clock.tick(60);
@@ -49,7 +49,7 @@ describe('the pacer of an event loop', () => {
     expect(sleeps).to.have.length(161);
   });
 
-  it('never sleeps longer than one turn, also when the clock has stepped back', () => {
+  it('never sleeps longer than one turn, even when the clock has stepped back', () => {
     const { pacer, sleeps, clock } = startPacer(() => 5);
     pacer.work();
     // Seen: a test replaced `performance` while the pacer of another test was running, and it slept for the difference.
@@ -70,7 +70,7 @@ describe('the pacer of an event loop', () => {
     expect(clock.countTimers()).to.equal(0);
   });
 
-  it('sends what a turn has brought about before it sleeps', async () => {
+  it('lets a turn send before it sleeps', async () => {
     const events: string[] = [];
     const pacer = createPacer({
       turnMs: () => 5,

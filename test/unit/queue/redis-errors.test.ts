@@ -16,7 +16,7 @@ describe('explainRedisError', () => {
     expect(explainRedisError(error).detail).to.include('to run CONFIG GET');
   });
 
-  it('knows a lacking right inside a script, as Redis 7.0 and 7.2 word it', () => {
+  it('knows a missing right inside a script, as Redis 7.0 and 7.2 word it', () => {
     for (const message of [
       "ERR The user executing the script can't run this command or subcommand script: ddd5, on @user_script:1.",
       "ERR ACL failure in script: User u has no permissions to run the 'xadd' command script: ddd5",
@@ -25,12 +25,12 @@ describe('explainRedisError', () => {
     }
   });
 
-  it('tells a refused database from other refusals', () => {
+  it('distinguishes a failed SELECT from other error replies', () => {
     expect(explainRedisError(reply('ERR DB index is out of range', 'select')).code).to.equal('wrong_database');
     expect(explainRedisError(reply('ERR DB index is out of range')).code).to.equal('error_reply');
   });
 
-  it('has a code for each state in which Redis replies and does not write', () => {
+  it('has a code for each state in which Redis replies but does not write', () => {
     const codes = [
       'OOM x',
       'NOREPLICAS x',
@@ -53,12 +53,12 @@ describe('explainRedisError', () => {
     ]);
   });
 
-  it('looks behind the error of a whole cluster', () => {
+  it('explains the error of a cluster by the reply of its last node', () => {
     const error = Object.assign(new Error('Failed to refresh slots cache.'), { lastNodeError: reply('WRONGPASS no') });
     expect(explainRedisError(error).code).to.equal('wrong_password');
   });
 
-  it('does not blame the connection for what became of a job', () => {
+  it('does not blame the connection for a lost job', () => {
     expect(explainRedisError(new Error('could not renew lock for job 7')).code).to.equal('job_lost');
     expect(explainRedisError(new Error('Missing key for job 7. moveToDelayed')).code).to.equal('job_lost');
   });

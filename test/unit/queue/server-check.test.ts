@@ -12,7 +12,7 @@ function commandsIn(text: string): string[] {
   return [...new Set([...calls].map(([, command]) => command!))];
 }
 
-/** The scripts of BullMQ by which a worker without parents, schedulers and deduplication lives. */
+/** BullMQ's scripts for a worker without parents, schedulers and deduplication. */
 const WORKER_SCRIPTS = [
   'moveToActive-11',
   'moveToFinished-14',
@@ -45,21 +45,21 @@ describe('judgeSettings', () => {
   const good = { maxmemoryPolicy: 'noeviction', appendonly: true, appendfsync: 'always' };
   const codes = (...args: Parameters<typeof judgeSettings>) => judgeSettings(...args).map(({ code }) => code);
 
-  it('finds nothing wrong with what we ship', () => {
+  it('accepts the settings that we ship', () => {
     expect(judgeSettings(good, 'disk')).to.deep.equal([]);
     expect(judgeSettings(good, undefined)).to.deep.equal([]);
   });
 
-  it('asks for no disk where memory was promised', () => {
+  it('accepts a server without a disk under DURABILITY=memory', () => {
     expect(judgeSettings({ ...good, appendonly: false, appendfsync: 'no' }, 'memory')).to.deep.equal([]);
   });
 
-  it('finds a server that writes later or never', () => {
+  it('finds a server that writes to its disk later or never', () => {
     expect(codes({ ...good, appendfsync: 'everysec' }, 'disk')).to.deep.equal(['not_durable']);
     expect(codes({ ...good, appendonly: false }, undefined)).to.deep.equal(['not_durable']);
   });
 
-  it('calls a setting that it may not read unreadable, never wrong', () => {
+  it('calls a setting unreadable, and never wrong, without the right to read it', () => {
     const nothing = { maxmemoryPolicy: undefined, appendonly: undefined, appendfsync: undefined };
     expect(codes(nothing, 'disk')).to.deep.equal(['unreadable']);
     expect(codes({ ...good, appendfsync: undefined }, 'disk')).to.deep.equal(['unreadable']);

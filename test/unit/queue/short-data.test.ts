@@ -3,14 +3,14 @@ import { shortData } from '../../../src/queue/short-data.ts';
 
 const ID = '4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3';
 
-describe('what a failed job keeps of its payload', () => {
-  it('is all of one that is short and shallow', () => {
+describe('shortData', () => {
+  it('keeps a short, shallow payload as it is', () => {
     expect(shortData(`{"correlationId":"${ID}","amount":19.90}`)).to.equal(undefined);
     expect(shortData('[1]')).to.equal(undefined);
     expect(shortData(undefined)).to.equal(undefined);
   });
 
-  it('is the beginning of a long one, with its id and amount beside it', () => {
+  it('keeps the beginning of a long payload, with its id and amount beside it', () => {
     const payload = `{"correlationId":"${ID}","amount":19.90,"note":"${'x'.repeat(60_000)}"}`;
     expect(JSON.parse(shortData(payload)!)).to.deep.equal({
       correlationId: ID,
@@ -20,14 +20,14 @@ describe('what a failed job keeps of its payload', () => {
     });
   });
 
-  it('is text, whatever nests in it', () => {
+  it('keeps a deeply nested payload as text', () => {
     for (const deep of ['['.repeat(32_000) + ']'.repeat(32_000), `{"a":${'['.repeat(500)}${']'.repeat(500)}}`]) {
       const kept = JSON.parse(shortData(deep)!);
       expect(kept).to.deep.equal({ payload: deep.slice(0, 2048), payloadBytes: deep.length });
     }
   });
 
-  it('never makes a payment of what was none', () => {
+  it('never turns an invalid payload into a payment', () => {
     const filler = `"note":"${'x'.repeat(3_000)}"`;
     for (const [payload, expected] of [
       [`{"correlationId":["${ID}"],"amount":{"value":1},${filler}}`, {}],
@@ -40,14 +40,14 @@ describe('what a failed job keeps of its payload', () => {
     }
   });
 
-  it('ends at a whole character', () => {
+  it('cuts at a whole character', () => {
     for (const character of ['\u00e9', '\u{1f4b8}']) {
       const { payload } = JSON.parse(shortData(JSON.stringify(`x${character.repeat(2_000)}`))!);
       expect(payload).to.match(new RegExp(`^"x${character}+$`, 'u'));
     }
   });
 
-  it('is the beginning of what is not JSON at all', () => {
+  it('keeps the beginning of a text that is not JSON', () => {
     expect(JSON.parse(shortData('{'.repeat(200))!)).to.deep.equal({ payload: '{'.repeat(200), payloadBytes: 200 });
   });
 });

@@ -34,6 +34,8 @@ function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
   };
 }
 
+type Watch = ReturnType<typeof watch>;
+
 describe('watchdog', () => {
   it('reports a worker that takes nothing for three looks while payments wait', async () => {
     const { onStuck, look } = watch();
@@ -49,58 +51,58 @@ describe('watchdog', () => {
     expect(onStuck.callCount).to.equal(1);
   });
 
-  type Watch = ReturnType<typeof watch>;
-  const signsOfLife: [title: string, show: (watch: Watch) => void, hide: (watch: Watch) => void][] = [
-    [
-      'holds a job',
+  /** Interrupts two looks without a sign of life by one look with it, and expects the count to begin anew. */
+  async function expectNewCount(show: (watched: Watch) => void, hide: (watched: Watch) => void): Promise<void> {
+    const watched = watch();
+    await watched.look(2);
+    show(watched);
+    await watched.look();
+    hide(watched);
+    await watched.look(2);
+    expect(watched.onStuck.called).to.equal(false);
+    await watched.look();
+    expect(watched.onStuck.callCount).to.equal(1);
+  }
+
+  it('counts anew after a look at which a payment is in flight', () =>
+    expectNewCount(
       ({ worker }) => {
         worker.inFlight = 1;
       },
       ({ worker }) => {
         worker.inFlight = 0;
       },
-    ],
-    [
-      'has finished a job since the last look',
+    ));
+
+  it('counts anew after a look at which the worker has finished a job since the last one', () =>
+    expectNewCount(
       ({ worker }) => {
         worker.finished += 1;
       },
       () => {},
-    ],
-    [
-      'finds nothing waiting',
+    ));
+
+  it('counts anew after a look at which nothing is waiting', () =>
+    expectNewCount(
       ({ state }) => {
         state.waiting = 0;
       },
       ({ state }) => {
         state.waiting = 1;
       },
-    ],
-    [
-      'has lost Redis',
+    ));
+
+  it('counts anew after a look at which Redis is down', () =>
+    expectNewCount(
       ({ state }) => {
         state.isConnected = false;
       },
       ({ state }) => {
         state.isConnected = true;
       },
-    ],
-  ];
-  for (const [title, show, hide] of signsOfLife) {
-    it(`counts anew after a look at which the worker ${title}`, async () => {
-      const watched = watch();
-      await watched.look(2);
-      show(watched);
-      await watched.look();
-      hide(watched);
-      await watched.look(2);
-      expect(watched.onStuck.called).to.equal(false);
-      await watched.look();
-      expect(watched.onStuck.callCount).to.equal(1);
-    });
-  }
+    ));
 
-  it('does not ask Redis while it is away', async () => {
+  it('does not ask Redis while it is down', async () => {
     const { state, countWaiting, look } = watch();
     state.isConnected = false;
     await look(5);
@@ -114,7 +116,7 @@ describe('watchdog', () => {
     expect(countWaiting.called).to.equal(false);
   });
 
-  it('counts anew when the look itself fails', async () => {
+  it('counts anew after a look that failed', async () => {
     const { countWaiting, onStuck, look } = watch();
     countWaiting.onThirdCall().rejects(new Error('Connection is closed.'));
     await look(5);
@@ -123,7 +125,7 @@ describe('watchdog', () => {
     expect(onStuck.callCount).to.equal(1);
   });
 
-  it('looks no more once it is stopped', async () => {
+  it('does not look after it was closed', async () => {
     const { countWaiting, watchdog, look } = watch();
     watchdog.close();
     await look(5);
