@@ -41,7 +41,7 @@ export function createJobEnds({
   queue: PaymentQueueName;
   /** The time of the clock that stamped the payments. */
   nowMs: () => number;
-  /** Counts what Redis did not take. */
+  /** For what Redis did not accept of a job's end. */
   outage: OutageLog;
   logger: Logger;
 }): JobEnds {
