@@ -54,7 +54,7 @@ lint: $(INSTALLED) ## Look for faults in style and imports
 format: $(INSTALLED) ## Mend what can be mended in style and imports
 	npm run format
 
-$(INSTALLED): package-lock.json $(wildcard patches/*)
+$(INSTALLED): package-lock.json $(wildcard rinha/patches/*)
 	npm ci
 	@touch $@
 

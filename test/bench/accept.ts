@@ -20,7 +20,7 @@ export async function accept(): Promise<Result[]> {
     PAYMENT_QUEUE_MAX_SIZE: '50000000',
   });
   const baseline = await service('Express', 'test/bench/express-baseline.ts');
-  const naive = await service('naive', 'test/bench/naive.ts', { APP_ROLE: 'api', HOST: '127.0.0.1' });
+  const naive = await service('naive', 'rinha/naive/naive.ts', { APP_ROLE: 'api', HOST: '127.0.0.1' });
   const services = [baseline, ours, naive];
   const cpu = new Map<string, number[]>();
   const redisCpu = new Map<string, number[]>();

@@ -3,12 +3,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { RunReport } from '../../dev/rinha.ts';
-import { median } from './measure.ts';
+import { median } from '../test/bench/measure.ts';
+import type { RunReport } from './score.ts';
 
 /**
- * `npm run bench:rinha`: the Rinha scenario against Payrelay and against a naive build, by turns, inside the same limits of CPU.
- * BENCH_ROUNDS (3) rounds, each of two runs of a good minute. Exits 1 when Payrelay's budget is missed.
+ * `make bench-rinha`: the challenge's scenario against Payrelay and against a naive build, by turns, inside the same CPU limits.
+ * BENCH_ROUNDS (3) is the number of rounds. A round has two runs, each of a good minute on a fresh stack.
+ * Exits 1 when Payrelay misses its budget.
  */
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 3);
 const P99_BUDGET = 0.6;
@@ -21,8 +22,8 @@ try {
     for (const [name, args] of Object.entries(builds) as [keyof typeof builds, readonly string[]][]) {
       console.log(`round ${round} of ${ROUNDS}: ${name}`);
       const RESULT = join(dir, `${round}-${name}`);
-      const script = fileURLToPath(new URL('../../dev/rinha.ts', import.meta.url));
-      // The naive build may well end with code 1; a run that gave no result ends the benchmark.
+      const script = fileURLToPath(new URL('play.ts', import.meta.url));
+      // The naive build may end with code 1. A run without a result ends the benchmark.
       spawnSync(process.execPath, [script, ...args], { env: { ...process.env, RUNS: '1', RESULT }, stdio: 'inherit' });
       reports[name].push(JSON.parse(readFileSync(RESULT, 'utf8')) as RunReport);
     }
