@@ -54,12 +54,15 @@ lint: $(INSTALLED) ## Look for faults in style and imports
 format: $(INSTALLED) ## Mend what can be mended in style and imports
 	npm run format
 
-$(INSTALLED): package-lock.json $(wildcard rinha/patches/*)
+# An npm before 11.7 removes the links of the other platforms' Nodes, and with them ours, which has the same name (npm/cli
+# issue 4362). A rebuild links it again.
+$(INSTALLED): package-lock.json
 	npm ci
+	npm rebuild --ignore-scripts
 	@touch $@
 
 ##@ With Docker
-.PHONY: up down logs restart ps rinha bench-rinha
+.PHONY: up down logs restart ps rinha rinha-up rinha-down bench-rinha
 
 up: ## Build and start the compose stack, on http://localhost:9999
 	$(if $(strip $(OTHER_GATEWAYS)),$(COMPOSE),$(WITH_SIMULATED)) up --detach --build
@@ -78,6 +81,12 @@ ps: ## Show the containers and their health
 
 rinha: $(INSTALLED) ## The Rinha scenario with k6 against the stack inside the challenge's limits (SCENARIO=final, RUNS, MAX_REQUESTS)
 	$(WITH_NGINX) npm run rinha
+
+rinha-up: $(INSTALLED) ## Start only that stack and its gateways, for the challenge's own scripts
+	$(WITH_NGINX) npm run rinha -- --up
+
+rinha-down: $(INSTALLED) ## Remove both with their data
+	$(WITH_NGINX) npm run rinha -- --down
 
 bench-rinha: $(INSTALLED) ## The same by turns against Payrelay and a naive build (BENCH_ROUNDS)
 	$(WITH_NGINX) npm run bench:rinha

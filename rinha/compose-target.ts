@@ -40,6 +40,8 @@ export function composeStack(build: Build): ComposeStack {
   const gateways = (...args: string[]) =>
     run([...compose, '-p', 'payrelay-gateways', '-f', 'rinha/compose.gateways.yml', ...args]);
 
+  // As the compose files have it.
+  const nodeTag = env['NODE_TAG'] ? ['--build-arg', `NODE_TAG=${env['NODE_TAG']}`] : [];
   const down = async () => {
     stack('down', '--volumes');
     gateways('down', '--volumes');
@@ -50,6 +52,7 @@ export function composeStack(build: Build): ComposeStack {
       try {
         gateways('up', '-d', '--build');
         stack('down', '--volumes');
+        run(['docker', 'build', '-f', 'docker/Dockerfile', '-t', 'payrelay:production', ...nodeTag, '.']);
         stack('build');
         stack('up', '-d');
         await untilReady();
