@@ -62,7 +62,7 @@ export async function judge(target: Target, { scenario, result, before, after }:
     accepted: `${result.accepted}, not accepted ${result.notAccepted}`,
     'paid at the primary': `${primary.size} (${percent(primary.size / payments)})`,
     'paid at the fallback': fallback.size,
-    'unpaid at the end': `${result.lag} (${percent(unpaidAtEnd, 2)}), not fined`,
+    'unpaid at the end': `${result.lag} (${percent(unpaidAtEnd, 2)}), ${result.lag < 0 ? 'more paid than accepted: the challenge disqualifies this' : 'not fined'}`,
     'inconsistent probes': `${result.inconsistentProbes} (by ${result.inconsistency} payments in all)`,
     'paid twice': paidTwice.length,
     lost,

@@ -5,9 +5,9 @@ import got from 'got';
 import knex from 'knex';
 
 /**
- * The yardstick of the whole: what a first version does. A count and an `add` for every request, a got POST and an INSERT
- * for every job, BullMQ's retries. It has one gateway, no circuit and no care for what is in doubt.
- * APP_ROLE: api, worker or migrate; the other settings have the names they have in Payrelay.
+ * What a first version does: a count and an `add` for each request, a got POST and an INSERT for each job, BullMQ's retries.
+ * It knows one gateway, has no circuit, and sends a payment again without asking whether it was charged.
+ * APP_ROLE is api, worker or migrate. The other settings have Payrelay's names.
  */
 const env = process.env as Record<string, string>;
 const { hostname, port } = new URL(env['REDIS_URL'] ?? 'redis://');
@@ -43,7 +43,7 @@ function startApi(): void {
     await ledger('payments').truncate();
     response.end();
   });
-  // A load balancer runs as another user.
+  // The load balancer runs as another user, and must be able to write to the socket.
   process.umask(0);
   const host = env['HOST']!;
   const address = host.startsWith('/') ? { path: host } : { host, port: Number(env['PORT']) };
