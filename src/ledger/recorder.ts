@@ -40,7 +40,7 @@ const RETRY_MS = 250;
 /**
  * How long the first payment of a batch waits for others, at most. Without the wait, at a few hundred payments a second most
  * statements would have one payment, and each payment would cost PostgreSQL and the worker several times as much
- * (test/bench/RESULTS.md). The wait of a look-up delays the payment, that of a record the worker's next payment. `join`
+ * (rinha/NOTEBOOK.md). The wait of a look-up delays the payment, that of a record the worker's next payment. `join`
  * ends the wait when all payments of the worker wait.
  */
 const LOOK_UP_WAIT_MS = 4;

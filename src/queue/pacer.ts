@@ -2,7 +2,7 @@
  * Gives the turns of the event loop a least length: it sleeps before a turn that would begin too early. The loop then handles
  * all that has arrived meanwhile (from gateways, Redis and PostgreSQL) in one turn, as a network card moderates its
  * interrupts. At a few hundred payments a second most turns would find a single thing to do. There it halves the CPU per
- * payment, here and in the servers (test/bench/RESULTS.md), and delays each payment by 10 to 30 ms.
+ * payment, here and in the servers (rinha/NOTEBOOK.md), and delays each payment by 10 to 30 ms.
  *
  * The whole process sleeps, so a process with waiting clients must not use it. It is off without WORKER_TURN_MS. To take it
  * out, delete this file, the setting, and its four uses in payment-worker.ts.
