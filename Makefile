@@ -3,17 +3,17 @@
 # An install that was interrupted must not look finished.
 .DELETE_ON_ERROR:
 
-# `docker compose`, or the older docker-compose. Looked for only by the targets that use it.
+# `docker compose`, or the older docker-compose. Only the targets that use it look for it.
 COMPOSE = $(WITH_NGINX) $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-# Compose takes what is set in the environment before what .env says. The simulated gateways are used unless .env or the
-# environment names others; those on this machine are http://host.docker.internal:8001 and :8002.
+# For compose the environment wins over .env. It uses the simulated gateways unless .env or the environment names others;
+# gateways on this machine are http://host.docker.internal:8001 and :8002.
 OTHER_GATEWAYS = $(GATEWAY_PRIMARY_URL)$(GATEWAY_FALLBACK_URL)$(shell grep -sE '^ *GATEWAY_(PRIMARY|FALLBACK)_URL=.' .env)
 WITH_SIMULATED = GATEWAY_PRIMARY_URL=http://gateway-primary:8001 GATEWAY_FALLBACK_URL=http://gateway-fallback:8002 \
   GATEWAY_EMPTY_500=refused \
   $(COMPOSE) --profile gateways
 
-# An nginx that is on this machine already is used; where no registry can be reached, it may be the only one.
+# Uses an nginx image that is on this machine already; where no registry can be reached, it may be the only one.
 ifeq ($(NGINX_TAG)$(shell grep -s '^ *NGINX_TAG=.' .env),)
 LOCAL_NGINX = $(shell docker image ls --format '{{.Tag}}' nginx 2>/dev/null | grep -v none | sort -V | tail -1)
 WITH_NGINX = $(if $(LOCAL_NGINX),NGINX_TAG=$(LOCAL_NGINX))
@@ -22,13 +22,19 @@ endif
 INSTALLED := node_modules/.package-lock.json
 
 ##@ On this machine
-.PHONY: run test demo chaos outage bench rinha-local console lint format
+.PHONY: run services test test-unit demo chaos outage bench rinha-local console lint format
 
 run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C
 	npm run run
 
+services: $(INSTALLED) ## Redis and PostgreSQL alone, on private ports, until Ctrl-C; prints their URLs
+	npm run services
+
 test: $(INSTALLED) ## Lint, types, unit, integration and end-to-end tests
 	npm test
+
+test-unit: $(INSTALLED) ## The unit tests alone: no network, a few seconds
+	npm run test:unit
 
 demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict
 	npm run demo
@@ -48,10 +54,10 @@ rinha-local: $(INSTALLED) ## The Rinha scenario with k6 against plain processes,
 console: $(INSTALLED) ## A REPL on the services that the settings name
 	npm run console
 
-lint: $(INSTALLED) ## Look for faults in style and imports
+lint: $(INSTALLED) ## Find faults in style and imports
 	npm run lint
 
-format: $(INSTALLED) ## Mend what can be mended in style and imports
+format: $(INSTALLED) ## Correct what can be corrected in style and imports
 	npm run format
 
 # An npm before 11.7 removes the links of the other platforms' Nodes, and with them ours, which has the same name (npm/cli
@@ -73,7 +79,7 @@ down: ## Stop and remove the containers; the data stay (ARGS=--volumes removes t
 logs: ## Follow the logs (ARGS="--tail 20 worker1" instead)
 	$(COMPOSE) --profile gateways logs $(or $(ARGS),--follow --tail 100)
 
-restart: ## Start API nodes and worker anew, with the source as it is now
+restart: ## Restart API nodes and worker with the current source
 	$(COMPOSE) restart app1 app2 worker1 nginx
 
 ps: ## Show the containers and their health
@@ -88,7 +94,7 @@ rinha-up: $(INSTALLED) ## Start only that stack and its gateways, for the challe
 rinha-down: $(INSTALLED) ## Remove both with their data
 	$(WITH_NGINX) npm run rinha -- --down
 
-bench-rinha: $(INSTALLED) ## The same by turns against Payrelay and a naive build (BENCH_ROUNDS)
+bench-rinha: $(INSTALLED) ## The Rinha scenario by turns against Payrelay and a naive build (BENCH_ROUNDS)
 	$(WITH_NGINX) npm run bench:rinha
 
 ##@ Other
