@@ -22,7 +22,7 @@ endif
 INSTALLED := node_modules/.package-lock.json
 
 ##@ On this machine
-.PHONY: run services test test-unit demo chaos outage bench rinha-local console lint format
+.PHONY: run services test test-unit test-full demo chaos outage bench rinha-local console lint format
 
 run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C
 	npm run run
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## Lint, types, unit, integration and end-to-end tests
 
 test-unit: $(INSTALLED) ## The unit tests alone: no network, a few seconds
 	npm run test:unit
+
+test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx
+	npm run test:full
 
 demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict
 	npm run demo
