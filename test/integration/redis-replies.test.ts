@@ -12,10 +12,10 @@ import { sql } from '../support/services.ts';
 /** The keys that the documented line grants. */
 const PREFIX = '{payrelay}';
 
-/** The rights that the README calls enough, as arguments of ACL SETUSER. */
+/** The rights that docs/operating.md calls enough, as arguments of ACL SETUSER. */
 function documentedRights(): string[] {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-  return /^ACL SETUSER payrelay (.*)$/m.exec(readme)![1]!.split(' ');
+  const page = readFileSync(new URL('../../docs/operating.md', import.meta.url), 'utf8');
+  return /^ACL SETUSER payrelay (.*)$/m.exec(page)![1]!.split(' ');
 }
 
 /** A Redis of the test's own, with a user who has these rights. */
@@ -75,7 +75,7 @@ async function expectCalm(admin: Redis, entries: readonly { level: string }[]): 
   expect(entries.length - linesBefore).to.be.below(5);
 }
 
-describe('a Redis user with the rights that the README names', () => {
+describe('a Redis user with the documented rights', () => {
   it('accepts and pays payments, and warns only of settings that it may not read', async () => {
     const redis = await redisWithUser();
     const { post, api, worker, gateway, countRows } = await apiAndWorker(redis.userUrl);
