@@ -1,0 +1,111 @@
+import { existsSync, globSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+
+const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
+
+/** The limit of STYLE for the page that everybody reads first. */
+const README_WORDS = 1_300;
+
+const documents = globSync('**/*.md', { cwd: PROJECT, exclude: (path) => /^(node_modules|\.git)$/.test(path) });
+
+/** The text without code, in which brackets are no links and # is no heading. */
+function prose(path: string): string {
+  return readFileSync(join(PROJECT, path), 'utf8').replace(/^(```|~~~)[\s\S]*?^\1/gm, '');
+}
+
+function headings(path: string): string[] {
+  return [...prose(path).matchAll(/^#+ (.*)$/gm)].map(([, heading]) => heading!);
+}
+
+/** As GitHub makes an anchor of a heading; a repeated one gets a number. */
+function anchorsOf(path: string): Set<string> {
+  const seen = new Map<string, number>();
+  const anchors = headings(path).map((heading) => {
+    const anchor = heading
+      .replace(/\[([^\]]*)\]\([^)]*\)/g, '$1')
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+      .replaceAll(' ', '-');
+    const count = seen.get(anchor) ?? 0;
+    seen.set(anchor, count + 1);
+    return count === 0 ? anchor : `${anchor}-${count}`;
+  });
+  return new Set(anchors);
+}
+
+/** Targets of links and images that lead to a file of the repository or to a heading. */
+function linksOf(path: string): string[] {
+  const text = prose(path).replace(/`[^`\n]*`/g, (code) => code.replace(/[[\]]/g, ' '));
+  const inline = [...text.matchAll(/\]\(\s*<?([^\s)>]+)>?[^)]*\)/g)].map(([, target]) => target!);
+  const references = [...text.matchAll(/^\[[^\]]+\]:\s+(\S+)/gm)].map(([, target]) => target!);
+  return [...inline, ...references].filter((target) => !/^[a-z][a-z0-9+.-]*:/i.test(target));
+}
+
+/** Why a link leads nowhere; undefined when it leads somewhere. */
+function faultOf(document: string, link: string): string | undefined {
+  const [file, anchor] = link.split('#').map(decodeURIComponent) as [string, string | undefined];
+  const target = file === '' ? document : relative(PROJECT, resolve(PROJECT, dirname(document), file));
+  const path = join(PROJECT, target);
+  if (target.startsWith('..') || !existsSync(path)) return `${document}: ${link} does not exist`;
+  if (anchor === undefined) return undefined;
+  if (!target.endsWith('.md') || !statSync(path).isFile()) return undefined;
+  return anchorsOf(target).has(anchor) ? undefined : `${document}: ${link} is no heading there`;
+}
+
+/** Code of a document, in blocks and in lines. */
+function codeOf(path: string): string[] {
+  const text = readFileSync(join(PROJECT, path), 'utf8');
+  return [...text.matchAll(/^```[\s\S]*?^```|`[^`\n]+`/gm)].map(([code]) => code);
+}
+
+const makefile = readFileSync(join(PROJECT, 'Makefile'), 'utf8');
+const targets = [...makefile.matchAll(/^([a-z][a-z-]*):/gm)].map(([, name]) => name!);
+
+describe('make help', () => {
+  it('lists every target', () => {
+    const listed = [...makefile.matchAll(/^([a-z-]+):.*## \S/gm)].map(([, name]) => name);
+    expect(listed).to.deep.equal(targets);
+  });
+});
+
+describe('the documents', () => {
+  it('link only to files and headings that exist', () => {
+    const links = documents.flatMap((document) => linksOf(document).map((link) => ({ document, link })));
+    expect(links.length).to.be.above(50);
+    expect(links.map(({ document, link }) => faultOf(document, link)).filter(Boolean)).to.deep.equal([]);
+  });
+
+  it('are all reachable from the README', () => {
+    const reached = new Set(['README.md']);
+    for (const document of reached) {
+      for (const link of linksOf(document)) {
+        const target = relative(PROJECT, resolve(PROJECT, dirname(document), link.split('#')[0]!));
+        if (documents.includes(target)) reached.add(target);
+      }
+    }
+    const apart = ['test/support/tls/README.md'];
+    expect(documents.filter((document) => !reached.has(document) && !apart.includes(document))).to.deep.equal([]);
+  });
+
+  it('name only commands that exist', () => {
+    const { scripts } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')) as { scripts: object };
+    const exist = new Set([
+      ...targets.map((name) => `make ${name}`),
+      ...Object.keys(scripts).map((name) => `npm run ${name}`),
+    ]);
+    const named = documents.flatMap((document) =>
+      codeOf(document).flatMap((code) =>
+        [...code.matchAll(/\b(?:make|npm run) [a-z][a-z:-]*/g)].map(([command]) => ({ document, command })),
+      ),
+    );
+    expect(named.length).to.be.above(30);
+    expect(named.filter(({ command }) => !exist.has(command))).to.deep.equal([]);
+  });
+
+  it('begin with a README that is read in five minutes', () => {
+    const words = readFileSync(join(PROJECT, 'README.md'), 'utf8').split(/\s+/).filter(Boolean);
+    expect(words.length).to.be.at.most(README_WORDS);
+  });
+});
