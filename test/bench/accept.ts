@@ -50,7 +50,7 @@ export async function accept(): Promise<Result[]> {
     `${of(cpu, name).toFixed(1)} µs (Redis ${of(redisCpu, name).toFixed(1)}), p99 ${of(p99, name).toFixed(1)} ms`;
   return [
     {
-      what: 'accept: API CPU per payment, beside Express + express.json answering 204',
+      what: 'accept: API CPU per payment, beside Express + express.json responding 204',
       ours: show('Payrelay'),
       baseline: show('Express'),
       ratio: of(cpu, 'Payrelay') / of(cpu, 'Express'),

@@ -9,8 +9,9 @@ import { ROUNDS } from './stage.ts';
 import { summary } from './summary.ts';
 
 /**
- * `npm run bench [part…]`: the budgets, each beside its baseline in the same run, in alternating rounds, by medians.
- * CPU is read from the operating system's accounting. Exits 1 when a budget is missed. Parts: accept drain enqueue deep summary.
+ * `npm run bench [part…]`: measures each budget beside its baseline in the same run, in alternating rounds, by medians.
+ * CPU comes from the operating system's accounting. Exits with 1 when a budget is missed. Parts: accept drain enqueue deep
+ * summary.
  */
 const parts: Record<string, () => Promise<Result[]>> = { accept, drain, enqueue, deep: deepQueue, summary };
 

@@ -19,7 +19,7 @@ import {
 
 const DEEP = Number(process.env['BENCH_DEEP'] ?? 1_000_000);
 
-/** Accepting with a million payments queued, beside accepting into an empty queue. */
+/** The p99 of accepting with a million payments queued, beside accepting into an empty queue. */
 export async function deepQueue(): Promise<Result[]> {
   const empty = await startRedis();
   const full = await startRedis();
@@ -51,7 +51,7 @@ export async function deepQueue(): Promise<Result[]> {
   const p99 = new Map<string, number[]>();
   for (let round = 0; round <= 2 * ROUNDS; round += 1) {
     for (const each of services) {
-      // A rate that leaves the cores air: at saturation the p99 tells of the load generator.
+      // A rate that leaves the cores idle time: at saturation the p99 would be that of the load generator.
       const result = await postMany({
         port: Number(new URL(each.url!).port),
         count: 4_000,
@@ -64,7 +64,7 @@ export async function deepQueue(): Promise<Result[]> {
   }
   const apiMemory = memoryMegabytes(services[1]!.pid);
   for (const each of services) await each.stop();
-  // What the p99 has left in the queue that was empty is enough for both workers to pay as many.
+  // The rounds above have left more payments in the queue that was empty than a worker pays here.
   const [workerOfFew, workerOfMany] = [await workerMemory(empty.url), await workerMemory(full.url)];
   await full.dispose();
   await empty.dispose();
@@ -80,7 +80,7 @@ export async function deepQueue(): Promise<Result[]> {
   ];
 }
 
-/** Of a worker that has paid some thousands of a queue, in MB. */
+/** The memory of a worker that has paid some thousands of payments from this queue, in MB. */
 async function workerMemory(redisUrl: string): Promise<number> {
   const postgres = await startPostgres();
   await migrate(postgres.url);

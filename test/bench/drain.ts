@@ -10,11 +10,11 @@ import { CONCURRENCY, connectedEnqueuer, DRAINED, newJob, note, ROUNDS, startWor
 
 /** The default of a machine with two cores. */
 const SMALL_CONCURRENCY = 4;
-/** Payments a second that such a worker is to reach, whatever waits for the disk. */
+/** Payments a second that such a worker must reach, although Redis and PostgreSQL wait for the disk. */
 const SMALL_RATE = 600;
 
 /**
- * The worker's CPU for each payment, recording included, beside a bare got loop doing the same POSTs; and the payments a
+ * The worker's CPU per payment, recording included, beside a bare got loop that makes the same POSTs. Then the payments a
  * second of a worker with few places. Redis and PostgreSQL wait for the disk, as shipped.
  */
 export async function drain(): Promise<Result[]> {

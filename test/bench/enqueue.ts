@@ -6,7 +6,7 @@ import { JOB_OPTIONS } from '../../src/queue/payment-queue.ts';
 import { median, type Result } from './measure.ts';
 import { connectedEnqueuer, flush, newJob, note, REQUESTS, ROUNDS } from './stage.ts';
 
-/** Payments a second from the batcher to Redis and back, without HTTP, beside BullMQ's addBulk of 500. */
+/** Payments a second from the batcher to Redis and back, without HTTP, beside BullMQ's addBulk of 500 jobs. */
 export async function enqueue(): Promise<Result[]> {
   const redis = await startRedis();
   const { producer, enqueuer } = await connectedEnqueuer(redis.url);

@@ -1,6 +1,6 @@
 import express from 'express';
 
-/** The yardstick of the accept path: the same Express, reading JSON by its own middleware, doing nothing, answering 204. */
+/** The baseline of the accept path: the same Express parses JSON with its own middleware and responds 204. */
 const app = express();
 app.disable('x-powered-by');
 app.disable('etag');

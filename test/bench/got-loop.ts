@@ -3,8 +3,8 @@ import { Agent } from 'node:http';
 import got from 'got';
 
 /**
- * The yardstick of the drain: a bare loop that makes the worker's POSTs with got, and nothing else.
- * For every line `<count>` on stdin it makes so many and prints a line when they are answered.
+ * The baseline of the drain: a bare loop that makes the worker's POSTs with got, and nothing else.
+ * For every line `<count>` on stdin it makes that many, and prints a line when all of them have their response.
  */
 const CONCURRENCY = Number(process.env['CONCURRENCY']);
 const url = `${process.env['GATEWAY_URL']}/payments`;

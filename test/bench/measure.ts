@@ -4,14 +4,14 @@ import { connect, type Socket } from 'node:net';
 /** Clock ticks a second in /proc; 100 on every Linux that Node runs on (man 5 proc, USER_HZ). */
 const TICKS_PER_SECOND = 100;
 
-/** CPU time a process has used so far, user and system, in µs, from the operating system's accounting. */
+/** CPU time that a process has used so far, user and system, in µs, from the operating system's accounting. */
 export function cpuMicros(pid: number): number {
-  // The name in brackets may hold spaces; what follows the last bracket does not.
+  // The name in brackets may contain spaces; the fields after the last bracket do not.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
   return ((Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND) * 1e6;
 }
 
-/** Memory a process holds now, in MB (10^6 bytes). */
+/** Resident memory of a process, in MB (10^6 bytes). */
 export function memoryMegabytes(pid: number): number {
   const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
   return (Number(match?.[1]) * 1024) / 1e6;
@@ -23,17 +23,17 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/** The answers of a round of requests. */
+/** The responses to a round of requests. */
 export interface Round {
   readonly latenciesMs: readonly number[];
-  /** How many answers had another status than the expected one. */
+  /** How many responses had another status than the expected one. */
   readonly unexpected: number;
   readonly seconds: number;
 }
 
 /**
- * Posts `count` payments over kept connections, each sending its next request when the last is answered. It speaks just
- * enough HTTP to do so, as it shares the cores with what it measures.
+ * Posts `count` payments over keep-alive connections. Each connection sends its next request after the response to the
+ * last one. This client speaks just enough HTTP to do so, because it shares the cores with the server that it measures.
  */
 export async function postMany({
   port,
@@ -60,7 +60,7 @@ export async function postMany({
       socket.setEncoding('latin1');
       await new Promise<void>((resolve, reject) => {
         let sentAt = 0;
-        let answer = '';
+        let received = '';
         const next = () => {
           if (sent >= count) {
             socket.end();
@@ -77,14 +77,14 @@ export async function postMany({
         socket.on('connect', next);
         socket.on('error', reject);
         socket.on('data', (chunk: string) => {
-          answer += chunk;
-          const end = answer.indexOf('\r\n\r\n');
+          received += chunk;
+          const end = received.indexOf('\r\n\r\n');
           if (end === -1) return;
-          const length = Number(/content-length: (\d+)/i.exec(answer)?.[1] ?? 0);
-          if (answer.length < end + 4 + length) return;
+          const length = Number(/content-length: (\d+)/i.exec(received)?.[1] ?? 0);
+          if (received.length < end + 4 + length) return;
           latenciesMs.push(performance.now() - sentAt);
-          if (!answer.startsWith(expected)) unexpected += 1;
-          answer = '';
+          if (!received.startsWith(expected)) unexpected += 1;
+          received = '';
           next();
         });
       });
@@ -93,14 +93,14 @@ export async function postMany({
   return { latenciesMs, unexpected, seconds: (performance.now() - startedAt) / 1000 };
 }
 
-/** A row of the table: what was measured, beside what, and whether the budget was kept. */
+/** A row of the table: the measured value, its baseline and its budget. */
 export interface Result {
   readonly what: string;
   readonly ours: string;
   readonly baseline: string;
-  /** Ours through the baseline's. */
+  /** Our value divided by the baseline's. */
   readonly ratio: number;
-  /** The ratio's bound: an upper one, or a lower one when `atLeast` is set. */
+  /** The bound of the ratio: an upper one, or a lower one when `atLeast` is set. */
   readonly budget: number | undefined;
   readonly atLeast?: boolean;
 }

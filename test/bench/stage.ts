@@ -56,17 +56,17 @@ export function note(map: Map<string, number[]>, name: string, value: number): v
 }
 
 export function expectAll({ unexpected }: Round, name: string): void {
-  if (unexpected > 0) throw new Error(`${name} gave ${unexpected} answers that were not expected`);
+  if (unexpected > 0) throw new Error(`${name} sent ${unexpected} unexpected responses`);
 }
 
-/** Empties Redis between rounds; the deep queue has a part of its own. */
+/** Empties Redis between rounds. deep-queue.ts measures a full one. */
 export async function flush(url: string): Promise<void> {
   const redis = new Redis(url);
   await redis.flushall();
   redis.disconnect();
 }
 
-/** A way into the queue of this Redis, connected, without a cap; as an API node has it. */
+/** An API node's enqueuer without a cap, connected to this Redis. */
 export async function connectedEnqueuer(redisUrl: string) {
   const producer = createProducerConnection({ url: redisUrl, clusterNodes: [] });
   await firstConnection(producer);

@@ -9,7 +9,7 @@ import { note, ROUNDS } from './stage.ts';
 
 const LEDGER_ROWS = Number(process.env['BENCH_LEDGER_ROWS'] ?? 10_000_000);
 
-/** The summary over ten million payments, beside one over a hundred thousand. */
+/** The time of a summary over ten million payments, beside one over a hundred thousand. */
 export async function summary(): Promise<Result[]> {
   const postgres = await startPostgres({ settings: { shared_buffers: '1GB' } });
   const tables = new Map<string, ReturnType<typeof createLedger>>();
@@ -22,7 +22,7 @@ export async function summary(): Promise<Result[]> {
     await sql(postgres.url, `CREATE DATABASE ${name}`);
     const url = postgres.url.replace(/postgres$/, name);
     await migrate(url);
-    // 300 a second, as the challenge brings, backwards from the end.
+    // 300 a second, the rate of the challenge, backwards from the end.
     for (let start = 0; start < rows; start += 1_000_000) {
       await sql(
         url,
@@ -48,7 +48,7 @@ export async function summary(): Promise<Result[]> {
   for (let round = 0; round <= 10 * ROUNDS; round += 1) {
     for (const [name, table] of tables) {
       for (const [label, ms] of windows) {
-        // A different millisecond every time, so that no two ends fall alike.
+        // Another millisecond every time, so that the ends of the range differ.
         const to = new Date(last - round * 1_017);
         const startedAt = performance.now();
         await table.summarise(ms === undefined ? {} : { from: new Date(to.getTime() - ms), to });
