@@ -2,19 +2,19 @@
 # Health checks of the containers that run Node. The image has neither curl nor wget, and a Node process for every check
 # would cost a hundred times the CPU of these few lines of bash.
 #
-#   healthcheck.sh http PATH STATUS   the service on $PORT answers GET PATH with STATUS
-#   healthcheck.sh worker             the worker is not hanging in the kernel or stopped, and is connected to its Redis
+#   healthcheck.sh http PATH STATUS   the service on $PORT responds to GET PATH with STATUS
+#   healthcheck.sh worker             the worker neither hangs in the kernel nor is stopped, and is connected to its Redis
 set -eu
 
 http() {
   exec 3<>"/dev/tcp/127.0.0.1/$PORT"
   printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$1" >&3
   read -r _ status _ <&3
-  [ "$status" = "$2" ] || { echo "GET $1 was answered $status"; return 1; }
+  [ "$status" = "$2" ] || { echo "the response to GET $1 was $status"; return 1; }
 }
 
-# A worker serves nothing that could be asked. What shows from outside is its state and its connections. That it gets
-# work done it watches itself: src/queue/watchdog.ts ends it when payments wait and none is taken.
+# A worker listens on no port. From outside only its state and its connections are visible. It watches its own progress:
+# src/queue/watchdog.ts ends it when payments wait and none is taken.
 worker() {
   local pid state port
   pid=$(pgrep_node) || { echo 'no worker is running'; return 1; }

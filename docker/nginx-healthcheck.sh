@@ -1,8 +1,8 @@
 #!/bin/sh
-# Health check of the load balancer: it answers, and a node behind it does.
+# Health check of the load balancer: it responds, and so does a node behind it.
 #
-# nginx looks names up only when it starts. Docker gives a container that starts anew any free address, so that after a
-# restart of both nodes either may have the other's: then nginx has to look again. A reload costs no request.
+# nginx looks names up only when it starts. Docker gives a restarted container any free address, so after a restart of
+# both nodes each may have the other's. Then nginx must look again. A reload costs no request.
 set -u
 
 if nodes=$(getent hosts app1 app2) && [ "$nodes" != "$(cat /tmp/nodes 2>/dev/null)" ]; then
