@@ -104,6 +104,24 @@ describe('the documents', () => {
     expect(named.filter(({ command }) => !exist.has(command))).to.deep.equal([]);
   });
 
+  it('quote log lines as the code has them', () => {
+    const [, section] = /^## The log\n([\s\S]*?)^## /m.exec(readFileSync(join(PROJECT, 'docs/operating.md'), 'utf8'))!;
+    const lines = [...section!.matchAll(/^\| ([^|]*`[^|]*) \|/gm)].flatMap(([, cell]) =>
+      [...cell!.replace(/\([^)]*\)/g, '').matchAll(/`([^`]+)`/g)].map(([, line]) => line!),
+    );
+    const source = globSync('src/**/*.ts', { cwd: PROJECT }).map((path) => readFileSync(join(PROJECT, path), 'utf8'));
+    expect(lines).to.have.length.above(5);
+    expect(lines.filter((line) => !source.some((text) => text.includes(line)))).to.deep.equal([]);
+  });
+
+  it('describe every setting of .env.example', () => {
+    const [services] = readFileSync(join(PROJECT, '.env.example'), 'utf8').split('# ---- Compose only');
+    const settings = [...services!.matchAll(/^#([A-Z][A-Z0-9_]*)=/gm)].map(([, name]) => name!);
+    const page = readFileSync(join(PROJECT, 'docs/operating.md'), 'utf8');
+    expect(settings.length).to.be.above(20);
+    expect(settings.filter((name) => !new RegExp(`\\b${name}\\b`).test(page))).to.deep.equal([]);
+  });
+
   it('begin with a README that is read in five minutes', () => {
     const words = readFileSync(join(PROJECT, 'README.md'), 'utf8').split(/\s+/).filter(Boolean);
     expect(words.length).to.be.at.most(README_WORDS);
