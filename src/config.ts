@@ -1,5 +1,17 @@
 import { availableParallelism } from 'node:os';
-import { bool, cleanEnv, EnvError, makeValidator, str } from 'envalid';
+import {
+  credentials,
+  hostInUrl,
+  hostPorts,
+  httpUrl,
+  isPath,
+  listenAddress,
+  postgresUrl,
+  redisUrl,
+  serverHost,
+  tlsContradiction,
+} from './process/addresses.ts';
+import { asPrivate, boolean, ConfigError, integer, oneOf, password, readSettings, text } from './process/settings.ts';
 
 /** One gateway, as the worker reaches it. */
 export interface GatewayConfig {
@@ -83,180 +95,121 @@ export interface Config {
   };
 }
 
-/** Thrown by {@link loadConfig}; `message` names every fault, one a line, without the value of a secret. */
-export class ConfigError extends Error {
-  readonly code = 'invalid_config';
-  readonly faults: readonly string[];
-  constructor(faults: readonly string[]) {
-    super(`the settings are not usable:\n${faults.map((fault) => `  ${fault}`).join('\n')}`);
-    this.name = 'ConfigError';
-    this.faults = faults;
-  }
-}
-
-const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
-
-interface IntegerRule {
-  min: number;
-  max: number;
-  /** A word that stands for "no limit". */
-  unlimited?: string;
-}
-
-function integer({ min, max, unlimited }: IntegerRule) {
-  return makeValidator<number>((input) => {
-    if (unlimited !== undefined && input === unlimited) return Number.POSITIVE_INFINITY;
-    const value = /^\d+$/.test(input) ? Number(input) : Number.NaN;
-    if (value >= min && value <= max) return value;
-    const alternative = unlimited === undefined ? '' : ` or "${unlimited}"`;
-    throw new EnvError(`must be an integer from ${min} to ${max}${alternative} (got "${input}")`);
-  });
-}
-
-/** @throws EnvError, without the value: it may carry a password. */
-function parseUrl(input: string, protocols: readonly string[]): URL {
-  const url = URL.parse(input);
-  if (url !== null && protocols.includes(url.protocol)) return url;
-  throw new EnvError(`must be a URL starting with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`);
-}
-
-function urlWith(protocols: readonly string[]) {
-  return makeValidator<string>((input) => {
-    parseUrl(input, protocols);
-    return input;
-  });
-}
-
-const redisUrl = makeValidator<string>((input) => {
-  const { pathname } = parseUrl(input, ['redis:', 'rediss:']);
-  // ioredis takes the path for the database, asks for it, and goes on in database 0 when that is refused.
-  if (/^(\/\d*)?$/.test(pathname)) return input;
-  throw new EnvError('must name its database by a number, as in redis://localhost:6379/0');
-});
-
-const durability = makeValidator<Durability>((input) => {
-  if (input === 'memory' || input === 'disk') return input;
-  if (input === 'replica') throw new EnvError('"replica" is not supported yet: use "disk" or "memory"');
-  throw new EnvError(`must be one of memory, disk (got "${input}")`);
-});
-
-const hostPorts = makeValidator((input) =>
-  input.split(',').map((node) => {
-    const match = /^\s*(\[[0-9a-fA-F:]+\]|[^\s:]+):(\d{1,5})\s*$/.exec(node);
-    const port = Number(match?.[2]);
-    if (!match || port < 1 || port > 65535) throw new EnvError(`must be host:port[,host:port…] (got "${input}")`);
-    return { host: match[1]!.replace(/^\[|\]$/g, ''), port };
-  }),
-);
-
 const HOUR_MS = 3_600_000;
-const port = integer({ min: 1, max: 65535 });
-const milliseconds = (max: number) => integer({ min: 1, max });
+const DAY_MS = 24 * HOUR_MS;
+
+const port = (byDefault: number) => integer({ min: 1, max: 65_535 }, byDefault);
+const milliseconds = (max: number, byDefault: number) => integer({ min: 1, max }, byDefault);
+
+/** Every setting: what it may be, and its default. `.env.example` says what each of them does. */
+const SETTINGS = {
+  APP_ROLE: oneOf(['api', 'worker', 'all'], 'all'),
+  NODE_ENV: text('development'),
+  HOST: listenAddress('0.0.0.0'),
+  PORT: port(9999),
+  LOG_LEVEL: oneOf(['error', 'warn', 'info', 'debug'], undefined),
+  SHUTDOWN_TIMEOUT_MS: milliseconds(HOUR_MS, 10_000),
+
+  REDIS_URL: redisUrl(),
+  REDIS_HOST: serverHost('localhost'),
+  REDIS_PORT: port(6379),
+  REDIS_PASSWORD: password(undefined),
+  REDIS_CLUSTER_NODES: hostPorts(),
+  DURABILITY: oneOf(['memory', 'disk'], undefined, ['replica']),
+
+  DATABASE_URL: postgresUrl(),
+  DB_HOST: serverHost('localhost'),
+  DB_PORT: port(5432),
+  DB_USER: text('payrelay'),
+  DB_PASSWORD: password('payrelay'),
+  DB_NAME: text('payrelay'),
+  DB_POOL_SIZE: integer({ min: 2, max: 1000 }, 5),
+  DB_SSL: asPrivate(boolean(false)),
+
+  PAYMENT_QUEUE_MAX_SIZE: integer({ min: 1, max: 1_000_000_000, unlimited: 'infinity' }, 50_000),
+  PAYMENT_QUEUE_MAX_CONCURRENCY: integer({ min: 1, max: 10_000 }, 2 * availableParallelism()),
+  WORKER_TURN_MS: integer({ min: 0, max: 100 }, 0),
+
+  GATEWAY_PRIMARY_URL: httpUrl('http://localhost:8001'),
+  GATEWAY_FALLBACK_URL: httpUrl('http://localhost:8002'),
+  GATEWAY_POOL_SIZE: integer({ min: 1, max: 10_000 }, 64),
+  GATEWAY_POOL_TIMEOUT_MS: milliseconds(HOUR_MS, 1000),
+  GATEWAY_RECEIVE_TIMEOUT_MS: milliseconds(HOUR_MS, 1000),
+  GATEWAY_TIMEOUT_CAP_MS: milliseconds(HOUR_MS, 1000),
+  GATEWAY_CONNECTION_MAX_AGE_MS: milliseconds(DAY_MS, 60_000),
+  GATEWAY_EMPTY_500: oneOf(['unknown', 'refused'], 'unknown'),
+  GATEWAY_REJECT_AFTER_MS: integer({ min: 30_000, max: 7 * DAY_MS }, 300_000),
+
+  FALLBACK_ON: oneOf(['pool_timeout', 'not_sent', 'never'], 'pool_timeout'),
+  FALLBACK_AFTER_MS: integer({ min: 0, max: 7 * DAY_MS, unlimited: 'never' }, Number.POSITIVE_INFINITY),
+
+  DEAD_LETTERS_MAX_INVALID: integer({ min: 0, max: 1_000_000_000, unlimited: 'infinity' }, 100_000),
+
+  SUMMARY_RANGE: oneOf(['required', 'optional'], 'required'),
+  PAYMENTS_VALIDATE: boolean(false),
+  ALLOW_PURGE: boolean(false),
+  DASHBOARD_USER: asPrivate(text(undefined)),
+  DASHBOARD_PASSWORD: password(undefined),
+} as const;
+
+type Name = keyof typeof SETTINGS;
+
+/**
+ * A URL replaces its parts, and these are not even checked: beside a service named redis, Kubernetes sets
+ * `REDIS_PORT=tcp://…` in every container.
+ */
+const PARTS_OF_URL = {
+  REDIS_URL: ['REDIS_HOST', 'REDIS_PORT', 'REDIS_PASSWORD'],
+  DATABASE_URL: ['DB_HOST', 'DB_PORT', 'DB_USER', 'DB_PASSWORD', 'DB_NAME'],
+} as const satisfies Partial<Record<Name, readonly Name[]>>;
 
 /**
  * Reads and checks every setting, whatever the role, so that a wrong one shows up in the first process started.
  * @throws ConfigError naming all faults at once.
  */
 export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
-  const faults: string[] = [];
-  const faulty = new Set<string>();
-  // Compose files pass unset variables on as empty ones.
-  const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
-  const settings = cleanEnv(
-    present,
-    {
-      APP_ROLE: str({ choices: ['api', 'worker', 'all'], default: 'all' }),
-      NODE_ENV: str({ default: 'development' }),
-      HOST: str({ default: '0.0.0.0' }),
-      PORT: port({ default: 9999 }),
-      LOG_LEVEL: str({ choices: LOG_LEVELS, default: undefined }),
-      SHUTDOWN_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 10_000 }),
+  const isSet = (name: Name) => (env[name] ?? '') !== '';
+  const replaced = Object.entries(PARTS_OF_URL).flatMap(([url, parts]) => (isSet(url as Name) ? parts : []));
+  const effective = { ...env, ...Object.fromEntries(replaced.map((name) => [name, undefined])) };
+  const { values: settings, faults: faulty } = readSettings(SETTINGS, effective);
+  const faults = [...faulty.values()];
 
-      REDIS_URL: redisUrl({ default: undefined }),
-      REDIS_HOST: str({ default: 'localhost' }),
-      REDIS_PORT: port({ default: 6379 }),
-      REDIS_PASSWORD: str({ default: undefined }),
-      REDIS_CLUSTER_NODES: hostPorts({ default: [] }),
-      DURABILITY: durability({ default: undefined }),
-
-      DATABASE_URL: urlWith(['postgres:', 'postgresql:'])({ default: undefined }),
-      DB_HOST: str({ default: 'localhost' }),
-      DB_PORT: port({ default: 5432 }),
-      DB_USER: str({ default: 'payrelay' }),
-      DB_PASSWORD: str({ default: 'payrelay' }),
-      DB_NAME: str({ default: 'payrelay' }),
-      DB_POOL_SIZE: integer({ min: 2, max: 1000 })({ default: 5 }),
-      DB_SSL: bool({ default: false }),
-
-      PAYMENT_QUEUE_MAX_SIZE: integer({ min: 1, max: 1_000_000_000, unlimited: 'infinity' })({ default: 50_000 }),
-      PAYMENT_QUEUE_MAX_CONCURRENCY: integer({ min: 1, max: 10_000 })({ default: 2 * availableParallelism() }),
-      WORKER_TURN_MS: integer({ min: 0, max: 100 })({ default: 0 }),
-
-      GATEWAY_PRIMARY_URL: urlWith(['http:', 'https:'])({ default: 'http://localhost:8001' }),
-      GATEWAY_FALLBACK_URL: urlWith(['http:', 'https:'])({ default: 'http://localhost:8002' }),
-      GATEWAY_POOL_SIZE: integer({ min: 1, max: 10_000 })({ default: 64 }),
-      GATEWAY_POOL_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 1000 }),
-      GATEWAY_RECEIVE_TIMEOUT_MS: milliseconds(HOUR_MS)({ default: 1000 }),
-      GATEWAY_TIMEOUT_CAP_MS: milliseconds(HOUR_MS)({ default: 1000 }),
-
-      GATEWAY_CONNECTION_MAX_AGE_MS: milliseconds(24 * HOUR_MS)({ default: 60_000 }),
-      GATEWAY_EMPTY_500: str({ choices: ['unknown', 'refused'], default: 'unknown' }),
-      GATEWAY_REJECT_AFTER_MS: integer({ min: 30_000, max: 7 * 24 * HOUR_MS })({ default: 300_000 }),
-
-      FALLBACK_ON: str({ choices: ['pool_timeout', 'not_sent', 'never'], default: 'pool_timeout' }),
-      FALLBACK_AFTER_MS: integer({ min: 0, max: 7 * 24 * HOUR_MS, unlimited: 'never' })({
-        default: Number.POSITIVE_INFINITY,
-      }),
-
-      DEAD_LETTERS_MAX_INVALID: integer({ min: 0, max: 1_000_000_000, unlimited: 'infinity' })({ default: 100_000 }),
-
-      SUMMARY_RANGE: str({ choices: ['required', 'optional'], default: 'required' }),
-      PAYMENTS_VALIDATE: bool({ default: false }),
-      ALLOW_PURGE: bool({ default: false }),
-      DASHBOARD_USER: str({ default: undefined }),
-      DASHBOARD_PASSWORD: str({ default: undefined }),
-    },
-    {
-      reporter: ({ errors }) => {
-        for (const [name, error] of Object.entries(errors)) {
-          faulty.add(name);
-          faults.push(`${name} ${describe(error)}`);
-        }
-      },
-    },
-  );
-
-  // envalid throws when a faulty setting is read. It is reported already, and must not hide the faults checked below.
-  const areUsable = (...names: string[]) => names.every((name) => !faulty.has(name));
+  /** Relations between settings. A faulty setting is reported already. */
+  const check = (names: readonly Name[], fault: () => string | undefined) => {
+    const found = names.some((name) => faulty.has(name)) ? undefined : fault();
+    if (found !== undefined) faults.push(found);
+  };
+  const { GATEWAY_TIMEOUT_CAP_MS: capMs, DATABASE_URL: databaseUrl } = settings;
   for (const name of ['GATEWAY_POOL_TIMEOUT_MS', 'GATEWAY_RECEIVE_TIMEOUT_MS'] as const) {
-    if (!areUsable(name, 'GATEWAY_TIMEOUT_CAP_MS')) continue;
-    if (settings[name] > settings.GATEWAY_TIMEOUT_CAP_MS) {
-      faults.push(
-        `${name} must not be above GATEWAY_TIMEOUT_CAP_MS (${settings[name]} > ${settings.GATEWAY_TIMEOUT_CAP_MS})`,
-      );
-    }
+    check([name, 'GATEWAY_TIMEOUT_CAP_MS'], () =>
+      settings[name] > capMs
+        ? `${name} must not be above GATEWAY_TIMEOUT_CAP_MS (${settings[name]} > ${capMs})`
+        : undefined,
+    );
   }
-  if ((settings.DASHBOARD_USER === undefined) !== (settings.DASHBOARD_PASSWORD === undefined)) {
-    faults.push('DASHBOARD_USER and DASHBOARD_PASSWORD must be set together');
-  }
-  if (areUsable('DATABASE_URL', 'DB_SSL') && settings.DATABASE_URL !== undefined) {
-    const isSslSet = present['DB_SSL'] !== undefined;
-    const fault = tlsFault(settings.DATABASE_URL, isSslSet ? settings.DB_SSL : undefined);
-    if (fault !== undefined) faults.push(fault);
-  }
+  check(['DASHBOARD_USER', 'DASHBOARD_PASSWORD'], () =>
+    isSet('DASHBOARD_USER') === isSet('DASHBOARD_PASSWORD')
+      ? undefined
+      : 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together',
+  );
+  check(['DATABASE_URL', 'DB_SSL'], () => {
+    if (databaseUrl === undefined || !isSet('DB_SSL')) return undefined;
+    const contradiction = tlsContradiction(databaseUrl, settings.DB_SSL);
+    return contradiction && `DB_SSL must not contradict DATABASE_URL, ${contradiction}`;
+  });
   if (faults.length > 0) throw new ConfigError(faults);
 
   const gateway = (url: string): GatewayConfig => ({
-    url: url.replace(/\/+$/, ''),
+    url,
     poolSize: settings.GATEWAY_POOL_SIZE,
     poolTimeoutMs: settings.GATEWAY_POOL_TIMEOUT_MS,
     receiveTimeoutMs: settings.GATEWAY_RECEIVE_TIMEOUT_MS,
     connectionMaxAgeMs: settings.GATEWAY_CONNECTION_MAX_AGE_MS,
     empty500: settings.GATEWAY_EMPTY_500,
   });
-  const isRedisAtSocket = settings.REDIS_URL === undefined && settings.REDIS_HOST.startsWith('/');
+  const isRedisAtSocket = settings.REDIS_URL === undefined && isPath(settings.REDIS_HOST);
   const redisHost = isRedisAtSocket ? 'localhost' : hostInUrl(settings.REDIS_HOST);
-  const { DASHBOARD_USER: user, DASHBOARD_PASSWORD: password } = settings;
+  const { DASHBOARD_USER: dashboardUser, DASHBOARD_PASSWORD: dashboardPassword } = settings;
   return deepFreeze({
     role: settings.APP_ROLE,
     host: settings.HOST,
@@ -271,7 +224,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     },
     database: {
       url:
-        settings.DATABASE_URL ??
+        databaseUrl ??
         `postgres://${credentials(settings.DB_USER, settings.DB_PASSWORD)}${hostInUrl(settings.DB_HOST)}:${settings.DB_PORT}/${encodeURIComponent(settings.DB_NAME)}`,
       poolSize: settings.DB_POOL_SIZE,
       ssl: settings.DB_SSL,
@@ -296,75 +249,12 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       summaryRange: settings.SUMMARY_RANGE,
       validatePayments: settings.PAYMENTS_VALIDATE,
       allowPurge: settings.ALLOW_PURGE,
-      dashboard: user !== undefined && password !== undefined ? { user, password } : undefined,
+      dashboard:
+        dashboardUser !== undefined && dashboardPassword !== undefined
+          ? { user: dashboardUser, password: dashboardPassword }
+          : undefined,
     },
   });
-}
-
-function describe(error: Error): string {
-  if (error.name === 'EnvMissingError') return 'is required';
-  const choices = /Value "(.*)" not in choices \[(.*)\]/.exec(error.message);
-  if (choices) return `must be one of ${choices[2]} (got "${choices[1]}")`;
-  const boolean = /Invalid bool input: "(.*)"/.exec(error.message);
-  return boolean ? `must be true or false (got "${boolean[1]}")` : error.message;
-}
-
-/** How pg understands the sslmode of a URL, which it prefers to the option that DB_SSL sets. */
-const SSL_MODES: Readonly<Record<string, DatabaseTls>> = {
-  disable: 'off',
-  'no-verify': 'unchecked',
-  prefer: 'checked',
-  require: 'checked',
-  'verify-ca': 'checked',
-  'verify-full': 'checked',
-};
-
-/** The same for `ssl`, which counts where there is no sslmode. */
-const SSL_SWITCHES: Readonly<Record<string, DatabaseTls>> = {
-  '0': 'off',
-  '1': 'checked',
-  true: 'checked',
-  'no-verify': 'unchecked',
-};
-
-type DatabaseTls = 'off' | 'unchecked' | 'checked';
-
-/**
- * What is wrong with the TLS settings of a database URL; undefined when nothing is. What pg does not know it takes for "TLS", or
- * for whatever comes next in its rules: a slip of the pen must not decide whether passwords travel in plain text.
- * @param dbSsl DB_SSL, undefined when it is not set: then the URL alone decides.
- */
-function tlsFault(url: string, dbSsl: boolean | undefined): string | undefined {
-  const { searchParams } = new URL(url);
-  for (const [name, known] of [
-    ['sslmode', SSL_MODES],
-    ['ssl', SSL_SWITCHES],
-  ] as const) {
-    // Of several pg takes the last.
-    const value = searchParams.getAll(name).at(-1);
-    // pg takes an empty sslmode for none, but an empty ssl for "off".
-    if (value === undefined || (value === '' && name === 'sslmode')) continue;
-    const tls = Object.hasOwn(known, value) ? known[value] : undefined;
-    if (tls === undefined) return `DATABASE_URL must have as ${name} one of ${Object.keys(known).join(', ')}`;
-    if (dbSsl === undefined || (dbSsl ? tls === 'checked' : tls === 'off')) return undefined;
-    const says = !dbSsl ? 'turns TLS on' : tls === 'off' ? 'turns TLS off' : 'does not check the certificate';
-    return `DB_SSL must not contradict DATABASE_URL, whose ${name} ${says}`;
-  }
-  // A certificate in the URL turns TLS on as well.
-  const hasCertificate = ['sslcert', 'sslkey', 'sslrootcert'].some((name) => searchParams.has(name));
-  return hasCertificate && dbSsl === false
-    ? 'DB_SSL must not contradict DATABASE_URL, whose certificates turn TLS on'
-    : undefined;
-}
-
-function credentials(user: string, password: string | undefined): string {
-  return password === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password)}@`;
-}
-
-/** A path is the directory of a Unix socket, for PostgreSQL as for its own programs. */
-function hostInUrl(host: string): string {
-  if (host.startsWith('/')) return encodeURIComponent(host);
-  return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host;
 }
 
 function deepFreeze<T extends object>(value: T): T {

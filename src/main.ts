@@ -1,6 +1,7 @@
-import { ConfigError, loadConfig } from './config.ts';
+import { loadConfig } from './config.ts';
 import { type Lifecycle, runUntilSignal, type Service } from './process/lifecycle.ts';
 import { createLogger } from './process/logger.ts';
+import { ConfigError } from './process/settings.ts';
 
 /** The entry of every process: `APP_ROLE` says what it is. A role loads only its own code. */
 async function main(): Promise<void> {

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { expect } from 'chai';
-import { type Config, ConfigError, loadConfig } from '../../src/config.ts';
+import { type Config, loadConfig } from '../../src/config.ts';
+import { ConfigError } from '../../src/process/settings.ts';
 
 /** What is wrong with these settings; empty when they are usable. */
 function faultsOf(env: Record<string, string>): readonly string[] {
@@ -140,11 +141,9 @@ describe('loadConfig', () => {
     ],
     ['an empty variable as one that is not set', { PORT: '', DATABASE_URL: '' }, (c) => c.port, 9999],
   ];
-  for (const [title, env, value, expected] of read) {
-    it(`reads ${title}`, () => {
-      expect(value(loadConfig(env))).to.deep.equal(expected);
-    });
-  }
+  it('reads every setting', () => {
+    for (const [title, env, value, expected] of read) expect(value(loadConfig(env)), title).to.deep.equal(expected);
+  });
 
   it('prefers a URL to its parts', () => {
     const config = loadConfig({
@@ -156,7 +155,7 @@ describe('loadConfig', () => {
     expect([config.redis.url, config.database.url]).to.deep.equal(['redis://one:1', 'postgres://one/db']);
   });
 
-  it('logs from warn on in production', () => {
+  it('logs warnings and errors only in production', () => {
     expect(loadConfig({ NODE_ENV: 'production' }).logLevel).to.equal('warn');
   });
 
@@ -167,13 +166,15 @@ describe('loadConfig', () => {
   });
 
   const redisUrl = 'REDIS_URL must be a URL starting with redis:// or rediss://';
+  const listenAddress = 'HOST must be an IP address without brackets, a host name or the path of a Unix socket';
+  const noQuery = 'must have no query and no fragment: paths are appended to it';
   const faults: [env: Record<string, string>, fault: string][] = [
-    [{ APP_ROLE: 'boss' }, 'APP_ROLE must be one of api,worker,all (got "boss")'],
+    [{ APP_ROLE: 'boss' }, 'APP_ROLE must be one of api, worker, all (got "boss")'],
     [{ PORT: '0' }, 'PORT must be an integer from 1 to 65535 (got "0")'],
     [{ PORT: '65536' }, 'PORT must be an integer from 1 to 65535 (got "65536")'],
     [{ PORT: '80.5' }, 'PORT must be an integer from 1 to 65535 (got "80.5")'],
     [{ PORT: '0x50' }, 'PORT must be an integer from 1 to 65535 (got "0x50")'],
-    [{ LOG_LEVEL: 'verbose' }, 'LOG_LEVEL must be one of error,warn,info,debug (got "verbose")'],
+    [{ LOG_LEVEL: 'verbose' }, 'LOG_LEVEL must be one of error, warn, info, debug (got "verbose")'],
     [{ SHUTDOWN_TIMEOUT_MS: '-1' }, 'SHUTDOWN_TIMEOUT_MS must be an integer from 1 to 3600000 (got "-1")'],
     [{ REDIS_URL: 'redis' }, redisUrl],
     [{ REDIS_URL: 'http://redis' }, redisUrl],
@@ -181,13 +182,27 @@ describe('loadConfig', () => {
       { REDIS_URL: 'redis://:secret@r/abc' },
       'REDIS_URL must name its database by a number, as in redis://localhost:6379/0',
     ],
-    [{ DURABILITY: 'replica' }, 'DURABILITY "replica" is not supported yet: use "disk" or "memory"'],
+    [{ HOST: '[::1]' }, `${listenAddress} (got "[::1]")`],
+    [{ HOST: 'http://relay' }, `${listenAddress} (got "http://relay")`],
+    [{ HOST: '999.1.1.1' }, `${listenAddress} (got "999.1.1.1")`],
+    [{ REDIS_HOST: 'redis:6379' }, 'REDIS_HOST must be an IP address, a host name or the path of a Unix socket'],
+    [{ DB_HOST: 'a b' }, 'DB_HOST must be an IP address, a host name or the path of a Unix socket'],
+    [{ REDIS_URL: 'redis://:100%@r' }, 'REDIS_URL must write a literal % as %25'],
+    [{ DATABASE_URL: 'postgres://u:%E0@d/x' }, 'DATABASE_URL must write a literal % as %25'],
+    [{ GATEWAY_PRIMARY_URL: 'http://p/%zz' }, 'GATEWAY_PRIMARY_URL must write a literal % as %25'],
+    [{ GATEWAY_PRIMARY_URL: 'http://p?key=secret' }, `GATEWAY_PRIMARY_URL ${noQuery}`],
+    [{ GATEWAY_FALLBACK_URL: 'http://p/#top' }, `GATEWAY_FALLBACK_URL ${noQuery}`],
+    [{ GATEWAY_FALLBACK_URL: 'http://p/a b' }, 'GATEWAY_FALLBACK_URL must have no white space in it'],
+    [
+      { DURABILITY: 'replica' },
+      'DURABILITY must be one of memory, disk; "replica" is not supported yet (got "replica")',
+    ],
     [{ DURABILITY: 'tape' }, 'DURABILITY must be one of memory, disk (got "tape")'],
-    [{ REDIS_CLUSTER_NODES: 'a:1,b' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…] (got "a:1,b")'],
-    [{ REDIS_CLUSTER_NODES: 'a:70000' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…] (got "a:70000")'],
+    [{ REDIS_CLUSTER_NODES: 'a:1,b' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
+    [{ REDIS_CLUSTER_NODES: 'a:70000' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
     [{ DATABASE_URL: 'mysql://d' }, 'DATABASE_URL must be a URL starting with postgres:// or postgresql://'],
     [{ DB_POOL_SIZE: '1' }, 'DB_POOL_SIZE must be an integer from 2 to 1000 (got "1")'],
-    [{ DB_SSL: 'perhaps' }, 'DB_SSL must be true or false (got "perhaps")'],
+    [{ DB_SSL: 'perhaps' }, 'DB_SSL must be true or false'],
     [
       { PAYMENT_QUEUE_MAX_SIZE: 'many' },
       'PAYMENT_QUEUE_MAX_SIZE must be an integer from 1 to 1000000000 or "infinity" (got "many")',
@@ -208,7 +223,7 @@ describe('loadConfig', () => {
       { GATEWAY_RECEIVE_TIMEOUT_MS: '1001' },
       'GATEWAY_RECEIVE_TIMEOUT_MS must not be above GATEWAY_TIMEOUT_CAP_MS (1001 > 1000)',
     ],
-    [{ FALLBACK_ON: 'monday' }, 'FALLBACK_ON must be one of pool_timeout,not_sent,never (got "monday")'],
+    [{ FALLBACK_ON: 'monday' }, 'FALLBACK_ON must be one of pool_timeout, not_sent, never (got "monday")'],
     [
       { FALLBACK_AFTER_MS: 'infinity' },
       'FALLBACK_AFTER_MS must be an integer from 0 to 604800000 or "never" (got "infinity")',
@@ -217,19 +232,17 @@ describe('loadConfig', () => {
       { DEAD_LETTERS_MAX_INVALID: '-1' },
       'DEAD_LETTERS_MAX_INVALID must be an integer from 0 to 1000000000 or "infinity" (got "-1")',
     ],
-    [{ SUMMARY_RANGE: 'none' }, 'SUMMARY_RANGE must be one of required,optional (got "none")'],
+    [{ SUMMARY_RANGE: 'none' }, 'SUMMARY_RANGE must be one of required, optional (got "none")'],
     [{ PAYMENTS_VALIDATE: 'maybe' }, 'PAYMENTS_VALIDATE must be true or false (got "maybe")'],
     [{ ALLOW_PURGE: '2' }, 'ALLOW_PURGE must be true or false (got "2")'],
     [{ DASHBOARD_USER: 'a' }, 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together'],
     [{ DASHBOARD_PASSWORD: 'a' }, 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together'],
   ];
-  for (const [env, fault] of faults) {
-    it(`refuses ${JSON.stringify(env)}`, () => {
-      expect(faultsOf(env)).to.deep.equal([fault]);
-    });
-  }
+  it('names a wrong setting and what it must be', () => {
+    for (const [env, fault] of faults) expect(faultsOf(env), JSON.stringify(env)).to.deep.equal([fault]);
+  });
 
-  describe('given DB_SSL and a DATABASE_URL that speaks of TLS', () => {
+  describe('given DB_SSL and a DATABASE_URL that decides about TLS', () => {
     const MODES = 'disable, no-verify, prefer, require, verify-ca, verify-full';
     const off = (name: string) => `DB_SSL must not contradict DATABASE_URL, whose ${name} turns TLS off`;
     const on = (name: string) => `DB_SSL must not contradict DATABASE_URL, whose ${name} turns TLS on`;
@@ -260,7 +273,7 @@ describe('loadConfig', () => {
     ];
     const tlsFaults = (query: string, env: Record<string, string>) =>
       faultsOf({ DATABASE_URL: `postgres://u:secret@d/x${query}`, ...env });
-    it('refuses a contradiction, and what pg does not know, and nothing else', () => {
+    it('refuses a contradiction and a mode that pg does not know', () => {
       for (const [query, whenTrue, whenFalse, unset] of cases) {
         const found = [
           tlsFaults(query, { DB_SSL: 'true' }),
@@ -272,14 +285,14 @@ describe('loadConfig', () => {
       }
     });
 
-    it('names the other faults as well, and does not repeat the URL', () => {
+    it('names the other faults, too, and does not repeat the URL', () => {
       const faults = tlsFaults('?sslmode=disable', { DB_SSL: 'true', PORT: 'x' });
       expect(faults).to.have.lengthOf(2);
       expect(faults.join()).to.not.include('secret');
     });
   });
 
-  it('takes time-outs up to the cap, and above a second with a higher cap', () => {
+  it('accepts time-outs up to the cap, above a second with a higher cap', () => {
     const env = { GATEWAY_TIMEOUT_CAP_MS: '5000', GATEWAY_POOL_TIMEOUT_MS: '5000', GATEWAY_RECEIVE_TIMEOUT_MS: '4999' };
     expect(faultsOf(env)).to.deep.equal([]);
     expect(faultsOf({ ...env, GATEWAY_RECEIVE_TIMEOUT_MS: '5001' })).to.have.lengthOf(1);
@@ -303,20 +316,45 @@ describe('loadConfig', () => {
     expect(faultsOf({ APP_ROLE: 'worker', SUMMARY_RANGE: 'x' })).to.have.lengthOf(1);
   });
 
-  it('does not repeat a URL, which may carry a password', () => {
-    const faults = faultsOf({ REDIS_URL: 'http://:secret@r', DATABASE_URL: 'mysql://u:secret@d' });
-    expect(faults).to.have.lengthOf(2);
+  it('repeats no value that may be or carry a secret', () => {
+    const faults = faultsOf({
+      REDIS_URL: 'http://:secret@r',
+      REDIS_CLUSTER_NODES: 'secret@a',
+      DATABASE_URL: 'mysql://u:secret@d',
+      DB_SSL: 'secret',
+      GATEWAY_PRIMARY_URL: 'ftp://u:secret@p',
+      GATEWAY_FALLBACK_URL: 'http://p?token=secret',
+      DASHBOARD_USER: ' secret',
+    });
+    expect(faults).to.have.lengthOf(7);
     expect(faults.join()).to.not.include('secret');
   });
 
-  for (const name of ['GATEWAY_POOL_TIMEOUT_MS', 'GATEWAY_RECEIVE_TIMEOUT_MS', 'GATEWAY_TIMEOUT_CAP_MS']) {
-    it(`names a malformed ${name} and nothing else`, () => {
-      expect(() => loadConfig({ [name]: 'soon' })).to.throw(
-        ConfigError,
-        new RegExp(`:\\n  ${name} must be an integer[^\\n]*$`),
-      );
-    });
-  }
+  it('names a malformed time-out and nothing else', () => {
+    for (const name of ['GATEWAY_POOL_TIMEOUT_MS', 'GATEWAY_RECEIVE_TIMEOUT_MS', 'GATEWAY_TIMEOUT_CAP_MS']) {
+      expect(faultsOf({ [name]: 'soon' })).to.deep.equal([`${name} must be an integer from 1 to 3600000 (got "soon")`]);
+    }
+  });
+
+  it('ignores the parts of a URL that is set, even wrong ones', () => {
+    const parts = { REDIS_HOST: 'a b', REDIS_PORT: 'tcp://10.0.0.1:6379', REDIS_PASSWORD: 'x' };
+    expect(loadConfig({ ...parts, REDIS_URL: 'redis://r' }).redis.url).to.equal('redis://r');
+    const database = loadConfig({ DB_HOST: 'a b', DB_PORT: 'tcp://d', DATABASE_URL: 'postgres://d/x' }).database;
+    expect(database.url).to.equal('postgres://d/x');
+  });
+
+  it('checks the parts when their URL is not set', () => {
+    expect(faultsOf({ ...{ REDIS_URL: '', REDIS_PORT: 'tcp://r' }, DB_PORT: 'tcp://d' })).to.have.lengthOf(2);
+  });
+
+  it('refuses white space around a value, but not around a password', () => {
+    expect(faultsOf({ PORT: '80 ', GATEWAY_PRIMARY_URL: ' http://p', LOG_LEVEL: '\tinfo' })).to.deep.equal([
+      'PORT must have no white space around its value (got "80 ")',
+      'LOG_LEVEL must have no white space around its value (got "\tinfo")',
+      'GATEWAY_PRIMARY_URL must have no white space around its value',
+    ]);
+    expect(loadConfig({ REDIS_PASSWORD: ' x ' }).redis.url).to.include('%20x%20');
+  });
 
   it('reads a path as a Unix socket', () => {
     const { redis, database } = loadConfig({ REDIS_HOST: '/run/r.sock', REDIS_PASSWORD: 'p@ss', DB_HOST: '/run/pg' });
@@ -324,9 +362,16 @@ describe('loadConfig', () => {
     expect(decodeURIComponent(new URL(database.url).hostname)).to.equal('/run/pg');
   });
 
-  it('has no Unix socket for Redis where a URL says where it is', () => {
+  it('uses no Unix socket for Redis when REDIS_URL is set', () => {
     const { redis } = loadConfig({ REDIS_HOST: '/run/r.sock', REDIS_URL: 'redis://r' });
     expect(redis).to.not.have.property('socketPath');
+  });
+
+  it('takes the names that compose and Kubernetes give to services', () => {
+    for (const HOST of ['localhost', '::', '10.0.0.1', 'app_1', 'relay.example.com', '/run/relay.sock']) {
+      expect(loadConfig({ HOST, REDIS_HOST: HOST, DB_HOST: HOST }).host).to.equal(HOST);
+    }
+    expect(new URL(loadConfig({ REDIS_HOST: '[::1]' }).redis.url).hostname).to.equal('[::1]');
   });
 
   it('puts an IPv6 host in brackets', () => {
