@@ -85,7 +85,8 @@ export function postgresUrl(): Setting<string | undefined> {
 /** @throws SettingFault */
 function parseUrl(text: string, protocols: readonly string[]): URL {
   const url = URL.parse(text);
-  if (url === null || !protocols.includes(url.protocol)) {
+  const isKnown = protocols.some((protocol) => text.toLowerCase().startsWith(`${protocol}//`));
+  if (url === null || !isKnown) {
     throw new SettingFault(`must be a URL starting with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`);
   }
   try {

@@ -178,6 +178,7 @@ describe('loadConfig', () => {
     [{ SHUTDOWN_TIMEOUT_MS: '-1' }, 'SHUTDOWN_TIMEOUT_MS must be an integer from 1 to 3600000 (got "-1")'],
     [{ REDIS_URL: 'redis' }, redisUrl],
     [{ REDIS_URL: 'http://redis' }, redisUrl],
+    [{ REDIS_URL: 'redis:/0' }, redisUrl],
     [
       { REDIS_URL: 'redis://:secret@r/abc' },
       'REDIS_URL must name its database by a number, as in redis://localhost:6379/0',
