@@ -13,15 +13,15 @@ import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
 
-/** A running API node. */
+/** A running API node. `close()` drains it first. */
 export interface Api extends Service {
-  /** Undefined at a Unix socket. */
+  /** Undefined when it listens at a Unix socket. */
   readonly port: number | undefined;
 }
 
 /**
- * Starts an API node. It listens whether or not Redis and PostgreSQL are there, and serves as soon as they are.
- * @throws the error of listening: the port is taken, or not ours to take.
+ * Starts an API node. It listens even while Redis and PostgreSQL are down, and serves requests once they are up.
+ * @throws the error of `listen`: the port is in use, or the process may not use it
  */
 export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PREFIX): Promise<Api> {
   const queue = paymentQueue(config.queue, prefix);
@@ -42,7 +42,7 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
     logger,
     isAccepting: () => isAccepting,
   });
-  // With Redis there, the first request must not come before the connection; without it, the API serves all the same.
+  // Connect to Redis before the first request arrives. If Redis is down, listen all the same.
   await firstConnection(redis);
   if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
   let server: HttpServer;
@@ -70,5 +70,5 @@ export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PR
   };
 }
 
-/** How long the first look at Redis may take before the API serves without it. */
+/** How long the start waits for the first check of Redis. After it, the API listens without the result. */
 const FIRST_CHECK_MS = 500;

@@ -13,17 +13,17 @@ import {
 } from './process/addresses.ts';
 import { asPrivate, boolean, ConfigError, integer, oneOf, password, readSettings, text } from './process/settings.ts';
 
-/** One gateway, as the worker reaches it. */
+/** How the worker reaches one gateway. */
 export interface GatewayConfig {
   /** Base URL; the service appends `/payments`. */
   readonly url: string;
-  /** Connections open to this gateway at most, per worker process. */
+  /** Upper bound on connections to this gateway, per worker process. */
   readonly poolSize: number;
   /** How long a payment waits for a free connection before the attempt ends as `pool_timeout`. */
   readonly poolTimeoutMs: number;
-  /** How long a request may take from its sending to the end of the answer. */
+  /** From sending a request to the end of its response. */
   readonly receiveTimeoutMs: number;
-  /** How long a connection lives. */
+  /** Lifetime of a connection. */
   readonly connectionMaxAgeMs: number;
   /** Whether a 500 with an empty body proves that the payment was not charged. */
   readonly empty500: 'unknown' | 'refused';
@@ -31,17 +31,17 @@ export interface GatewayConfig {
 
 /** Where Redis is: one server, or the nodes of a Redis Cluster. */
 export interface RedisConfig {
-  /** Username, password, database and TLS (`rediss:`) travel in the URL. */
+  /** The URL carries username, password, database and TLS (`rediss:`). */
   readonly url: string;
-  /** The Unix socket of a server on this host. It takes the place of the host in the URL. */
+  /** The Unix socket of a server on this host. It replaces the host in the URL. */
   readonly socketPath?: string;
-  /** Empty: a single server at `url`. Otherwise the start nodes of a cluster, and `url` only lends its credentials. */
+  /** Empty: a single server at `url`. Otherwise the start nodes of a cluster, which uses the credentials in `url`. */
   readonly clusterNodes: readonly { readonly host: string; readonly port: number }[];
 }
 
 /**
- * How much a payment that was answered 204 survives. `memory`: no restart of Redis is sure to keep it. `disk`: one that
- * lost power does.
+ * What a 204 promises. `memory`: a restart of Redis may lose the payment. `disk`: the payment survives even when Redis
+ * loses power.
  */
 export type Durability = 'memory' | 'disk';
 
@@ -52,18 +52,18 @@ export interface DatabaseConfig {
 }
 
 export interface FallbackConfig {
-  /** What counts as "the primary certainly never got it" and so opens the way to the fallback. */
+  /** Which failures prove that the primary never got the payment, so that the fallback may pay it. */
   readonly on: 'pool_timeout' | 'not_sent' | 'never';
-  /** A payment this old, whose primary is down or has no free connection, goes to the fallback. Infinity: never. */
+  /** A payment older than this goes to the fallback when the primary is down or has no free connection. Infinity: never. */
   readonly afterMs: number;
 }
 
-/** Everything the processes are set up by. Made once by {@link loadConfig}; parts receive their slice. */
+/** All settings of a process. {@link loadConfig} creates it once; each part receives its slice. */
 export interface Config {
   readonly role: 'api' | 'worker' | 'all';
   /** The address to listen on, or the path of a Unix socket, which starts with `/`. */
   readonly host: string;
-  /** Without meaning for a Unix socket. */
+  /** Ignored for a Unix socket. */
   readonly port: number;
   readonly logLevel: string;
   readonly shutdownTimeoutMs: number;
@@ -72,19 +72,19 @@ export interface Config {
   readonly queue: {
     readonly name: string;
     readonly maxSize: number;
-    /** What a 204 promises, when the operator has said so: a server that contradicts it is not used. */
+    /** What a 204 must promise: a Redis that promises less is not used. Undefined: one below `disk` is used with a warning. */
     readonly durability: Durability | undefined;
   };
   readonly worker: { readonly concurrency: number; readonly turnMs: number };
   readonly gateways: {
     readonly primary: GatewayConfig;
     readonly fallback: GatewayConfig;
-    /** How long a gateway must have responded 400 to a payment before that may count as rejected. */
+    /** How long a gateway must respond 400 to a payment before the payment may count as rejected. */
     readonly rejectAfterMs: number;
   };
   readonly fallback: FallbackConfig;
   readonly deadLetters: {
-    /** Invalid payments that are kept as open dead letters. Infinity: all. */
+    /** Upper bound on invalid payments kept as open dead letters. Infinity: all. */
     readonly maxInvalid: number;
   };
   readonly http: {
@@ -101,7 +101,7 @@ const DAY_MS = 24 * HOUR_MS;
 const port = (byDefault: number) => integer({ min: 1, max: 65_535 }, byDefault);
 const milliseconds = (max: number, byDefault: number) => integer({ min: 1, max }, byDefault);
 
-/** Every setting: what it may be, and its default. `.env.example` says what each of them does. */
+/** Every setting: what it accepts, and its default. `.env.example` says what each setting does. */
 const SETTINGS = {
   APP_ROLE: oneOf(['api', 'worker', 'all'], 'all'),
   NODE_ENV: text('development'),
@@ -164,8 +164,8 @@ const PARTS_OF_URL = {
 } as const satisfies Partial<Record<Name, readonly Name[]>>;
 
 /**
- * Reads and checks every setting, whatever the role, so that a wrong one shows up in the first process started.
- * @throws ConfigError naming all faults at once.
+ * Reads and checks every setting, whatever the role, so that the first process to start reports a wrong one.
+ * @throws ConfigError with all faults at once
  */
 export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const isSet = (name: Name) => (env[name] ?? '') !== '';
@@ -174,7 +174,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const { values: settings, faults: faulty } = readSettings(SETTINGS, effective);
   const faults = [...faulty.values()];
 
-  /** Relations between settings. A faulty setting is reported already. */
+  /** Checks a relation between settings. Skipped when one of them is faulty: that fault is already reported. */
   const check = (names: readonly Name[], fault: () => string | undefined) => {
     const found = names.some((name) => faulty.has(name)) ? undefined : fault();
     if (found !== undefined) faults.push(found);

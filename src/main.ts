@@ -3,7 +3,7 @@ import { type Lifecycle, runUntilSignal, type Service } from './process/lifecycl
 import { createLogger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
 
-/** The entry of every process: `APP_ROLE` says what it is. A role loads only its own code. */
+/** The entry of every process. `APP_ROLE` selects the roles; a process loads only the code of its roles. */
 async function main(): Promise<void> {
   const config = loadConfig();
   const logger = createLogger({ level: config.logLevel, role: config.role });
@@ -21,7 +21,7 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  // Nothing runs yet that would have to be closed.
+  // Nothing has started yet, so there is nothing to close.
   console.error(error instanceof ConfigError ? error.message : error);
   process.exit(1);
 });

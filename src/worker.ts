@@ -25,20 +25,20 @@ import { createServerCheck } from './queue/server-check.ts';
 import { startWatchdog } from './queue/watchdog.ts';
 
 /**
- * Three failures in a row open a gateway's circuit: one may be a stale connection, and with a concurrency of 4, the
- * smallest default, three come from a single look at a dead gateway.
+ * Failures in a row that open a gateway's circuit. One may be a stale connection. Three come at the same moment from a
+ * gateway that is down, even with a concurrency of 4, the default on two cores.
  */
 const FAILURE_THRESHOLD = 3;
 
-/** Work resumes within a second of a recovery: a probe every 200 ms leaves the rest for its answer. */
+/** Pause between probes. Work must resume within a second of a recovery; the other 800 ms are for the response. */
 const PROBE_INTERVAL_MS = 200;
 
-/** At a shutdown, what is left of the time when payments that cannot be recorded are given up. */
+/** How long before the deadline of a shutdown the recorder aborts inserts that do not succeed. */
 const RESERVE_MS = 2_000;
 
 /**
- * Starts a worker. It takes payments as soon as Redis, PostgreSQL and a gateway are there.
- * @param onStuck is called when the worker has stopped working and cannot mend itself.
+ * Starts a worker. It takes payments once Redis, PostgreSQL and a gateway are up.
+ * @param onStuck is called when the worker fetches nothing and cannot recover by itself
  */
 export function startWorker(
   config: Config,
@@ -70,7 +70,7 @@ export function startWorker(
 
   const nowMs = () => clock.nowMs();
 
-  // At most half of the places, so that payments which can go nowhere leave the others room.
+  // At most half of the places: payments that only one gateway may pay leave room for new ones.
   const tiedPlaces: TiedPlaces = { limit: Math.floor(concurrency / 2), taken: 0 };
   const policy = config.fallback;
   const guarded = (gateway: HttpGateway, sparesNew: boolean): GuardedGateway => {
@@ -78,7 +78,7 @@ export function startWorker(
     const circuit = createCircuit({
       failureThreshold: FAILURE_THRESHOLD,
       probeIntervalMs: PROBE_INTERVAL_MS,
-      // Two at once at most: what is sent into a silence may be charged late, and is missing in the ledger until then.
+      // At most two probes at once: a payment sent to a silent gateway may be charged late, and the ledger lacks it until then.
       probeLimitMs: config.gateways.primary.receiveTimeoutMs / 2,
       tiedPlaces,
       sparesNew,
@@ -124,10 +124,9 @@ export function startWorker(
   });
   const watchdog = startWatchdog({
     worker,
-    // An operator may have paused the queue in the dashboard; then nothing is to be fetched. Nor is anything while PostgreSQL
-    // is down at the start.
+    // The worker fetches nothing while an operator has paused the queue, or while PostgreSQL is down at the start.
     countWaiting: async () => (!isTaking || (await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
-    // While Redis must not be used, taking nothing is right.
+    // A worker that does not use an unsafe Redis rightly fetches nothing.
     isConnected: () => redis.status === 'ready' && serverCheck.fault === undefined,
     onStuck,
   });
@@ -139,14 +138,14 @@ export function startWorker(
       watchdog.close();
       failedJobs.close();
       reopening?.close();
-      // Whoever waits for a gateway or for the ledger hands the payment back; whoever has paid goes on to record it.
+      // Payments that wait for a gateway or the ledger return to the queue. Payments already made are still recorded.
       for (const { circuit } of [primary, fallback]) circuit.close();
       recorder.abortLookUps();
       const abort = setTimeout(() => recorder.abort(), deadline - RESERVE_MS - performance.now());
       await worker.close(deadline - RESERVE_MS / 2);
       clearTimeout(abort);
-      // A statement that PostgreSQL leaves unanswered holds the rest up. It ends with the process, and the next worker
-      // records what it did not.
+      // A statement without a reply would block the rest. It ends with the process, and the next worker records what this
+      // one did not.
       const latest = deadline - RESERVE_MS / 4;
       await within(latest, recorder.close());
       for (const { gateway } of [primary, fallback]) gateway.close();

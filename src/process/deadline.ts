@@ -1,6 +1,7 @@
 /**
- * Resolves when the promise does, or at the deadline, whichever comes first. @throws what the promise rejects with by then.
- * @param deadline In ms as `performance.now()` counts.
+ * Waits for the promise, but not beyond the deadline.
+ * @param deadline in ms of `performance.now()`
+ * @throws what the promise rejects with before the deadline
  */
 export async function within(deadline: number, promise: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;

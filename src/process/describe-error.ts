@@ -1,13 +1,13 @@
-/** Name, code and message of an error and of what caused it, in one line and without a stack. */
+/** Name, code and message of an error and of its causes, in one line, without a stack. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const code = 'code' in error && typeof error.code === 'string' ? ` ${error.code}` : '';
-  // Connecting to a name with several addresses fails with one error for each, under an empty message.
+  // A failed connection to a name with several addresses has an empty message and one error for each address.
   const inner = error instanceof AggregateError ? error.errors.map(describeError).join(', ') : error.message;
   const own = `${error.name}${code}: ${inner}`;
-  // A Redis Cluster that nobody can use says "failed to refresh slots cache"; what the nodes replied is beside it.
+  // An unusable Redis Cluster says "failed to refresh slots cache"; `lastNodeError` has the reply of a node.
   const causedBy = error.cause ?? ('lastNodeError' in error ? error.lastNodeError : undefined) ?? undefined;
-  // got wraps its errors in others that say the same.
+  // got wraps an error in another one with the same text.
   const cause = causedBy === undefined ? own : describeError(causedBy);
   return cause.startsWith(own) ? cause : `${own} <- ${cause}`;
 }

@@ -1,31 +1,31 @@
 import { describeError } from './describe-error.ts';
 import type { Logger } from './logger.ts';
 
-/** A started part of the process: `close` ends it without losing what it has accepted. */
+/** A running part of the process. `close` ends it and loses nothing that it has accepted. */
 export interface Service {
-  /** @param deadline When the process will be gone, in ms as `performance.now()` counts. */
+  /** @param deadline when the process exits at the latest, in ms of `performance.now()` */
   close(deadline: number): Promise<void>;
 }
 
 export interface LifecycleOptions {
   logger: Logger;
-  /** From the signal to the forced end. Below the grace period of whatever supervises the process. */
+  /** From the signal to the forced exit. Must stay below the supervisor's grace period. */
   shutdownTimeoutMs: number;
-  /** Tests pass a stand-in; everywhere else the process itself. */
+  /** Tests pass a stand-in. */
   processLike?: Pick<NodeJS.Process, 'on' | 'exit'>;
 }
 
 export interface Lifecycle {
-  /** Ends the process by the orderly way with the given exit code, as a signal would with 0. */
+  /** Closes the services, as a signal does, and exits with the given code. */
   shutdown(reason: string, exitCode: number, cause?: unknown): void;
 }
 
 /**
  * Runs until SIGINT or SIGTERM, then closes the services in reverse order of their start and exits with 0.
  *
- * An uncaught error takes the same way with exit code 1. Passing the deadline, or a second signal, exits at once with 1:
- * nothing is lost by that, as every accepted payment is in Redis, but requests under way go unanswered and
- * payments under way are looked at again by the next worker.
+ * An uncaught error does the same, with exit code 1. A second signal, or passing the deadline, exits at once with 1.
+ * That loses nothing, because every accepted payment is in Redis. But requests in flight get no response, and the next
+ * worker checks the payments in flight again.
  */
 export function runUntilSignal(
   services: readonly Service[],
@@ -69,7 +69,7 @@ export function runUntilSignal(
   }
 
   function exit(code: number): void {
-    // The log is written asynchronously when stdout is a pipe; one turn of the loop lets it out.
+    // With a pipe as stdout, the log is written asynchronously. One turn of the event loop writes it.
     setImmediate(() => processLike.exit(code));
   }
 

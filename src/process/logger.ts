@@ -3,7 +3,7 @@ import { describeError } from './describe-error.ts';
 
 export type { Logger };
 
-/** One JSON line per event on stdout. `role` tells which process of a stack spoke. */
+/** Writes one JSON line per event to stdout. `role` names the kind of process that wrote it. */
 export function createLogger({ level, role }: { level: string; role: string }): Logger {
   return createWinston({
     level,
@@ -13,7 +13,7 @@ export function createLogger({ level, role }: { level: string; role: string }): 
   });
 }
 
-/** An Error under `cause` would print as `{}`: JSON does not see its fields. */
+/** JSON prints an Error as `{}`, so `cause` becomes its description. */
 const errorCauses = format((info) => {
   if (info['cause'] instanceof Error) info['cause'] = describeError(info['cause']);
   return info;

@@ -1,19 +1,19 @@
 import type { Logger } from './logger.ts';
 
-/** Why something does not work now. `code` is one of a small closed set; `detail` is for people. */
+/** Why something fails. `code` is one of a small closed set; `detail` is for people. */
 export interface Failure {
   readonly code: string;
   readonly detail: string;
 }
 
 /**
- * The one rule for lines that come in crowds: the first of a code at once, then one a minute with the count and since
- * when, and one when it ends. During an outage that tells as much as thousands.
+ * Limits repeated lines. Each code gets its first line at once, then one a minute with `count` and `since`, and one when the
+ * outage ends.
  */
 export interface OutageLog {
-  /** @param fields are logged with the line, if this failure causes one. */
+  /** @param fields are added to the line, if this failure causes one */
   failed(failure: Failure, fields?: Readonly<Record<string, unknown>>): void;
-  /** It works again: logs one line for each code that failed before, and forgets it. */
+  /** It works again. Logs one line for each code that failed. */
   ended(): void;
 }
 
@@ -22,7 +22,7 @@ export interface OutageLogOptions {
   readonly endMessage: string;
   readonly level?: 'warn' | 'error';
   /**
-   * Ends a code by itself when it has not failed for so long. For what nobody reports the success of.
+   * Ends the outage of a code that has not failed for this time, where nothing reports a success.
    * Infinity (the default): only `ended()` ends it.
    */
   readonly endsAfterMs?: number;
@@ -51,7 +51,7 @@ export function createOutageLog(
     logger.info(endMessage, { code, count, since, lastedMs: Math.round(performance.now() - startedAtMs) });
   }
 
-  /** One timer a code, not one a failure: it looks again when the last failure is not old enough. */
+  /** One timer per code, not one per failure: it waits again while the last failure is too recent. */
   function endWhenQuiet(code: string, outage: Outage, waitMs: number): void {
     outage.timer = setTimeout(() => {
       const leftMs = outage.lastAtMs + endsAfterMs - performance.now();

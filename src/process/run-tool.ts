@@ -4,8 +4,8 @@ export interface ToolOptions {
 }
 
 /**
- * Runs `main` when its file is the program itself. An import of the file runs nothing.
- * The process exits with the number that `main` returns; without a number it ends when nothing is left to do.
+ * Runs `main` if its file is the program itself. Importing the file runs nothing.
+ * The process exits with the number that `main` returns. Without a number it exits once nothing is running.
  * @param module the `import.meta` of the file
  */
 export function runTool(
@@ -22,7 +22,7 @@ export function runTool(
   );
 }
 
-/** For `onError` of what developers run: the message with its stack. */
+/** An `onError` for developers' tools: prints the message with its stack. */
 export function printError(error: unknown): number {
   console.error(error);
   return 1;

@@ -7,7 +7,7 @@ describe('describeError', () => {
   const described: [title: string, error: unknown, text: string][] = [
     ['an error by name and message', new TypeError('no such thing'), 'TypeError: no such thing'],
     ['a code between name and message', withCode('refused', 'ECONNREFUSED'), 'Error ECONNREFUSED: refused'],
-    ['no code that is not a text', withCode('aborted', 23), 'Error: aborted'],
+    ['a code that is no text is left out', withCode('aborted', 23), 'Error: aborted'],
     [
       'every cause in turn',
       new Error('outer', { cause: new RangeError('middle', { cause: withCode('inner', 'E') }) }),
@@ -24,12 +24,10 @@ describe('describeError', () => {
       Object.assign(new Error('Failed to refresh slots cache.'), { lastNodeError: new Error('WRONGPASS no') }),
       'Error: Failed to refresh slots cache. <- Error: WRONGPASS no',
     ],
-    ['what is no error as text', 'just text', 'just text'],
+    ['a value that is no error', 'just text', 'just text'],
     ['a rejection without a reason', undefined, 'undefined'],
   ];
-  for (const [title, error, text] of described) {
-    it(`describes ${title}`, () => {
-      expect(describeError(error)).to.equal(text);
-    });
-  }
+  it('names an error, its code and its causes in one line', () => {
+    for (const [title, error, text] of described) expect(describeError(error), title).to.equal(text);
+  });
 });

@@ -7,7 +7,7 @@ import { recordingLogger } from '../../support/logger.ts';
 
 const SHUTDOWN_TIMEOUT_MS = 10_000;
 
-/** A stand-in for the process: it can be signalled, and keeps the codes it was asked to exit with. */
+/** A stand-in for the process: it receives signals and records exit codes. */
 class FakeProcess extends EventEmitter {
   readonly exits: number[] = [];
   exit(code: number): void {
@@ -15,7 +15,7 @@ class FakeProcess extends EventEmitter {
   }
 }
 
-/** A service whose closing ends only when the test says so. */
+/** A service that closes when the test calls `closed` or `failed`. */
 function slowService() {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const close = sinon.spy((_deadline: number) => promise);
@@ -38,7 +38,7 @@ function run(services: readonly Service[]) {
 }
 
 describe('runUntilSignal', () => {
-  it('does nothing until a signal comes', async () => {
+  it('does nothing before a signal', async () => {
     const service = slowService();
     const { clock, processLike } = run([service]);
     await clock.tickAsync(10 * SHUTDOWN_TIMEOUT_MS);
@@ -46,19 +46,19 @@ describe('runUntilSignal', () => {
     expect(processLike.exits).to.deep.equal([]);
   });
 
-  for (const name of ['SIGINT', 'SIGTERM']) {
-    it(`closes the services and exits with 0 on ${name}`, async () => {
-      const service = slowService();
-      const { clock, processLike, signal } = run([service]);
-      signal(name);
-      await clock.tickAsync(100);
-      expect(service.close.callCount).to.equal(1);
-      expect(processLike.exits).to.deep.equal([]);
-      service.closed();
-      await clock.tickAsync(0);
-      expect(processLike.exits).to.deep.equal([0]);
-    });
+  async function endsOn(name: string): Promise<void> {
+    const service = slowService();
+    const { clock, processLike, signal } = run([service]);
+    signal(name);
+    await clock.tickAsync(100);
+    expect(service.close.callCount).to.equal(1);
+    expect(processLike.exits).to.deep.equal([]);
+    service.closed();
+    await clock.tickAsync(0);
+    expect(processLike.exits).to.deep.equal([0]);
   }
+  it('closes the services and exits with 0 on SIGINT', () => endsOn('SIGINT'));
+  it('closes the services and exits with 0 on SIGTERM', () => endsOn('SIGTERM'));
 
   it('closes in reverse order of the start, one after the other', async () => {
     const [first, second] = [slowService(), slowService()];
@@ -71,7 +71,7 @@ describe('runUntilSignal', () => {
     expect(first.close.called).to.equal(true);
   });
 
-  it('tells the services when the process will be gone', async () => {
+  it('passes the deadline to the services', async () => {
     const service = slowService();
     const { clock, signal } = run([service]);
     await clock.tickAsync(500);
@@ -93,7 +93,7 @@ describe('runUntilSignal', () => {
     });
   });
 
-  it('exits at the deadline no more once everything is closed', async () => {
+  it('does not exit a second time at the deadline', async () => {
     const { clock, processLike, signal } = run([quickService()]);
     signal();
     await clock.tickAsync(2 * SHUTDOWN_TIMEOUT_MS);
@@ -111,31 +111,29 @@ describe('runUntilSignal', () => {
     expect(service.close.callCount).to.equal(1);
   });
 
-  const uncaught: [event: string, reason: string][] = [
-    ['uncaughtException', 'uncaught exception'],
-    ['unhandledRejection', 'unhandled rejection'],
-  ];
-  for (const [event, reason] of uncaught) {
-    it(`closes the services and exits with 1 on an ${reason}`, async () => {
-      const service = slowService();
-      const { clock, processLike, entries } = run([service]);
-      processLike.emit(event, new TypeError('no such thing'));
-      await clock.tickAsync(0);
-      expect(service.close.callCount).to.equal(1);
-      expect(processLike.exits).to.deep.equal([]);
-      service.closed();
-      await clock.tickAsync(0);
-      expect(processLike.exits).to.deep.equal([1]);
-      expect(entries[0]).to.deep.equal({
-        level: 'error',
-        message: 'shutting down',
-        reason,
-        cause: 'TypeError: no such thing',
-      });
+  async function failsOn(event: string, reason: string): Promise<void> {
+    const service = slowService();
+    const { clock, processLike, entries } = run([service]);
+    processLike.emit(event, new TypeError('no such thing'));
+    await clock.tickAsync(0);
+    expect(service.close.callCount).to.equal(1);
+    expect(processLike.exits).to.deep.equal([]);
+    service.closed();
+    await clock.tickAsync(0);
+    expect(processLike.exits).to.deep.equal([1]);
+    expect(entries[0]).to.deep.equal({
+      level: 'error',
+      message: 'shutting down',
+      reason,
+      cause: 'TypeError: no such thing',
     });
   }
+  it('closes the services and exits with 1 on an uncaught exception', () =>
+    failsOn('uncaughtException', 'uncaught exception'));
+  it('closes the services and exits with 1 on an unhandled rejection', () =>
+    failsOn('unhandledRejection', 'unhandled rejection'));
 
-  it('exits with 1 at once on an uncaught exception while it closes, and says which', async () => {
+  it('exits with 1 at once on an uncaught exception while it closes, and logs it', async () => {
     const { clock, processLike, entries, signal } = run([slowService()]);
     signal();
     processLike.emit('uncaughtException', new Error('while closing'));
@@ -144,44 +142,43 @@ describe('runUntilSignal', () => {
     expect(entries.at(-1)).to.include({ message: 'exiting at once', cause: 'Error: while closing' });
   });
 
-  const failing: [title: string, service: Service][] = [
-    ['rejects', { close: () => Promise.reject(new Error('stuck')) }],
-    [
-      'throws',
-      {
-        close() {
-          throw new Error('stuck');
-        },
-      },
-    ],
-  ];
-  for (const [title, service] of failing) {
-    it(`closes the others and exits with 1 when a close ${title}`, async () => {
-      const other = slowService();
-      const { clock, processLike, entries, signal } = run([other, service]);
-      signal();
-      await clock.tickAsync(0);
-      expect(other.close.callCount).to.equal(1);
-      other.closed();
-      await clock.tickAsync(0);
-      expect(processLike.exits).to.deep.equal([1]);
-      expect(entries).to.deep.include({ level: 'error', message: 'could not close cleanly', cause: 'Error: stuck' });
-    });
+  async function closesTheOthers(failing: Service): Promise<void> {
+    const other = slowService();
+    const { clock, processLike, entries, signal } = run([other, failing]);
+    signal();
+    await clock.tickAsync(0);
+    expect(other.close.callCount).to.equal(1);
+    other.closed();
+    await clock.tickAsync(0);
+    expect(processLike.exits).to.deep.equal([1]);
+    expect(entries).to.deep.include({ level: 'error', message: 'could not close cleanly', cause: 'Error: stuck' });
   }
+  it('closes the others and exits with 1 when a close rejects', () =>
+    closesTheOthers({ close: () => Promise.reject(new Error('stuck')) }));
+  it('closes the others and exits with 1 when a close throws', () =>
+    closesTheOthers({
+      close() {
+        throw new Error('stuck');
+      },
+    }));
 
-  for (const exitCode of [0, 1]) {
-    it(`exits with ${exitCode} when a part of the process asks for it`, async () => {
+  it('exits with the code that a part of the process asks for', async () => {
+    for (const [exitCode, level] of [
+      [0, 'info'],
+      [1, 'error'],
+    ] as const) {
       const service = slowService();
       const { clock, processLike, entries, lifecycle } = run([service]);
       lifecycle.shutdown('stuck', exitCode);
       service.closed();
       await clock.tickAsync(0);
       expect(processLike.exits).to.deep.equal([exitCode]);
-      expect(entries[0]).to.include({ level: exitCode === 0 ? 'info' : 'error', reason: 'stuck' });
-    });
-  }
+      expect(entries[0]).to.include({ level, reason: 'stuck' });
+      clock.restore();
+    }
+  });
 
-  it('logs no error on a day without one', async () => {
+  it('logs no error when nothing fails', async () => {
     const { clock, entries, signal } = run([quickService()]);
     signal();
     await clock.tickAsync(0);

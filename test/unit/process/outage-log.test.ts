@@ -19,7 +19,7 @@ function stage(endsAfterMs?: number) {
 }
 
 describe('the log of an outage', () => {
-  it('has the first failure at once, then one line a minute with count and since', () => {
+  it('logs the first failure at once, then one line a minute with count and since', () => {
     const { clock, entries, log } = stage();
     for (let second = 0; second < 120; second += 1) {
       log.failed(DOWN, { queue: 'payments' });
@@ -34,7 +34,7 @@ describe('the log of an outage', () => {
     expect(entries[1]).to.deep.include({ since: new Date(0) });
   });
 
-  it('has a line of its own for each code', () => {
+  it('logs each code by itself', () => {
     const { entries, log } = stage();
     log.failed(DOWN);
     log.failed({ code: 'oom', detail: 'OOM command not allowed' });
@@ -42,7 +42,7 @@ describe('the log of an outage', () => {
     expect(entries.map(({ code }) => code)).to.deep.equal(['down', 'oom']);
   });
 
-  it('says once that it is over, with how often it failed, and starts anew after that', () => {
+  it('logs its end once, with the number of failures, and then starts again', () => {
     const { clock, entries, log } = stage();
     log.ended();
     log.failed(DOWN);
@@ -58,7 +58,7 @@ describe('the log of an outage', () => {
     ]);
   });
 
-  it('ends by itself when nothing has failed for the given time', () => {
+  it('ends by itself when nothing fails for the given time', () => {
     const { clock, entries, log } = stage(10_000);
     log.failed(DOWN);
     clock.tick(9_000);
