@@ -116,12 +116,15 @@ export function startWorker(
   let isTaking = false;
   let isClosing = false;
   let reopening: { close(): void } | undefined;
-  failedJobs.copyAll().then(() => {
+  async function startTaking(): Promise<void> {
+    await failedJobs.copyAll();
     if (isClosing) return;
     isTaking = true;
     worker.start();
     reopening = startReopening({ deadLetters, failedJobs, logger });
-  });
+  }
+  // `copyAll` retries instead of rejecting. Any other error is a bug: as an unhandled rejection it shuts the process down.
+  void startTaking();
   const watchdog = startWatchdog({
     worker,
     // The worker fetches nothing while an operator has paused the queue, or while PostgreSQL is down at the start.

@@ -48,7 +48,8 @@ export function runUntilSignal(
       logger.error('shutdown deadline passed', { shutdownTimeoutMs });
       exit(1);
     }, shutdownTimeoutMs);
-    closeAll(performance.now() + shutdownTimeoutMs).then((failures) => {
+    // `closeAll` never rejects.
+    void closeAll(performance.now() + shutdownTimeoutMs).then((failures) => {
       clearTimeout(timer);
       logger.info('stopped', { exitCode: failures === 0 ? exitCode : 1 });
       exit(failures === 0 ? exitCode : 1);
