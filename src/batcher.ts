@@ -126,7 +126,7 @@ export function createBatcher<Item, Result>({
         if (active) return;
         active = true;
         if (maxWaitMs > 0) wait = setTimeout(hurry, maxWaitMs);
-        else schedule(run);
+        else schedule(() => void run());
       });
     },
     hurry,

@@ -30,11 +30,12 @@ async function main(): Promise<void> {
   };
   const repl = start({ prompt: 'payrelay> ' });
   Object.assign(repl.context, context);
-  repl.on('exit', async () => {
+  const close = async () => {
     await queueAdmin.close();
     await db.destroy();
     process.exit(0);
-  });
+  };
+  repl.on('exit', () => void close());
 }
 
 runTool(import.meta, main);

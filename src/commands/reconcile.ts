@@ -57,10 +57,7 @@ async function main(): Promise<number> {
   const config = loadConfig();
   const urls = { primary: config.gateways.primary.url, fallback: config.gateways.fallback.url };
 
-  const db = createDb(config.database);
-  const ledger = await createLedger(db)
-    .summarise(range)
-    .finally(() => db.destroy());
+  const ledger = await summariseLedger(config.database, range);
   const onRecord = {
     primary: await readAdminSummary(urls.primary, values.token, range),
     fallback: await readAdminSummary(urls.fallback, values.token, range),
@@ -79,6 +76,15 @@ async function main(): Promise<number> {
     if (more > 0) console.log(`${name}: ${more} more on record than in the ledger`);
   }
   return 1;
+}
+
+async function summariseLedger(database: DatabaseConfig, range: SummaryRange) {
+  const db = createDb(database);
+  try {
+    return await createLedger(db).summarise(range);
+  } finally {
+    await db.destroy();
+  }
 }
 
 /** Looks up every payment of the ledger in the range at both gateways. */

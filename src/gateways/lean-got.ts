@@ -70,7 +70,7 @@ export function createLeanGot({ url: baseUrl, agent, timeoutMs }: LeanGotOptions
         const retryAfter = headers['retry-after'];
         const text = usable === undefined ? undefined : decode(usable, headers);
         if (typeof text !== 'object') resolve({ kind: 'response', statusCode, retryAfter, body: text });
-        else text.then((decoded) => resolve({ kind: 'response', statusCode, retryAfter, body: decoded }));
+        else void text.then((decoded) => resolve({ kind: 'response', statusCode, retryAfter, body: decoded }));
       };
       // After a 101 the connection carries no HTTP, or the response to this request. No other request may use it.
       const refuseSwitch = () => {

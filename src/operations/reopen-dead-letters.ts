@@ -36,7 +36,9 @@ export function startReopening({
 
   // This is a safety net. Other parts report that PostgreSQL or Redis is down.
   const checkSafely = () =>
-    check().catch((error) => logger.debug('could not check for lost dead letters', { cause: describeError(error) }));
+    void check().catch((error) =>
+      logger.debug('could not check for lost dead letters', { cause: describeError(error) }),
+    );
   checkSafely();
   const timer = setInterval(checkSafely, INTERVAL_MS);
   timer.unref();

@@ -61,6 +61,9 @@ export async function tryAt(
       if (result.kind === 'unknown') visit.hadUnknown = true;
       if (result.kind === 'doubtful') visit.hadDoubt = true;
       if (result.retryAfterMs !== undefined) visit.notBeforeMs = performance.now() + result.retryAfterMs;
+      break;
+    case 'already_paid':
+    case 'not_tried':
   }
   return result;
 }

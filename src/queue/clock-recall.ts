@@ -33,6 +33,7 @@ export function startClockRecall({
   const keys = ['delayed', 'marker', 'unresolved'].map((type) => queueKey(queue, type));
   const prefix = queueKey(queue, '');
 
+  /** Never rejects. */
   async function recall(): Promise<void> {
     // While Redis is down the command would wait for the connection, and so would one more every two seconds.
     if (redis.status !== 'ready') return;
@@ -44,6 +45,6 @@ export function startClockRecall({
     }
   }
 
-  const timer = setInterval(recall, INTERVAL_MS);
+  const timer = setInterval(() => void recall(), INTERVAL_MS);
   return { close: () => clearInterval(timer) };
 }

@@ -122,7 +122,7 @@ export function createFailedJobs({
 
   function tidySoon(): void {
     isAsked = true;
-    if (!isTidying) tidyWhileAsked();
+    if (!isTidying) void tidyWhileAsked();
   }
 
   /** Never rejects. */

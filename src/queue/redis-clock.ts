@@ -72,11 +72,13 @@ export function createRedisClock({
       () => RETRY_MS,
     );
     clearTimeout(timer);
-    if (!isClosed) timer = setTimeout(look, nextMs).unref();
+    if (!isClosed) timer = setTimeout(lookAgain, nextMs).unref();
   }
 
-  redis.on('ready', look);
-  void look();
+  /** `look` never rejects. */
+  const lookAgain = () => void look();
+  redis.on('ready', lookAgain);
+  lookAgain();
 
   return {
     nowMs: () => performance.now() + offsetMs,
@@ -87,7 +89,7 @@ export function createRedisClock({
     close() {
       isClosed = true;
       clearTimeout(timer);
-      redis.off('ready', look);
+      redis.off('ready', lookAgain);
     },
   };
 }

@@ -62,6 +62,9 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     waiting = [];
   }
 
+  /** `look` never rejects. */
+  const lookAgain = () => void look();
+
   async function look(): Promise<void> {
     clearTimeout(timer);
     running += 1;
@@ -76,7 +79,7 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     if (isClosed || mine !== running) return;
     if (found instanceof Error) couldNotLook(found);
     else judge(found);
-    timer = setTimeout(look, fault === undefined ? REFRESH_MS : RECHECK_MS).unref();
+    timer = setTimeout(lookAgain, fault === undefined ? REFRESH_MS : RECHECK_MS).unref();
   }
 
   /** A usable server stays usable. If it is down, each command notices that itself. */
@@ -111,9 +114,9 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
 
   const forget = () => settle(NOT_CHECKED);
   redis.on('close', forget);
-  redis.on('ready', look);
-  redis.on('+node', look);
-  if (redis.status === 'ready') void look();
+  redis.on('ready', lookAgain);
+  redis.on('+node', lookAgain);
+  if (redis.status === 'ready') lookAgain();
 
   return {
     get fault() {
@@ -132,8 +135,8 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
       isClosed = true;
       clearTimeout(timer);
       redis.off('close', forget);
-      redis.off('ready', look);
-      redis.off('+node', look);
+      redis.off('ready', lookAgain);
+      redis.off('+node', lookAgain);
       for (const resolve of waiting) resolve();
       waiting = [];
     },
