@@ -83,7 +83,7 @@ async function play(stack: Stack): Promise<number> {
       await sleep(1_000);
     }
   });
-  const progress = setInterval(() => showProgress(), 250);
+  const progress = setInterval(() => void showProgress(), 250);
   const showProgress = async () => {
     // A line of the progress may fail to come about; the next one follows in a moment.
     const looks = await Promise.all([paid(stack.primary), paid(stack.fallback), queued(stack)]).catch(() => undefined);

@@ -43,7 +43,7 @@ async function main(): Promise<void> {
     console.log('Stopped');
     process.exit(exitCode);
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(0));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0));
 
   stack = await starting;
   if (isStopping) return;
@@ -57,10 +57,10 @@ Payrelay is running.
   dashboard  ${url}/admin/queues (user ${dashboard.user}, password ${config.http.dashboard ? 'as set' : dashboard.password})
 `);
   for (const service of [...stack.apis, ...stack.workers, stack.primary, stack.fallback]) {
-    service.exited.then((code) => {
+    void service.exited.then((code) => {
       if (isStopping) return;
       console.error(`${service.name} ended with code ${code}`);
-      stop(1);
+      void stop(1);
     });
   }
 }

@@ -48,7 +48,7 @@ function exitIfAlone(signal: NodeJS.Signals): void {
 
 /** Ends the program in its orderly way on a signal, with the code a shell gives to an interrupted one. */
 export function stopOnSignal(stop: () => Promise<void>): void {
-  for (const signal of SIGNALS) process.on(signal, () => stop().then(() => process.exit(130)));
+  for (const signal of SIGNALS) process.on(signal, () => void stop().then(() => process.exit(130)));
 }
 
 /** An empty directory. This process removes it when it ends. */
@@ -131,7 +131,7 @@ export async function startProcess(options: ProcessOptions): Promise<StartedProc
       forget(child);
       fail(`could not be started: ${error.message}`);
     });
-    exited.then((code) => {
+    void exited.then((code) => {
       clearTimeout(timer);
       // What it wrote last is still on its way through the pipes.
       setImmediate(() => fail(`ended with code ${code}`));

@@ -16,7 +16,7 @@ const client = got.extend({
   throwHttpErrors: false,
 });
 
-process.stdin.setEncoding('utf8').on('data', async (line: string) => {
+async function pay(line: string): Promise<void> {
   let left = Number(line);
   await Promise.all(
     Array.from({ length: CONCURRENCY }, async () => {
@@ -32,5 +32,7 @@ process.stdin.setEncoding('utf8').on('data', async (line: string) => {
     }),
   );
   console.log('done');
-});
+}
+
+process.stdin.setEncoding('utf8').on('data', (line: string) => void pay(line));
 console.log('ready');

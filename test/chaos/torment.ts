@@ -149,7 +149,7 @@ function watchRecovery(stack: Stack, isDisturbed: () => boolean): { stop(): numb
   let paidBefore = 0;
   let calmSinceMs = performance.now();
   let isRecovered = true;
-  const timer = setInterval(async () => {
+  const look = async () => {
     const counts = await Promise.all(
       [stack.primary, stack.fallback].map(({ url }) => gatewayAdmin(url!).totals()),
     ).catch(() => undefined);
@@ -163,7 +163,8 @@ function watchRecovery(stack: Stack, isDisturbed: () => boolean): { stop(): numb
       isRecovered = true;
     }
     paidBefore = Math.max(paid, paidBefore);
-  }, 100);
+  };
+  const timer = setInterval(() => void look(), 100);
   return {
     stop() {
       clearInterval(timer);

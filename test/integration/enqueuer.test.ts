@@ -168,8 +168,8 @@ describe('enqueuer', () => {
 
   it('wakes a worker that waits', async () => {
     const { enqueuer, prefix } = await enqueuerOf();
-    const processed = new Promise<Job>((resolve) => {
-      bullWorker(prefix, async (job) => resolve(job));
+    const processed = new Promise<Job>((resolve, reject) => {
+      bullWorker(prefix, async (job) => resolve(job)).catch(reject);
     });
     const job = aJob();
     await enqueuer.enqueue(job);

@@ -85,8 +85,10 @@ describe('a ledger at a Unix socket', () => {
     atTestEnd(() => postgres.dispose());
     const env = { DB_HOST: dir, DB_PORT: String(postgres.port), DB_USER: 'postgres', DB_NAME: 'postgres' };
     const db = createDb(loadConfig(env).database);
-    await createLedger(db)
-      .ping()
-      .finally(() => db.destroy());
+    try {
+      await createLedger(db).ping();
+    } finally {
+      await db.destroy();
+    }
   });
 });

@@ -57,7 +57,7 @@ async function states(promises: readonly Promise<unknown>[]): Promise<unknown[]>
 describe('batcher', () => {
   it('flushes together what was added before the flush began', async () => {
     const { batcher, flushes, scheduled, start } = controlled();
-    for (const item of ['a', 'b', 'c']) batcher.add(item);
+    for (const item of ['a', 'b', 'c']) void batcher.add(item);
     expect(flushes).to.have.lengthOf(0);
     expect(scheduled).to.have.lengthOf(1);
     start();
@@ -81,10 +81,10 @@ describe('batcher', () => {
 
   it('runs one flush at a time and puts items that arrive meanwhile into the next', async () => {
     const { batcher, flushes, scheduled, start, succeed } = controlled();
-    batcher.add('a');
+    void batcher.add('a');
     start();
-    batcher.add('b');
-    batcher.add('c');
+    void batcher.add('b');
+    void batcher.add('c');
     await turn();
     expect(flushes).to.have.lengthOf(1);
     await succeed();
@@ -103,7 +103,7 @@ describe('batcher', () => {
 
   it('schedules anew after it was idle', async () => {
     const { batcher, scheduled, start, succeed } = controlled();
-    batcher.add('a');
+    void batcher.add('a');
     start();
     await succeed();
     const added = batcher.add('b');
@@ -184,7 +184,7 @@ describe('batcher', () => {
   it('counts the items that wait or are in a flush', async () => {
     const { batcher, start, succeed } = controlled({ maxItems: 2 });
     expect(batcher.size).to.equal(0);
-    for (const item of ['a', 'b', 'c']) batcher.add(item);
+    for (const item of ['a', 'b', 'c']) void batcher.add(item);
     expect(batcher.size).to.equal(3);
     start();
     expect(batcher.size).to.equal(3);
@@ -196,9 +196,9 @@ describe('batcher', () => {
 
   it('rejects an item beyond maxPending, and accepts one again when an item has left the flush', async () => {
     const { batcher, start, succeed } = controlled({ maxPending: 2, maxItems: 1 });
-    batcher.add('a');
+    void batcher.add('a');
     start();
-    batcher.add('b');
+    void batcher.add('b');
     const rejected = batcher.add('c');
     expect(await rejected.catch((error: unknown) => error)).to.be.instanceOf(BatcherOverflowError);
     await succeed();
@@ -246,7 +246,7 @@ describe('batcher', () => {
 
     it('returns the same promise again, during the flush and afterwards', async () => {
       const { batcher, start, succeed } = controlled();
-      batcher.add('a');
+      void batcher.add('a');
       const closed = batcher.close();
       expect(batcher.close()).to.equal(closed);
       start();

@@ -70,7 +70,7 @@ function setUp(options: Partial<CircuitOptions> = {}) {
         return outcome;
       },
     );
-    running.then((result) => results.set(id, result));
+    void running.then((result) => results.set(id, result));
     return running;
   }
 
@@ -131,7 +131,7 @@ describe('circuit', () => {
     it('sends one probe 200 ms after the last failure', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
-      for (const id of ['d', 'e']) visit(id, HTTP_502);
+      for (const id of ['d', 'e']) void visit(id, HTTP_502);
       await tick(PROBE_INTERVAL_MS - 1);
       expect(sent).to.deep.equal([]);
       await tick(1);
@@ -154,7 +154,7 @@ describe('circuit', () => {
     it('closes when a probe is paid, and all waiting payments pass', async () => {
       const { circuit, open, visit, sent, events, tick } = setUp();
       await open();
-      for (const id of ['d', 'e', 'f']) visit(id, PAID);
+      for (const id of ['d', 'e', 'f']) void visit(id, PAID);
       await tick(PROBE_INTERVAL_MS);
       expect(sent).to.deep.equal(['d', 'e', 'f']);
       expect(events).to.deep.equal(['closed']);
@@ -163,7 +163,7 @@ describe('circuit', () => {
 
     it('closes when an attempt succeeds that was sent before it opened', async () => {
       const { circuit, open, visit, tick } = setUp();
-      visit('early', PAID, { tookMs: 100 });
+      void visit('early', PAID, { tookMs: 100 });
       await open();
       await tick(100);
       expect(circuit.cause).to.equal(undefined);
@@ -172,7 +172,7 @@ describe('circuit', () => {
     it('returns gave_up for a payment whose wait is over', async () => {
       const { open, visit, results, tick } = setUp();
       await open(TIMEOUT);
-      visit('d', PAID, { maxWaitMs: 50 });
+      void visit('d', PAID, { maxWaitMs: 50 });
       await tick(50);
       expect(results.get('d')).to.deep.equal({ kind: 'not_tried', why: 'gave_up' });
     });
@@ -180,8 +180,8 @@ describe('circuit', () => {
     it('returns cause_changed for waiting payments when connections fail after the gateway had responded', async () => {
       const { open, visit, results, tick } = setUp();
       await open(HTTP_502);
-      visit('d', REFUSED_CONNECTION);
-      visit('e', PAID);
+      void visit('d', REFUSED_CONNECTION);
+      void visit('e', PAID);
       await tick(PROBE_INTERVAL_MS);
       expect(results.get('e')).to.deep.equal({ kind: 'not_tried', why: 'cause_changed' });
     });
@@ -200,7 +200,7 @@ describe('circuit', () => {
     it('returns closed for current and future payments after close()', async () => {
       const { circuit, open, visit, results, tick } = setUp();
       await open();
-      visit('d', PAID);
+      void visit('d', PAID);
       circuit.close();
       await tick(0);
       expect(results.get('d')).to.deep.equal({ kind: 'not_tried', why: 'closed' });
@@ -212,8 +212,8 @@ describe('circuit', () => {
     it('takes new payments first, though retries have waited longer', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
-      visit('failed before', HTTP_502, { isNew: false });
-      visit('new', HTTP_502);
+      void visit('failed before', HTTP_502, { isNew: false });
+      void visit('new', HTTP_502);
       await tick(PROBE_INTERVAL_MS);
       expect(sent).to.deep.equal(['new']);
     });
@@ -221,8 +221,8 @@ describe('circuit', () => {
     it('reaches a good payment behind ten disliked ones after eleven probes', async () => {
       const { open, visit, sent, events, tick } = setUp();
       await open();
-      for (let n = 0; n < 10; n += 1) visit(`disliked ${n}`, HTTP_502);
-      visit('good', PAID);
+      for (let n = 0; n < 10; n += 1) void visit(`disliked ${n}`, HTTP_502);
+      void visit('good', PAID);
       await tick(11 * PROBE_INTERVAL_MS);
       expect(sent.at(-1)).to.equal('good');
       expect(events).to.deep.equal(['closed']);
@@ -231,8 +231,8 @@ describe('circuit', () => {
     it('does not wait for the time-outs of hanging probes', async () => {
       const { open, visit, events, tick } = setUp();
       await open(TIMEOUT);
-      for (let n = 0; n < 6; n += 1) visit(`hangs ${n}`, TIMEOUT, { tookMs: 1_000 });
-      visit('good', PAID);
+      for (let n = 0; n < 6; n += 1) void visit(`hangs ${n}`, TIMEOUT, { tookMs: 1_000 });
+      void visit('good', PAID);
       await tick(PROBE_INTERVAL_MS + 6 * PROBE_LIMIT_MS);
       expect(events).to.deep.equal(['closed']);
     });
@@ -240,10 +240,10 @@ describe('circuit', () => {
     it('takes a new payment only every 5 s after twenty were not taken, and retries in turn in between', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
-      for (let n = 0; n <= NEW_PROBES; n += 1) visit(`new ${n}`, HTTP_502);
+      for (let n = 0; n <= NEW_PROBES; n += 1) void visit(`new ${n}`, HTTP_502);
       await tick(NEW_PROBES * PROBE_INTERVAL_MS);
       expect(sent).to.have.length(NEW_PROBES);
-      for (const id of ['old 1', 'old 2', 'old 3']) visit(id, HTTP_502, { isNew: false });
+      for (const id of ['old 1', 'old 2', 'old 3']) void visit(id, HTTP_502, { isNew: false });
       await tick(3 * PROBE_INTERVAL_MS);
       expect(sent.slice(NEW_PROBES)).to.deep.equal(['old 1', 'old 2', 'old 3']);
       await tick(NEW_PROBE_EVERY_MS);
@@ -258,7 +258,7 @@ describe('circuit', () => {
         evidence: 'response',
         cause: { code: 'http_429', detail: '' },
       };
-      for (let n = 0; n < NEW_PROBES + 5; n += 1) visit(`new ${n}`, refused);
+      for (let n = 0; n < NEW_PROBES + 5; n += 1) void visit(`new ${n}`, refused);
       await tick((NEW_PROBES + 5) * PROBE_INTERVAL_MS);
       expect(sent).to.have.length(NEW_PROBES + 5);
     });
@@ -266,7 +266,7 @@ describe('circuit', () => {
     it('spares new payments that could go elsewhere while nothing responds', async () => {
       const { circuit, open, visit, sent, tick } = setUp({ sparesNew: true });
       await open(TIMEOUT);
-      for (const id of ['new 1', 'new 2']) visit(id, TIMEOUT);
+      for (const id of ['new 1', 'new 2']) void visit(id, TIMEOUT);
       await tick(NEW_PROBE_EVERY_MS - 1);
       expect(sent).to.deep.equal([]);
       expect(circuit.isAccepting).to.equal(false);
@@ -277,7 +277,7 @@ describe('circuit', () => {
     it('takes any payment while connections fail, because nothing is sent', async () => {
       const { open, visit, sent, tick } = setUp({ sparesNew: true });
       await open(REFUSED_CONNECTION);
-      for (const id of ['d', 'e']) visit(id, REFUSED_CONNECTION);
+      for (const id of ['d', 'e']) void visit(id, REFUSED_CONNECTION);
       await tick(2 * PROBE_INTERVAL_MS);
       expect(sent).to.deep.equal(['d', 'e']);
     });
@@ -290,7 +290,7 @@ describe('circuit', () => {
       const tiedPlaces = { limit: 2, taken: 0 };
       const { open, visit, results, tick } = setUp({ tiedPlaces });
       await open();
-      for (const id of ['d', 'e', 'f']) visit(id, HTTP_502, TIED);
+      for (const id of ['d', 'e', 'f']) void visit(id, HTTP_502, TIED);
       await tick(0);
       expect(tiedPlaces.taken).to.equal(2);
       expect(results.get('f')).to.deep.equal({ kind: 'not_tried', why: 'no_place' });
@@ -300,8 +300,8 @@ describe('circuit', () => {
       const tiedPlaces = { limit: 2, taken: 0 };
       const { open, visit, tick } = setUp({ tiedPlaces });
       await open();
-      visit('d', HTTP_502, TIED);
-      visit('e', HTTP_502, { ...TIED, maxWaitMs: 300 });
+      void visit('d', HTTP_502, TIED);
+      void visit('e', HTTP_502, { ...TIED, maxWaitMs: 300 });
       await tick(PROBE_INTERVAL_MS);
       expect(tiedPlaces.taken).to.equal(1);
       await tick(100);
@@ -311,7 +311,7 @@ describe('circuit', () => {
     it('keep waiting after they were sent while no other payment can be the probe', async () => {
       const { open, visit, sent, tick } = setUp();
       await open();
-      visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
+      void visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
       await tick(PROBE_INTERVAL_MS);
       expect(sent).to.deep.equal(['d']);
     });
@@ -319,8 +319,8 @@ describe('circuit', () => {
     it('go back to the queue after they were sent when another one comes', async () => {
       const { open, visit, results, tick } = setUp();
       await open();
-      visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
-      visit('e', HTTP_502, TIED);
+      void visit('d', HTTP_502, { ...TIED, hasHadItsTurn: true });
+      void visit('e', HTTP_502, TIED);
       await tick(0);
       expect(results.get('d')).to.deep.equal({ kind: 'not_tried', why: 'no_place' });
       expect(await visit('f', HTTP_502, { ...TIED, hasHadItsTurn: true })).to.include({ why: 'no_place' });
@@ -343,7 +343,7 @@ describe('circuit', () => {
       const { circuit, visit, sent, tick } = setUp();
       await visit('a', FOR_2_S);
       expect(circuit.cause?.code).to.equal('http_503');
-      visit('b', PAID);
+      void visit('b', PAID);
       await tick(1_999);
       expect(sent).to.deep.equal(['a']);
       await tick(1);
@@ -360,9 +360,9 @@ describe('circuit', () => {
     it('delays the next probe only once when the same payment gets it twice in a row', async () => {
       const { visit, sent, tick } = setUp();
       await visit('a', FOR_2_S);
-      visit('a', FOR_2_S, { isNew: false });
+      void visit('a', FOR_2_S, { isNew: false });
       await tick(2_000);
-      visit('b', PAID);
+      void visit('b', PAID);
       await tick(PROBE_INTERVAL_MS);
       expect(sent).to.deep.equal(['a', 'a', 'b']);
     });
@@ -370,14 +370,14 @@ describe('circuit', () => {
     it('delays only its own payment while the circuit is open', async () => {
       const { open, visit, sent, results, tick } = setUp();
       await open();
-      visit('waits', HTTP_502, { isNew: false, notBeforeMs: 1_000 });
-      visit('other', HTTP_502, { isNew: false });
+      void visit('waits', HTTP_502, { isNew: false, notBeforeMs: 1_000 });
+      void visit('other', HTTP_502, { isNew: false });
       await tick(2 * PROBE_INTERVAL_MS);
       expect(sent).to.deep.equal(['other']);
       await tick(1_000 - 2 * PROBE_INTERVAL_MS);
       expect(sent).to.deep.equal(['other', 'waits']);
-      visit('waits more', HTTP_502, { isNew: false, notBeforeMs: 9_000 });
-      visit('good', PAID);
+      void visit('waits more', HTTP_502, { isNew: false, notBeforeMs: 9_000 });
+      void visit('good', PAID);
       await tick(PROBE_INTERVAL_MS);
       expect(results.get('waits more')).to.include({ why: 'no_place' });
     });

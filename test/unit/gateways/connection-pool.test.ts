@@ -21,7 +21,7 @@ function pool(size: number) {
     release,
     outcomes,
     call: (name: string) => {
-      acquire().then((hasPlace) => outcomes.push(`${name} ${hasPlace ? 'in' : 'timed out'}`));
+      void acquire().then((hasPlace) => outcomes.push(`${name} ${hasPlace ? 'in' : 'timed out'}`));
     },
   };
 }

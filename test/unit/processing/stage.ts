@@ -195,7 +195,7 @@ export function stage({
     /** Like `run`, for one that does not end soon: `end` stays undefined until it does. */
     start(options: RunOptions = {}): { end: unknown } {
       const running: { end: unknown } = { end: undefined };
-      run(options).then((end) => {
+      void run(options).then((end) => {
         running.end = end;
       });
       return running;
