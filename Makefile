@@ -6,7 +6,7 @@
 # `docker compose`, or the older docker-compose. Only the targets that use it look for it.
 COMPOSE = $(WITH_NGINX) $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-# For compose the environment wins over .env. It uses the simulated gateways unless .env or the environment names others;
+# For compose the environment takes precedence over .env. It uses the simulated gateways unless .env or the environment names others;
 # gateways on this machine are http://host.docker.internal:8001 and :8002.
 OTHER_GATEWAYS = $(GATEWAY_PRIMARY_URL)$(GATEWAY_FALLBACK_URL)$(shell grep -sE '^ *GATEWAY_(PRIMARY|FALLBACK)_URL=.' .env)
 WITH_SIMULATED = GATEWAY_PRIMARY_URL=http://gateway-primary:8001 GATEWAY_FALLBACK_URL=http://gateway-fallback:8002 \
@@ -57,7 +57,7 @@ rinha-local: $(INSTALLED) ## The Rinha scenario with k6 against plain processes,
 console: $(INSTALLED) ## A REPL on the services that the settings name
 	npm run console
 
-lint: $(INSTALLED) ## Find faults in style and imports
+lint: $(INSTALLED) ## Find faults in style, promises, imports and words
 	npm run lint
 
 format: $(INSTALLED) ## Correct what can be corrected in style and imports

@@ -5,7 +5,7 @@ import { startRedis } from './local/redis.ts';
 
 /**
  * `make services`: a private Redis and PostgreSQL and nothing else, until Ctrl-C. Prints their URLs as `export` lines, for the
- * shell in which API, worker or a single command are started by hand. Their data are gone afterwards.
+ * shell in which API, worker or a single command are started by hand. It removes their data when it ends.
  */
 async function main(): Promise<void> {
   const say = (line: string) => console.error(line);

@@ -49,12 +49,12 @@ export function createConnectionPool({ size, timeoutMs }: { size: number; timeou
         return Promise.resolve(true);
       }
       return new Promise((resolve) => {
-        const giveUp = () => {
+        const timeOut = () => {
           if (waiting.delete(proceed)) resolve(false);
         };
         // Node runs due timers before it reads from the network. After a stop of the process (a CPU limit stops it for 50 ms
         // and more) a response that frees a place may still be unread. setImmediate lets Node read it first.
-        const timer = setTimeout(() => setImmediate(giveUp), timeoutMs);
+        const timer = setTimeout(() => setImmediate(timeOut), timeoutMs);
         const proceed = () => {
           clearTimeout(timer);
           resolve(true);

@@ -5,7 +5,7 @@ import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 
-/** An outage ends when no request has failed for so long. Nothing tells an error handler about success. */
+/** An outage ends when no request has failed for this time. Nothing tells an error handler about success. */
 const QUIET_MS = 10_000;
 
 /** The one place that writes error responses. */

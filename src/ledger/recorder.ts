@@ -67,7 +67,7 @@ export function createRecorder({
   logger: Logger;
   /**
    * Upper bound on in-flight payments, sized so that `add` never overflows. When so many wait here, no other can join them.
-   * A bound above the worker's concurrency makes batches wait in vain.
+   * A bound above the worker's concurrency makes batches wait for nothing.
    */
   maxPending: number;
   /** How many of the in-flight payments wait at a gateway's circuit. They cannot join a batch meanwhile. */

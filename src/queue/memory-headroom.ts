@@ -15,7 +15,7 @@ const SHARE = 0.9;
 /** How much may be added between two looks. Far less than the headroom of a Redis of 60 MB. */
 const LOOK_EVERY_BYTES = 1024 * 1024;
 
-/** While Redis is full, how often to look whether the worker has made room. */
+/** While Redis is full, how often to check whether the worker has made room. */
 const LOOK_EVERY_MS = 100;
 
 /** With a key, so that a cluster asks the node of the queue. */

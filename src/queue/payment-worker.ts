@@ -29,7 +29,7 @@ export interface PaymentWorker {
 }
 
 /**
- * A lock that is not renewed for so long is lost, and another worker takes the job over. A killed worker's payments go on
+ * A lock that is not renewed for this time is lost, and another worker takes the job over. A killed worker's payments go on
  * within LOCK_DURATION_MS + STALLED_INTERVAL_MS. Shorter, and a pause of the garbage collector or a crowded CPU would
  * count as a death; that is harmless, but sends the payment twice to the same gateway.
  */

@@ -13,7 +13,7 @@ import { explainRedisError } from './redis-errors.ts';
  */
 const PRODUCER_COMMAND_TIMEOUT_MS = 450;
 
-/** A connection that is silent for so long while a reply is due is replaced by a new one. */
+/** A new connection replaces one that is silent for this time while a reply is due. */
 const SOCKET_TIMEOUT_MS = 5_000;
 
 /** Pauses between attempts to connect. Short, because only an attempt shows that Redis is back. */

@@ -298,7 +298,7 @@ describe('payments table, when PostgreSQL is unavailable', () => {
     const release = await holdTable(url);
     const until = performance.now() + 4_000;
     const backends: number[] = [];
-    // As requests come: whoever gave up is followed by the next.
+    // As with requests: the next call follows each one that gave up.
     const callers = Array.from({ length: 4 }, async () => {
       while (performance.now() < until) {
         await unavailableBecause(deadLetters.lookUp([randomUUID()]));

@@ -149,7 +149,7 @@ describe('DURABILITY', () => {
 });
 
 describe('a key of the queue that another program has created', () => {
-  it('makes a node not ready before half a payment is written, until it is gone', async () => {
+  it('makes a node not ready before half a payment is written, until the key is removed', async () => {
     const redis = await ownRedis();
     const admin = await testRedis(redis.url);
     const prefix = '{payrelay-foreign}';

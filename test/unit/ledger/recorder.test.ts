@@ -41,7 +41,7 @@ const UNAVAILABLE = new LedgerUnavailableError('PostgreSQL did not respond');
 /** A recorder over a ledger in memory that the test can take down or make reject rows. */
 function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waitingElsewhere = (): number => 0 } = {}) {
   const clock = sinon.useFakeTimers();
-  // Brings the clock to those who have imported node:timers/promises by name.
+  // Gives the fake clock to modules that import node:timers/promises by name.
   syncBuiltinESMExports();
   atTestEnd(() => {
     clock.restore();

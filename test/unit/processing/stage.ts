@@ -236,7 +236,7 @@ export async function open(at: GuardedGateway, outcome: FailedAttempt): Promise<
   if (at.circuit.cause === undefined) throw new Error('the circuit did not open');
 }
 
-/** Opens the circuit for so long without a probe: its gateway asked for that. */
+/** Opens the circuit for `forMs` without a probe, because its gateway asked for that. */
 export function openWithoutProbes(at: GuardedGateway, outcome: FailedAttempt, forMs = 86_400_000): Promise<void> {
   return open(at, { ...outcome, retryAfterMs: forMs });
 }

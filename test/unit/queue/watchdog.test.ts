@@ -51,7 +51,7 @@ describe('watchdog', () => {
     expect(onStuck.callCount).to.equal(1);
   });
 
-  /** Interrupts two looks without a sign of life by one look with it, and expects the count to begin anew. */
+  /** Interrupts two looks without a sign of life by one look with it, and expects the count to start again. */
   async function expectNewCount(show: (watched: Watch) => void, hide: (watched: Watch) => void): Promise<void> {
     const watched = watch();
     await watched.look(2);
