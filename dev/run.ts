@@ -70,9 +70,10 @@ async function portOr(port: number): Promise<number> {
   return (await isFreePort(port)) ? port : freePort();
 }
 
-/** Settings of the services that are set in our own environment. LOG_LEVEL is not: the start is awaited by log lines. */
+/** Settings of the services that are set in our own environment. */
 function ownSettings(): Record<string, string> {
-  const names = /^(DURABILITY$|PAYMENT_|PAYMENTS_|GATEWAY_(POOL|RECEIVE|TIMEOUT)|FALLBACK_|SUMMARY_|DB_|SHUTDOWN_)/;
+  const names =
+    /^(DURABILITY$|LOG_LEVEL$|PAYMENT_|PAYMENTS_|GATEWAY_(POOL|RECEIVE|TIMEOUT)|FALLBACK_|SUMMARY_|DB_|SHUTDOWN_)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => names.test(name))) as Record<string, string>;
 }
 

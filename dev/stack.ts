@@ -13,7 +13,6 @@ export function startGateway(name: string, port: number, fee: number): Promise<S
     script: 'dev/simulated-gateway/main.ts',
     env: { HOST: '127.0.0.1', TRANSACTION_FEE: String(fee) },
     port,
-    readyWhen: /listening|http:\/\//i,
   });
 }
 
@@ -83,7 +82,6 @@ export async function createServices(options: ServicesOptions): Promise<Services
       script: 'src/main.ts',
       env: { ...serviceEnv, APP_ROLE: role, ...own.env },
       ...(port !== undefined && { port }),
-      readyWhen: role === 'api' ? /"message":"listening"/ : /"message":"working"/,
       onLine(line) {
         own.onLine?.(line);
         onLine?.(name, line);

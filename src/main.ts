@@ -18,6 +18,8 @@ async function main(): Promise<void> {
     services.push(startWorker(config, logger, { onStuck: (reason) => lifecycle?.shutdown(reason, 1) }));
   }
   lifecycle = runUntilSignal(services, { logger, shutdownTimeoutMs: config.shutdownTimeoutMs });
+  // For a parent that waits for it: a supervisor, `make run`, a test.
+  process.send?.('ready');
 }
 
 main().catch((error: unknown) => {

@@ -84,8 +84,11 @@ export interface ProcessOptions {
   cwd?: string;
   uid?: number | undefined;
   gid?: number | undefined;
-  /** Resolves the start when a line of its output matches. */
-  readyWhen: RegExp;
+  /**
+   * What ends the start: a message to its parent (`process.send`), as all our own programs send one, or a line of its output
+   * that matches, for programs of others.
+   */
+  readyWhen: 'message' | RegExp;
   onLine?: ((line: string) => void) | undefined;
   /** How long the start may take. */
   timeoutMs?: number;
@@ -99,7 +102,12 @@ export interface ProcessOptions {
  */
 export async function startProcess(options: ProcessOptions): Promise<StartedProcess> {
   const { command, args = [], readyWhen, onLine, timeoutMs = 30_000, ...spawnOptions } = options;
-  const child = spawn(command, args, { ...spawnOptions, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+  const sendsMessage = readyWhen === 'message';
+  const child = spawn(command, args, {
+    ...spawnOptions,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe', sendsMessage ? 'ipc' : 'ignore'],
+  });
   children.add(child);
   watchOwnEnd();
   const lastLines: string[] = [];
@@ -115,15 +123,20 @@ export async function startProcess(options: ProcessOptions): Promise<StartedProc
       child.kill('SIGKILL');
       fail(`was not ready within ${timeoutMs} ms`);
     }, timeoutMs);
-    for (const stream of [child.stdout, child.stderr]) {
+    const ready = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    child.once('message', () => {
+      child.disconnect();
+      ready();
+    });
+    for (const stream of [child.stdout!, child.stderr!]) {
       createInterface(stream).on('line', (line) => {
         lastLines.push(line);
         if (lastLines.length > 20) lastLines.shift();
         onLine?.(line);
-        if (readyWhen.test(line)) {
-          clearTimeout(timer);
-          resolve();
-        }
+        if (!sendsMessage && readyWhen.test(line)) ready();
       });
     }
     child.once('error', (error) => {

@@ -24,14 +24,17 @@ export interface ServiceOptions {
   script: string;
   env: Readonly<Record<string, string>>;
   port?: number;
-  readyWhen: RegExp;
   onLine?: ((line: string) => void) | undefined;
   nodeArgs?: readonly string[];
 }
 
-/** Starts a program of ours under the very Node that runs this one, with nothing in its environment but what it needs. */
+/**
+ * Starts a program of ours under the very Node that runs this one, with nothing in its environment but what it needs.
+ * Resolves when the program sends a message to its parent: `process.send?.('ready')`.
+ * @throws an Error with its last lines when it ends, or takes too long, before that.
+ */
 export async function startService(options: ServiceOptions): Promise<ServiceProcess> {
-  const { name, script, env, port, readyWhen, onLine, nodeArgs = [] } = options;
+  const { name, script, env, port, onLine, nodeArgs = [] } = options;
   let current: StartedProcess;
 
   async function start(extraEnv: Readonly<Record<string, string>> = {}): Promise<void> {
@@ -40,7 +43,7 @@ export async function startService(options: ServiceOptions): Promise<ServiceProc
       args: [...nodeArgs, join(projectDir, script)],
       cwd: projectDir,
       env: { PATH: process.env['PATH'], ...env, ...(port !== undefined && { PORT: String(port) }), ...extraEnv },
-      readyWhen,
+      readyWhen: 'message',
       onLine,
     });
   }

@@ -59,6 +59,7 @@ async function main(): Promise<void> {
   try {
     const { url } = await gateway.listen(port, host);
     console.log(`simulated gateway listening on ${url}`);
+    process.send?.('ready');
   } catch (error) {
     fail(listenFault(error, settings));
   }

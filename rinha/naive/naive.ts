@@ -47,7 +47,7 @@ function startApi(): void {
   process.umask(0);
   const host = env['HOST']!;
   const address = host.startsWith('/') ? { path: host } : { host, port: Number(env['PORT']) };
-  createServer(app).listen(address, () => console.log('listening'));
+  createServer(app).listen(address, () => process.send?.('ready'));
 }
 
 function startWorker(): void {

@@ -12,7 +12,7 @@ export async function accept(): Promise<Result[]> {
   const redis = await startRedis();
   const env = { REDIS_URL: redis.url, NODE_ENV: 'production' };
   const service = async (name: string, script: string, extra: Record<string, string> = {}) =>
-    startService({ name, script, env: { ...env, ...extra }, port: await freePort(), readyWhen: /listening/ });
+    startService({ name, script, env: { ...env, ...extra }, port: await freePort() });
   const ours = await service('Payrelay', 'src/main.ts', {
     APP_ROLE: 'api',
     LOG_LEVEL: 'info',

@@ -36,7 +36,6 @@ export async function deepQueue(): Promise<Result[]> {
         PAYMENT_QUEUE_MAX_SIZE: '50000000',
       },
       port: await freePort(),
-      readyWhen: /listening/,
     });
   const services = [await api('empty', empty.url), await api('full', full.url)];
   const before = memoryMegabytes(full.pid);

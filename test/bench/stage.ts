@@ -39,7 +39,6 @@ export function startWorker(
       PAYMENT_QUEUE_MAX_CONCURRENCY: String(concurrency),
       GATEWAY_POOL_SIZE: String(concurrency),
     },
-    readyWhen: /working/,
   });
 }
 

@@ -42,7 +42,6 @@ async function startRelay(env: TestEnv): Promise<string> {
     script: 'src/main.ts',
     env: { APP_ROLE: 'all', HOST: '127.0.0.1', LOG_LEVEL: 'info', ...env },
     port: await freePort(),
-    readyWhen: /"message":"listening"/,
   });
   atTestEnd(() => service.kill());
   return service.url!;

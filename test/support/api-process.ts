@@ -18,7 +18,6 @@ export async function startApiProcess(env: TestEnv, port?: number): Promise<ApiP
     script: 'src/main.ts',
     env: { APP_ROLE: 'api', HOST: '127.0.0.1', LOG_LEVEL: 'info', ...NO_DATABASE, ...env },
     port: port ?? (await freePort()),
-    readyWhen: /"message":"listening"/,
     onLine: (line) => log.push(line),
   });
   atTestEnd(() => service.kill());

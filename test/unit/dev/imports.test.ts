@@ -46,6 +46,13 @@ describe('importing', () => {
     expect(effects).to.deep.equal({ resources: [], listeners: [] });
   });
 
+  it('any tool of test/bench/ and test/chaos/ has no effect', async () => {
+    // What is left out is preloaded to change the process (clock-shift, break-the-rule), or runs in an image without src (naive).
+    const { files, ...effects } = await effectsOf('test/{bench,chaos}/!(clock-shift|break-the-rule|naive|rinha).ts');
+    expect(files).to.be.above(20);
+    expect(effects).to.deep.equal({ resources: [], listeners: [] });
+  });
+
   it('any command has no effect', async () => {
     const { files, ...effects } = await effectsOf('src/commands/*.ts');
     expect(files).to.be.above(3);
