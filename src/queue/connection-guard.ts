@@ -8,11 +8,12 @@ import { isMissingRight, isSelectError } from './redis-errors.ts';
 const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
 
 /**
- * Corrects two things that ioredis and BullMQ do with a connection and its duplicates.
- * - After a SELECT that failed ioredis goes on in database 0, where another stack may have its queue. Here such a connection
- *   never becomes ready. It is closed and made again, so that it works as soon as the server has the database.
- * - Without the right to INFO ioredis writes to the console at every connect, and BullMQ's worker never starts. Neither needs
- *   INFO.
+ * Puts three things right that ioredis and BullMQ do with a connection and its duplicates.
+ * - A refused SELECT: ioredis reports it and goes on in database 0, where another stack may have its queue. Here such a
+ *   connection never becomes ready; it is closed and tried anew, so that it goes on by itself when the server is put right.
+ * - A user without the right to INFO: ioredis writes to the console at every connect, and BullMQ's worker never starts.
+ *   Neither needs it.
+ * - A closed connection: ioredis forgets to end its timers.
  */
 export function guardConnection<Connection extends Redis | Cluster>(connection: Connection): Connection {
   // A cluster has one database only. It reports each of its connections before that connects.
@@ -23,12 +24,30 @@ export function guardConnection<Connection extends Redis | Cluster>(connection: 
 
 function guardSingle(redis: Redis): Redis {
   tolerateMissingInfo(redis);
+  redis.on('close', () => endTimers(redis));
   redis.on('error', (error: Error) => {
     if (isSelectError(error)) redis.disconnect(true);
   });
   const duplicate = redis.duplicate.bind(redis);
   redis.duplicate = (override) => guardSingle(duplicate(override));
   return redis;
+}
+
+/** Private parts of ioredis 5. */
+interface Inside {
+  socketTimeoutTimer: NodeJS.Timeout | undefined;
+  readonly connector: { stream: unknown };
+}
+
+/**
+ * Ends what ioredis leaves behind when a connection closes. Its socket timeout would destroy the next connection in the
+ * place of this one. And a `disconnect` between two attempts would wait 2 s for the socket that has closed already.
+ */
+function endTimers(redis: Redis): void {
+  const inside = redis as unknown as Inside;
+  clearTimeout(inside.socketTimeoutTimer);
+  inside.socketTimeoutTimer = undefined;
+  inside.connector.stream = undefined;
 }
 
 type Reply = (error: Error | null, text?: string) => void;
