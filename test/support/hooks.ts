@@ -1,11 +1,14 @@
-import { setImmediate } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import nock from 'nock';
 import { takePortsOfPart } from '../../dev/local/ports.ts';
 import { cleanUp } from './cleanup.ts';
-import { stopSharedServices } from './services.ts';
+import { countSharedServices, stopSharedServices } from './services.ts';
 
 /** At least as many as mocha has jobs. */
 const PARALLEL_PARTS = 4;
+
+/** What was closed leaves the list of active resources some turns later. */
+const CLOSED_WITHIN_MS = 1_000;
 
 // Importing nock puts it between every socket and its server; the one test file that wants it there activates it.
 nock.restore();
@@ -21,21 +24,43 @@ export const mochaHooks = {
     await cleanUp();
     const unused = nock.isActive() ? nock.pendingMocks() : [];
     nock.cleanAll();
-    // A closed server leaves the list only some turns later.
-    for (let turn = 0; turn < 5 && countServers() > 0; turn += 1) await setImmediate();
-    const listening = countServers();
     if (unused.length > 0) throw new Error(`the test left interceptors unused: ${unused.join(', ')}`);
-    if (listening > 0) throw new Error(`the test left ${listening} server(s) listening`);
+    await expectClosed({ TCPServerWrap: 0 });
   },
+
+  /**
+   * Fails the run when something is left that keeps the process alive. With `--parallel` mocha calls this after every file;
+   * there the shared servers stay for the next file and end with their process.
+   */
   async afterAll(this: Mocha.Context): Promise<void> {
-    // There mocha calls this after every file. Its processes keep their servers, which end with them.
-    if (worker !== undefined) return;
     // Hundreds of databases are removed with their server; a busy disk takes its time.
     this.timeout(60_000);
-    await stopSharedServices();
+    if (worker === undefined) await stopSharedServices();
+    await expectClosed({
+      TCPServerWrap: 0,
+      TCPSocketWrap: 0,
+      ProcessWrap: countSharedServices(),
+      // The time-out of this hook.
+      Timeout: 1,
+    });
   },
 };
 
-function countServers(): number {
-  return process.getActiveResourcesInfo().filter((resource) => resource === 'TCPServerWrap').length;
+/** @throws an Error that names the resources of these kinds beyond so many. */
+async function expectClosed(allowed: Readonly<Record<string, number>>): Promise<void> {
+  const deadline = performance.now() + CLOSED_WITHIN_MS;
+  let left = resourcesBeyond(allowed);
+  while (left.length > 0 && performance.now() < deadline) {
+    await sleep(1);
+    left = resourcesBeyond(allowed);
+  }
+  if (left.length > 0) throw new Error(`the test left open: ${left.join(', ')}`);
+}
+
+function resourcesBeyond(allowed: Readonly<Record<string, number>>): string[] {
+  const active = process.getActiveResourcesInfo();
+  return Object.entries(allowed)
+    .map(([kind, count]) => [kind, active.filter((each) => each === kind).length - count] as const)
+    .filter(([, beyond]) => beyond > 0)
+    .map(([kind, beyond]) => `${beyond} ${kind}`);
 }

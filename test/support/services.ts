@@ -73,8 +73,16 @@ export async function holdTable(url: string, table = 'payments'): Promise<() => 
   };
 }
 
+/** How many of them run. */
+export function countSharedServices(): number {
+  return [redis, postgres].filter((server) => server !== undefined).length;
+}
+
 export async function stopSharedServices(): Promise<void> {
-  for (const server of [redis, postgres]) await (await server)?.dispose();
+  const servers = await Promise.all([redis, postgres]);
+  redis = undefined;
+  postgres = undefined;
+  for (const server of servers) await server?.dispose();
 }
 
 function databaseUrl(server: ManagedServer, name: string): string {
