@@ -132,7 +132,7 @@ async function verdict(
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   console.log(`\n\n${rows.map(([name, value]) => `  ${name.padEnd(width)}  ${String(value).padStart(9)}`).join('\n')}`);
-  const isKept = !isBreached(breaches);
+  const isKept = report.accepted.size > 0 && !isBreached(breaches);
   console.log(
     isKept
       ? '\nVerdict: every accepted payment was paid once and recorded.'

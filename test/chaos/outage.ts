@@ -14,9 +14,9 @@ import { sql } from '../support/services.ts';
 
 /**
  * `make outage`: long outages with a long queue. Shows that they are calm: hardly a command in Redis, hardly any CPU in the
- * worker, nothing lost, no dead letter, and work again within a second of the recovery.
+ * worker, nothing lost, no dead letter, and payments again within a second of the recovery.
  *
- * OUTAGE_SECONDS (120) for the gateways' outages; PostgreSQL is away for a quarter of it. OUTAGE_QUEUED (20000) payments wait.
+ * OUTAGE_SECONDS (120) for the gateways' outages; PostgreSQL is down for a quarter of it. OUTAGE_QUEUED (20000) payments wait.
  */
 const SECONDS = Number(process.env['OUTAGE_SECONDS'] ?? 120);
 const QUEUED = Number(process.env['OUTAGE_QUEUED'] ?? 20_000);
@@ -39,6 +39,10 @@ interface Calm {
 
 interface Outage {
   readonly what: string;
+  /** Whether the gateways are up and must get no payment all the same. */
+  readonly mustSendNothing?: boolean;
+  /** Whether the outage makes a gateway forget what it has paid. */
+  readonly forgetsPayments?: boolean;
   readonly seconds: number;
   begin(): Promise<void>;
   end(): Promise<void>;
@@ -48,7 +52,7 @@ async function main(): Promise<number> {
   const stack = await startStack({
     apiPorts: [await freePort()],
     workers: 1,
-    // Nobody responds in the simulated gateways' place: their empty 500 is their own.
+    // Nothing stands in front of the simulated gateways: an empty 500 is their own.
     env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '48', GATEWAY_EMPTY_500: 'refused' },
     say: (line) => console.log(`  ${line}`),
   });
@@ -60,17 +64,19 @@ async function main(): Promise<number> {
     for (const gateway of gateways) await gatewayAdmin(gateway.url!).configure({ delayMs: 0, failure: false });
   };
   const outages: Outage[] = [
-    { what: 'primary answers 500', seconds: SECONDS, begin: down([stack.primary]), end: up([stack.primary]) },
-    { what: 'both gateways answer 500', seconds: SECONDS, begin: down(both), end: up(both) },
+    { what: 'primary responds 500', seconds: SECONDS, begin: down([stack.primary]), end: up([stack.primary]) },
+    { what: 'both gateways respond 500', seconds: SECONDS, begin: down(both), end: up(both) },
     {
-      what: 'primary is gone',
+      what: 'primary is down',
+      forgetsPayments: true,
       seconds: SECONDS,
       begin: () => stack.primary.kill(),
-      // Its payments go with it; the books are closed before.
+      // Its payments are lost with it.
       end: () => stack.primary.start(),
     },
     {
-      what: 'PostgreSQL is gone',
+      what: 'PostgreSQL is down',
+      mustSendNothing: true,
       seconds: SECONDS / 4,
       begin: () => stack.postgres!.stop(),
       end: () => stack.postgres!.start(),
@@ -100,21 +106,22 @@ async function sitThrough(stack: Stack, outage: Outage, load: ReturnType<typeof 
   await outage.begin();
   for (let posted = 0; posted < QUEUED; posted += 200)
     await Promise.all(Array.from({ length: Math.min(200, QUEUED - posted) }, () => load.post()));
-  // Until the last attempts under way have ended.
+  // By then the last attempts have ended.
   await sleep(3_000);
-  const sentBefore = outage.what.startsWith('PostgreSQL') ? await held(stack) : 0;
+  const paidBefore = await countPaid(stack);
   const [commandsBefore, cpuBefore, startedAt] = [await commands(redis), cpuMicros(worker.pid), performance.now()];
   await sleep(outage.seconds * 1_000);
   const elapsedMs = performance.now() - startedAt;
   const commandsPerSecond = ((await commands(redis)) - commandsBefore) / (elapsedMs / 1_000);
   const cpuShare = (cpuMicros(worker.pid) - cpuBefore) / (elapsedMs * 1_000);
-  const sentMeanwhile = outage.what.startsWith('PostgreSQL') ? (await held(stack)) - sentBefore : 0;
-  const heldBefore = outage.what === 'primary is gone' ? 0 : await held(stack);
+  const paidMeanwhile = await countPaid(stack);
+  const sentMeanwhile = outage.mustSendNothing ? paidMeanwhile - paidBefore : 0;
+  const paidUntilNow = outage.forgetsPayments ? 0 : paidMeanwhile;
   await outage.end();
   const recoveredAt = performance.now();
-  while ((await held(stack)) === heldBefore) await sleep(10);
+  while ((await countPaid(stack)) === paidUntilNow) await sleep(10);
   const resumedMs = performance.now() - recoveredAt;
-  while ((await left(redis)) > 0) await sleep(50);
+  while ((await countQueued(redis)) > 0) await sleep(50);
   const drainedMs = performance.now() - recoveredAt;
   redis.disconnect();
   return { what: outage.what, commandsPerSecond, cpuShare, resumedMs, drainedMs, sentMeanwhile };
@@ -147,18 +154,18 @@ function report(results: readonly Calm[]): boolean {
   return isCalm;
 }
 
-/** Commands that Redis has carried out, those of scripts included. Asking is one of them. */
+/** Commands that Redis has carried out, those of scripts included. This question is one of them. */
 async function commands(redis: Redis): Promise<number> {
   return Number(/total_commands_processed:(\d+)/.exec(await redis.info('stats'))![1]);
 }
 
-async function left(redis: Redis): Promise<number> {
+async function countQueued(redis: Redis): Promise<number> {
   const { size, inFlight } = await countPayments(redis, QUEUE);
   return size + inFlight;
 }
 
-/** Payments that both gateways hold; one that is gone holds none. */
-async function held(stack: Stack): Promise<number> {
+/** Payments on record at both gateways; none at one that is down. */
+async function countPaid(stack: Stack): Promise<number> {
   const counts = await Promise.all(
     [stack.primary, stack.fallback].map(({ url }) =>
       gatewayAdmin(url!)

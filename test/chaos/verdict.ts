@@ -28,8 +28,13 @@ export interface Verdict {
 /** Of each kind, in what is printed. */
 const SHOWN = 10;
 
-/** Waits until the queue is empty or the guarantee's time is over, then compares the books. */
+/**
+ * Waits until the queue is empty or the guarantee's time is over, then compares the books.
+ * @throws an Error when no fault was injected or no payment accepted: such a run shows nothing.
+ */
 export async function reachVerdict(stack: Stack, account: Account): Promise<Verdict> {
+  if (account.faults === 0) throw new Error('the run has injected no fault');
+  if (account.load.accepted.size === 0) throw new Error('the run has had no payment accepted');
   const redis = new Redis(stack.redisUrl);
   try {
     const drainedInMs = await drain(redis);
