@@ -150,7 +150,9 @@ export function createRecorder({
         return result;
       } catch (error) {
         if (!(error instanceof LedgerUnavailableError) || signal.aborted) throw error;
-        if (tries === 1) logger.warn('the ledger is unavailable', { cause: describeError(error) });
+        if (tries === 1) {
+          logger.warn('the ledger is unavailable', { code: error.code, cause: describeError(error) });
+        }
         await sleep(RETRY_MS, undefined, { signal }).catch(() => {
           throw error;
         });

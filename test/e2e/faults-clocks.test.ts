@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { eventually } from '../support/relay.ts';
-import { PATIENCE_MS, sideBySide, startTestStack } from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
+import { PATIENCE_MS, startTestStack } from '../support/stack.ts';
 
 const HOUR_MS = 3_600_000;
 const clock = (shiftMs: number) => ({ CLOCK_SHIFT_MS: String(shiftMs) });
@@ -15,7 +16,7 @@ async function payAfterRecovery({ api, worker }: { api: number; worker: number }
   // Some attempts end as refused, some as unknown: both ways back to the queue have their backoff.
   primary.set({ failure: true });
   await postMany(20);
-  for (const worker of workers) await worker.logged(/circuit open/);
+  for (const worker of workers) await worker.logged({ state: 'open' });
   primary.set({ failure: false, delayMs: 400 });
   await primary.waitFor(({ payments }) => payments.size >= 4, PATIENCE_MS);
   primary.set({ delayMs: 0 });
@@ -53,11 +54,10 @@ describe('wrong clocks', function () {
         // BullMQ's score is the due time in ms times 4096.
         expect(Number(score) / 4096).to.be.greaterThan(Date.now() + HOUR_MS / 2);
         primary.set({ failure: false });
-        const right = await startWorker();
+        await startWorker();
         const startedAt = performance.now();
         expect((await settled()).primary.size).to.equal(1);
         expect(performance.now() - startedAt).to.be.below(WITHIN_SECONDS_MS);
-        await right.logged(/pauses that came from a wrong clock/);
       },
   });
 });

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import type { SimulatedGateway } from '../../dev/simulated-gateway/simulated-gateway.ts';
-import { PATIENCE_MS, sideBySide, startTestStack } from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
+import { PATIENCE_MS, startTestStack } from '../support/stack.ts';
 
 /** Sends to the fallback whatever may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };
@@ -48,7 +49,7 @@ async function swallowRequests(kind: 'black_hole' | 'half_open'): Promise<void> 
   await settled();
   await proxies.primary.set({ kind });
   await postMany(20);
-  await workers[0]!.logged(/circuit open/);
+  await workers[0]!.logged({ state: 'open' });
   expect(primary.requests.total).to.equal(5);
   await proxies.primary.set({ kind: 'none' });
   expect((await settled()).primary.size).to.equal(25);
@@ -111,7 +112,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       const { primary, fallback, proxies, workers, postMany, settled } = await startTestStack({ through: ['primary'] });
       await proxies.primary.set({ kind: 'refuse' });
       await postMany(20);
-      await workers[0]!.logged(/circuit open/);
+      await workers[0]!.logged({ state: 'open' });
       expect(primary.requests.total).to.equal(0);
       await proxies.primary.set({ kind: 'none' });
       expect((await settled()).primary.size).to.equal(20);
@@ -122,7 +123,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       const { fallback, workers, startWorker, postMany, settled } = await startTestStack({ workers: 0 });
       await startWorker({ GATEWAY_PRIMARY_URL: UNKNOWN_NAME });
       await postMany(20);
-      await workers[0]!.logged(/circuit open/);
+      await workers[0]!.logged({ state: 'open' });
       expect(await workers[0]!.stop()).to.equal(0);
       await startWorker();
       expect((await settled()).primary.size).to.equal(20);
@@ -188,7 +189,7 @@ describe('faults of the gateways, answers that do not come', function () {
         });
         for (const gateway of [primary, fallback]) gateway.set({ failure: true });
         for (let n = 0; n < CONCURRENCY; n += 1) await post();
-        await workers[0]!.logged(/default.*circuit open|circuit open.*default/);
+        await workers[0]!.logged({ gateway: 'primary', state: 'open' });
         const statuses = await Promise.all(Array.from({ length: 3 * CAP }, () => post()));
         expect(new Set(statuses)).to.deep.equal(new Set([204, 503]));
         expect(unknown.size).to.equal(0);

@@ -1,7 +1,8 @@
 import { expect } from 'chai';
 import { aPayment, eventually } from '../support/relay.ts';
 import { sql } from '../support/services.ts';
-import { holdLedger, PATIENCE_MS, sends, sideBySide, startTestStack } from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
+import { holdLedger, PATIENCE_MS, sends, startTestStack } from '../support/stack.ts';
 
 const RESUMED_MS = 2_000;
 
@@ -18,7 +19,7 @@ async function loseLedgerAfterCharge(how: 'killed' | 'unreachable'): Promise<voi
   else await proxies.postgres.set({ kind: 'black_hole' });
   await primary.waitFor(({ payments }) => payments.size === 4, PATIENCE_MS);
   const later = await postMany(20);
-  await workers[0]!.logged(/the ledger is unavailable/);
+  await workers[0]!.logged({ code: 'ledger_unavailable' });
   expect(primary.requests.total).to.equal(4);
   primary.set({ delayMs: 0 });
   if (how === 'killed') await postgresServer.start();
@@ -44,7 +45,7 @@ describe('faults of PostgreSQL', function () {
         await postgresServer.kill();
         await postMany(20);
         expect(accepted.size).to.equal(21);
-        await workers[0]!.logged(/the ledger is unavailable/);
+        await workers[0]!.logged({ code: 'ledger_unavailable' });
         await eventually(async () => (await redis.llen(queueKey('active'))) === 4, PATIENCE_MS);
         expect(primary.requests.total).to.equal(1);
         await postgresServer.start();
@@ -71,7 +72,7 @@ describe('faults of PostgreSQL', function () {
         await primary.waitFor(({ requests }) => requests.inFlight === 4, PATIENCE_MS);
         await proxies.postgres.set({ kind: 'reset_replies' });
         await eventually(async () => (await recorded()).primary.size > 0, PATIENCE_MS);
-        await workers[0]!.logged(/the ledger is unavailable/);
+        await workers[0]!.logged({ code: 'ledger_unavailable' });
         expect(await isQueueEmpty()).to.equal(false);
         await proxies.postgres.set({ kind: 'none' });
         expect((await settled()).primary.size).to.equal(4);
@@ -88,7 +89,7 @@ describe('faults of PostgreSQL', function () {
         const ledger = await holdLedger(databaseUrl);
         await ledger.blocked('INSERT');
         await ledger.drop('INSERT');
-        await workers[0]!.logged(/the ledger is unavailable/);
+        await workers[0]!.logged({ code: 'ledger_unavailable' });
         await ledger.release();
         await settled();
         expect((await recorded()).primary.size).to.equal(1);

@@ -1,13 +1,7 @@
 import { expect } from 'chai';
 import { eventually } from '../support/relay.ts';
-import {
-  PATIENCE_MS,
-  type StackOptions,
-  sends,
-  sideBySide,
-  startTestStack,
-  type TestProcess,
-} from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
+import { PATIENCE_MS, type StackOptions, sends, startTestStack, type TestProcess } from '../support/stack.ts';
 
 const SHUTDOWN_TIMEOUT_MS = 5_000;
 

@@ -1,14 +1,7 @@
 import { expect } from 'chai';
 import { aPayment, eventually } from '../support/relay.ts';
-import {
-  holdLedger,
-  PATIENCE_MS,
-  sends,
-  sideBySide,
-  startTestStack,
-  type TestProcess,
-  type TestStack,
-} from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
+import { holdLedger, PATIENCE_MS, sends, startTestStack, type TestProcess, type TestStack } from '../support/stack.ts';
 
 /** Sends to the fallback whatever may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };
@@ -63,7 +56,7 @@ async function overtake(
   const ids = [known.correlationId, waiting.correlationId, ...others];
   expect([...primary.payments.keys()]).to.have.members(ids);
   stopped.signal('SIGCONT');
-  await stopped.logged(new RegExp(`"code":"lock_lost","jobId":"${waiting.correlationId}"`));
+  await stopped.logged({ code: 'lock_lost', jobId: waiting.correlationId });
   await proxies.primary.set({ kind: 'none' });
   await settled();
   expect(fallback.requests.total).to.equal(0);
@@ -130,7 +123,7 @@ describe('a worker that is killed', function () {
         expect(charged).to.not.be.empty;
         await proxies.primary.set({ kind: 'refuse' });
         const other = await startWorker();
-        await other.logged(/circuit open/);
+        await other.logged({ state: 'open' });
         // What the dead worker had not sent yet counts as unresolved as well.
         expect(fallback.requests.total).to.equal(0);
         await proxies.primary.set({ kind: 'none' });
@@ -201,8 +194,8 @@ describe('a worker that is stopped past its locks and goes on', function () {
       const other = await startWorker();
       await eventually(isQueueEmpty, PATIENCE_MS);
       stopped.signal('SIGCONT');
-      // Its time-out is long over, or the answer is there: either way its lock is not.
-      await stopped.logged(/lock/);
+      // Its time-out is long over, or the response has come: either way it has lost its lock.
+      await stopped.logged({ code: 'job_lost' });
       await settled();
       expect(sends(primary, [payment.correlationId])).to.deep.equal([2]);
       expect(fallback.requests.total).to.equal(0);
@@ -245,7 +238,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
         await settled();
         await proxies.primary.set({ kind: 'refuse' });
         const others = await postMany(3);
-        await stopped.logged(/circuit open/);
+        await stopped.logged({ state: 'open' });
         const other = await overtake({ stopped, known, waiting, others }, stack);
         await expectToWorkOn({ stopped, other }, stack);
       },

@@ -55,8 +55,8 @@ describe('POST /payments without Redis', () => {
     // The first of them may meet the connection as it breaks.
     for (let i = 0; i < 5; i += 1) expectUnavailable(await post(during), REFUSED_LIMIT_MS);
     const burst = await Promise.all(Array.from({ length: 100 }, () => post()));
-    for (const response of burst) expectUnavailable(response, HUNG_LIMIT_MS);
-    // Logged when the first attempt to reconnect is refused, after 50 ms.
+    for (const answer of burst) expectUnavailable(answer, HUNG_LIMIT_MS);
+    // Said when the first attempt to reconnect is refused, 50 ms on; a Redis that is back by then was not away.
     await eventually(() => entries.some(({ code }) => code === 'unreachable'));
     await redis.start();
     const accepted = await postUntilAccepted();

@@ -30,15 +30,13 @@ async function openConnection(url: string) {
   return connection;
 }
 
-/** Resolves when the process has begun to shut down: it accepts no new connection. */
-function refusesConnections(url: string): Promise<unknown> {
-  return eventually(async () => {
-    const error = await exchange(`${url}/health/live`, { method: 'GET' }).catch((reason) => reason);
-    return error.code === 'ECONNREFUSED';
-  });
+async function untilConnectionsAreRefused(url: string): Promise<void> {
+  const codeOf = (error: NodeJS.ErrnoException) => error.code;
+  const attempt = () => exchange(`${url}/health/live`, { method: 'GET' }).then(() => undefined, codeOf);
+  await eventually(async () => (await attempt()) === 'ECONNREFUSED');
 }
 
-describe('an API process that receives a signal', () => {
+describe('an API process that is asked to stop', () => {
   it('ends with code 0 when it is idle', async () => {
     const { api } = await apiProcess();
     expect(await api.stop()).to.equal(0);
@@ -83,7 +81,7 @@ describe('an API process that receives a signal', () => {
     connection.socket.write(`POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body[0]}`);
     await http(api.url).get('/health/live').expect(200);
     const stopped = api.stop();
-    await refusesConnections(api.url);
+    await untilConnectionsAreRefused(api.url);
     connection.socket.write(body.slice(1));
     await once(connection.socket, 'end');
     expect(connection.received).to.match(/^HTTP\/1\.1 204 /);
@@ -126,7 +124,7 @@ describe('an API process that receives a signal', () => {
     socket.write('POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{');
     await http(api.url).get('/health/live').expect(200);
     api.signal('SIGTERM');
-    await refusesConnections(api.url);
+    await untilConnectionsAreRefused(api.url);
     expect(await api.stop()).to.equal(1);
   });
 });

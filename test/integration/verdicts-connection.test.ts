@@ -7,7 +7,7 @@ import { atTestEnd } from '../support/cleanup.ts';
 import { eventually, type TestEnv } from '../support/relay.ts';
 import { charged, hang, html, raw, respond, scriptedGateway } from '../support/scripted-gateway.ts';
 import { type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';
-import { groupsSideBySide } from '../support/stack.ts';
+import { groupsSideBySide } from '../support/side-by-side.ts';
 import { testCertificate, trustTestCa } from '../support/test-tls.ts';
 
 /** A TCP server with this handler for each connection. Closed after the test. */

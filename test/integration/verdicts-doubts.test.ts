@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { eventually } from '../support/relay.ts';
 import { charged, hang, html, json, type Reply, raw, respond } from '../support/scripted-gateway.ts';
 import { expectUnknown, type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';
-import { sideBySide } from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
 
 const PRIMARY_ONLY = { FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' };
 

@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { eventually } from '../support/relay.ts';
 import { type Arrival, charged, html, json, type OnRecord, type Reply, respond } from '../support/scripted-gateway.ts';
 import { expectUnknown, type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';
-import { sideBySide } from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
 
 /** A look-up's reply, made from what the gateway has on record. */
 function told(text: (onRecord: OnRecord & { correlationId: string }) => string | Buffer, headers = {}): Reply {

@@ -13,7 +13,7 @@ import {
   tell,
 } from '../support/scripted-gateway.ts';
 import { expectUnknown, scriptedRelay } from '../support/scripted-relay.ts';
-import { sideBySide } from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
 
 const OVER_64_KIB = JSON.stringify({ message: 'ok', trace: 'x'.repeat(66_000) });
 

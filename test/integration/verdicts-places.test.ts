@@ -4,7 +4,7 @@ import { freePort } from '../../dev/local/ports.ts';
 import { eventually } from '../support/relay.ts';
 import { charged, hang, html, json, type Reply, respond, scriptedGateway } from '../support/scripted-gateway.ts';
 import { type ScriptedRelay, scriptedRelay } from '../support/scripted-relay.ts';
-import { groupsSideBySide } from '../support/stack.ts';
+import { groupsSideBySide } from '../support/side-by-side.ts';
 
 const FEW_PLACES = { PAYMENT_QUEUE_MAX_CONCURRENCY: '4' };
 const PRIMARY_ONLY = { ...FEW_PLACES, FALLBACK_ON: 'pool_timeout', FALLBACK_AFTER_MS: 'never' };

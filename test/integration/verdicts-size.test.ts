@@ -5,7 +5,8 @@ import { expect } from 'chai';
 import { eventually } from '../support/relay.ts';
 import { charged, json, type Reply, respond, scriptedGateway } from '../support/scripted-gateway.ts';
 import { ledgerReader } from '../support/scripted-relay.ts';
-import { sideBySide, startTestStack } from '../support/stack.ts';
+import { sideBySide } from '../support/side-by-side.ts';
+import { startTestStack } from '../support/stack.ts';
 
 const MEGABYTE = 1_000_000;
 const MEMORY_BUDGET = 200 * MEGABYTE;

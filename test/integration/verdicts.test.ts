@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { eventually } from '../support/relay.ts';
 import { accept, charged, hang, html, json, raw, respond, tell } from '../support/scripted-gateway.ts';
 import { expectFallback, expectUnknown, scriptedRelay } from '../support/scripted-relay.ts';
-import { groupsSideBySide } from '../support/stack.ts';
+import { groupsSideBySide } from '../support/side-by-side.ts';
 
 /** A payment with an unknown outcome is sent again, and not looked up. */
 function expectNoLookUps(asked: Readonly<Record<string, number>>): void {

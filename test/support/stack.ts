@@ -13,7 +13,7 @@ import { createServices, type Server } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
 import { queueKey } from '../../src/queue/bullmq-layout.ts';
 import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
-import { atTestEnd, withOwnEnd } from './cleanup.ts';
+import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
 import { freshDatabase, sharedPostgres, sharedRedis, sql, startTestPostgres } from './services.ts';
@@ -39,10 +39,15 @@ export interface StackOptions {
 
 /** An API or a worker, with all that it has logged. */
 export interface TestProcess extends ServiceProcess {
+  /** Its lines as they are: those of Node itself are no JSON. */
   readonly log: readonly string[];
-  /** Resolves when it has logged a line that matches, now or before. */
-  logged(line: RegExp): Promise<string>;
+  /** Whether it has logged a line with these fields. The message is none of them: its wording is for people. */
+  hasLogged(fields: LogFields): boolean;
+  /** Resolves when it has logged a line with these fields, now or before. */
+  logged(fields: LogFields): Promise<unknown>;
 }
+
+export type LogFields = Readonly<Record<string, unknown>> & { readonly message?: never };
 
 export interface Settled {
   readonly primary: Book;
@@ -102,9 +107,10 @@ export async function startTestStack({
     const log: string[] = [];
     const service = await services[role]({ env: extraEnv, onLine: (line) => log.push(line) });
     atTestEnd(() => service.kill());
-    const logged = (line: RegExp) => eventually(() => log.find((each) => line.test(each)), PATIENCE_MS);
-    // Not spread: what it tells of itself changes with every start.
-    return Object.assign(service, { log, logged });
+    const hasLogged = (fields: LogFields) => log.some((line) => hasFields(line, fields));
+    const logged = (fields: LogFields) => eventually(() => hasLogged(fields), PATIENCE_MS);
+    // Not spread: its pid and its end change with every start.
+    return Object.assign(service, { log, hasLogged, logged });
   }
   const startApi = async (extraEnv: TestEnv = {}) => {
     const api = await start('startApi', extraEnv);
@@ -181,8 +187,10 @@ export async function startTestStack({
     );
     expect(wrong, 'paid with another amount').to.deep.equal([]);
     expect(await redis.zcard(queueKey(QUEUE, 'failed')), 'dead letters').to.equal(0);
-    const cries = [...apis, ...workers].flatMap(({ log }) => log.filter((line) => line.includes('"level":"error"')));
-    expect(cries).to.deep.equal([]);
+    const errors = [...apis, ...workers].flatMap(({ log }) =>
+      log.filter((line) => hasFields(line, { level: 'error' })),
+    );
+    expect(errors).to.deep.equal([]);
     return gateways;
   }
 
@@ -253,50 +261,10 @@ export async function holdLedger(databaseUrl: string) {
   };
 }
 
-/** Enough to fill the time in which most of them wait, few enough for two cores. */
-const SCENARIOS_AT_ONCE = 4;
-
-type Scenarios = Readonly<Record<string, () => Promise<void>>>;
-
-/**
- * A test for each scenario. They run side by side, as they mostly wait: for processes to start, for a fault to last, for
- * the lock of a dead worker to expire. Each has a stack of its own, which is gone at its end.
- * @param atOnce more than the usual number, for scenarios that start no processes
- */
-export function sideBySide(scenarios: Scenarios, { atOnce = SCENARIOS_AT_ONCE }: { atOnce?: number } = {}): void {
-  testsOf(scenarios, startBefore(Object.values(scenarios), atOnce));
-}
-
-/** As {@link sideBySide}, with a `describe` for each group; the scenarios of all groups run side by side. */
-export function groupsSideBySide(
-  groups: Readonly<Record<string, Scenarios>>,
-  { atOnce = SCENARIOS_AT_ONCE }: { atOnce?: number } = {},
-): void {
-  const failures = startBefore(Object.values(groups).flatMap(Object.values<Scenarios[string]>), atOnce);
-  for (const [title, scenarios] of Object.entries(groups)) describe(title, () => testsOf(scenarios, failures));
-}
-
-/** Runs the scenarios before the first test. @returns the errors of those that failed */
-function startBefore(scenarios: readonly Scenarios[string][], atOnce: number): ReadonlyMap<Scenarios[string], unknown> {
-  const failures = new Map<Scenarios[string], unknown>();
-  before(async function () {
-    this.timeout(6 * PATIENCE_MS);
-    const queue = scenarios.values();
-    await Promise.all(
-      Array.from({ length: atOnce }, async () => {
-        for (const run of queue) await withOwnEnd(run).catch((error: unknown) => failures.set(run, error));
-      }),
-    );
-  });
-  return failures;
-}
-
-function testsOf(scenarios: Scenarios, failures: ReadonlyMap<Scenarios[string], unknown>): void {
-  for (const [title, run] of Object.entries(scenarios)) {
-    it(title, () => {
-      if (failures.has(run)) throw failures.get(run);
-    });
-  }
+function hasFields(line: string, fields: LogFields): boolean {
+  if (!line.startsWith('{')) return false;
+  const entry = JSON.parse(line) as Record<string, unknown>;
+  return Object.entries(fields).every(([name, value]) => entry[name] === value);
 }
 
 function bookOf({ payments }: SimulatedGateway): Book {
