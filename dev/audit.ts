@@ -8,7 +8,7 @@ import { gatewayAdmin } from './gateway-admin.ts';
 import type { LoadReport } from './load.ts';
 import type { Stack } from './stack.ts';
 
-/** A payment as one of the books holds it. */
+/** A payment in one of the books. */
 export interface BookEntry {
   readonly amountCents: number;
   /** ISO UTC with milliseconds. */
@@ -19,27 +19,27 @@ export type Book = ReadonlyMap<string, BookEntry>;
 
 /** Everything the four guarantees (README, "Guarantees") are checked on. */
 export interface Books {
-  /** Ids answered 2xx. */
+  /** Ids with a 2xx response. */
   readonly accepted: ReadonlySet<string>;
-  /** Ids whose answer the client never saw, or was 503 `queue_unavailable`: they may be paid or not. */
+  /** Ids whose response never arrived or was 503 `queue_unavailable`: they may be paid or not. */
   readonly unknown: ReadonlySet<string>;
-  /** Ids whose payload was invalid: never to be paid. */
+  /** Ids with an invalid payload: they must never be paid. */
   readonly deadLetters: ReadonlySet<string>;
   readonly gateways: Readonly<Record<GatewayName, Book>>;
   readonly ledger: Readonly<Record<GatewayName, Book>>;
 }
 
-/** The ids that break a guarantee, by guarantee. All empty: the promise was kept. */
+/** The ids that break a guarantee, by guarantee. All are empty when every guarantee was kept. */
 export interface Breaches {
-  /** Accepted, valid, and held by no gateway. */
+  /** Accepted, valid, and not on record at any gateway. */
   readonly lost: readonly string[];
-  /** Held by both gateways. */
+  /** On record at both gateways. */
   readonly paidTwice: readonly string[];
-  /** Held by a gateway and not in the ledger for it, or there with another amount or requestedAt. */
+  /** On record at a gateway and not in the ledger for it, or there with another amount or requestedAt. */
   readonly unrecorded: readonly string[];
-  /** In the ledger for a gateway that does not hold it. */
+  /** In the ledger for a gateway that does not have it on record. */
   readonly unpaid: readonly string[];
-  /** Held by a gateway though nobody can have asked for it. */
+  /** On record at a gateway although no client can have posted it. */
   readonly phantom: readonly string[];
 }
 
@@ -67,7 +67,7 @@ export function isBreached(breaches: Breaches): boolean {
 
 /**
  * The books of a stack at rest, for {@link audit}.
- * @param deadLetters ids that a load has posted with invalid payloads.
+ * @param deadLetters ids that were posted with an invalid payload
  */
 export async function readBooks(
   stack: Pick<Stack, 'primary' | 'fallback' | 'databaseUrl'>,
@@ -82,7 +82,7 @@ export async function readBooks(
   return { accepted, unknown, deadLetters, gateways: { primary, fallback }, ledger };
 }
 
-/** All that a simulated gateway holds. */
+/** All payments on record at a simulated gateway. */
 export async function readGateway(url: string): Promise<Book> {
   const payments = await gatewayAdmin(url).payments();
   return new Map(
@@ -93,7 +93,7 @@ export async function readGateway(url: string): Promise<Book> {
   );
 }
 
-/** All that the ledger holds. */
+/** All rows of the ledger. */
 export async function readLedger(databaseUrl: string): Promise<Record<GatewayName, Book>> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
@@ -112,8 +112,9 @@ export async function readLedger(databaseUrl: string): Promise<Record<GatewayNam
 }
 
 /**
- * The ids of all payments that ever became dead letters, whatever has become of them since: those in the ledger's database
- * and, for a worker that does not write there, Redis' failed jobs. A dead letter without a usable id is in it by its job's id.
+ * The ids of all payments that ever became dead letters, also of those that were closed since. They come from the ledger's
+ * database and, for a worker that does not write there, from Redis' failed jobs. A dead letter without a usable id is listed
+ * by its job's id.
  */
 export async function readDeadLetters({
   databaseUrl,

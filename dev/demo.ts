@@ -9,8 +9,8 @@ import type { ServiceProcess } from './local/service.ts';
 import { type Stack, startStack } from './stack.ts';
 
 /**
- * `make demo`: the scenario of the Rinha de Backend 2025 at a third of its time and a fifth of its users, and then the
- * verdict. Source of the stages: the challenge's rinha-test/rinha.js.
+ * `make demo`: the scenario of the Rinha de Backend 2025 in a third of its time with a fifth of its users, then the
+ * verdict. The stages come from the challenge's rinha-test/rinha.js.
  */
 const SECONDS = 20;
 const USERS = 110;
@@ -22,11 +22,11 @@ interface Stage {
   readonly fallback: GatewayBehaviour;
 }
 
-const well = { delayMs: 0, failure: false };
+const up = { delayMs: 0, failure: false };
 const STAGES: readonly Stage[] = [
-  { atSeconds: 0, what: 'both well', primary: well, fallback: well },
-  { atSeconds: 3, what: 'primary slow', primary: { delayMs: 100, failure: false }, fallback: well },
-  { atSeconds: 7, what: 'primary down', primary: { delayMs: 100, failure: true }, fallback: well },
+  { atSeconds: 0, what: 'both up', primary: up, fallback: up },
+  { atSeconds: 3, what: 'primary slow', primary: { delayMs: 100, failure: false }, fallback: up },
+  { atSeconds: 7, what: 'primary down', primary: { delayMs: 100, failure: true }, fallback: up },
   {
     atSeconds: 10,
     what: 'both down',
@@ -35,11 +35,11 @@ const STAGES: readonly Stage[] = [
   },
   {
     atSeconds: 13,
-    what: 'both well again',
+    what: 'both up again',
     primary: { delayMs: 20, failure: false },
     fallback: { delayMs: 20, failure: false },
   },
-  { atSeconds: 17, what: 'fallback slow', primary: well, fallback: { delayMs: 5_000, failure: false } },
+  { atSeconds: 17, what: 'fallback slow', primary: up, fallback: { delayMs: 5_000, failure: false } },
 ];
 
 async function main(): Promise<number> {
@@ -75,7 +75,7 @@ async function play(stack: Stack): Promise<number> {
       ]);
     }
   })();
-  // Each user posts, then thinks for a second, as in the challenge; they come one by one.
+  // Each user posts, then waits for a second, as in the challenge. The users start one after the other.
   const users = Array.from({ length: USERS }, async (_, index) => {
     await sleep((index / USERS) * SECONDS * 1000);
     while (seconds() < SECONDS) {
@@ -85,10 +85,10 @@ async function play(stack: Stack): Promise<number> {
   });
   const progress = setInterval(() => void showProgress(), 250);
   const showProgress = async () => {
-    // A line of the progress may fail to come about; the next one follows in a moment.
-    const looks = await Promise.all([paid(stack.primary), paid(stack.fallback), queued(stack)]).catch(() => undefined);
-    if (!looks) return;
-    const [primary, fallback, queue] = looks;
+    // A line whose requests fail is left out. The next one follows in 250 ms.
+    const counts = await Promise.all([paid(stack.primary), paid(stack.fallback), queued(stack)]).catch(() => undefined);
+    if (!counts) return;
+    const [primary, fallback, queue] = counts;
     const line = `${seconds().toFixed(0).padStart(3)} s  ${stage.what.padEnd(16)} accepted ${load.report.accepted.size}  primary ${primary}  fallback ${fallback}  queued ${queue.queue_size}  in flight ${queue.in_flight}`;
     if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${line}`);
     else if (Math.round(seconds() * 4) % 8 === 0) console.log(line);
@@ -101,7 +101,7 @@ async function play(stack: Stack): Promise<number> {
   return verdict(stack, load.report, drainedInMs);
 }
 
-/** Waits until the gateways hold as many payments as were accepted, up to the 60 s that the first guarantee gives. */
+/** Waits until the gateways have as many payments on record as were accepted, up to the 60 s of the first guarantee. */
 async function drain(stack: Stack, accepted: number): Promise<number> {
   const startedAt = performance.now();
   while (performance.now() - startedAt < 60_000) {
@@ -127,7 +127,7 @@ async function verdict(
     ['unpaid', breaches.lost.length],
     ['paid twice', breaches.paidTwice.length],
     ['unrecorded', breaches.unrecorded.length + breaches.unpaid.length],
-    ['p99 of the answers', `${percentile(report.latenciesMs, 0.99).toFixed(1)} ms`],
+    ['p99 of the responses', `${percentile(report.latenciesMs, 0.99).toFixed(1)} ms`],
     ['drained after the end in', `${drainedInMs.toFixed(0)} ms`],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));

@@ -3,7 +3,7 @@ import { type AdminSummary, readAdminSummary } from '../src/gateways/admin-summa
 /** How a simulated gateway behaves. */
 export interface GatewayBehaviour {
   readonly delayMs: number;
-  /** Every payment is failed with 500, before it is charged. */
+  /** The gateway responds 500 to every payment and charges nothing. */
   readonly failure: boolean;
 }
 
@@ -15,12 +15,12 @@ export interface ListedPayment {
   readonly requestedAt: string;
 }
 
-/** The admin API of a simulated gateway. Every call throws an Error when the gateway is not reached or refuses. */
+/** The admin API of a simulated gateway. Every call throws an Error when no 2xx response comes. */
 export interface GatewayAdmin {
-  /** For payments that reach that step from now on. */
+  /** Takes effect on payments that reach the step (delay, failure) from now on. */
   configure(behaviour: GatewayBehaviour): Promise<void>;
   totals(): Promise<AdminSummary>;
-  /** All that it holds. A call of ours: the official payment processor does not have it. */
+  /** All payments on record. The official payment processor does not have this call. */
   payments(): Promise<readonly ListedPayment[]>;
   purge(): Promise<void>;
 }
@@ -32,13 +32,13 @@ export function gatewayAdmin(url: string, token = '123'): GatewayAdmin {
       method,
       headers: {
         'X-Rinha-Token': token,
-        // A connection kept from an earlier call may have been closed while this process was busy.
+        // The gateway may have closed a keep-alive connection while this process was busy.
         Connection: 'close',
         ...(body !== undefined && { 'content-type': 'application/json' }),
       },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    if (!response.ok) throw new Error(`${url}/admin/${path} answered ${response.status}`);
+    if (!response.ok) throw new Error(`${url}/admin/${path} responded ${response.status}`);
     return response;
   }
 

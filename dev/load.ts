@@ -3,35 +3,35 @@ import { Agent, request } from 'node:http';
 
 /** What became of the payments that a load generator posted. */
 export interface LoadReport {
-  /** Ids answered 2xx. */
+  /** Ids with a 2xx response. */
   readonly accepted: Set<string>;
-  /** When each of them was first answered so, as performance.now() counts. */
+  /** When the first 2xx response to each of them came, as performance.now() counts. */
   readonly acceptedAtMs: Map<string, number>;
-  /** Ids whose answer never came, or was 503 `queue_unavailable`. */
+  /** Ids whose response never came or was 503 `queue_unavailable`. */
   readonly unknown: Set<string>;
-  /** Ids answered 503 `queue_full`, the one refusal that is certain: not stored by this post. */
+  /** Ids with 503 `queue_full`: this post certainly stored nothing. */
   readonly notAccepted: Set<string>;
-  /** Answers by status. */
+  /** Responses by status. */
   readonly statuses: Map<number, number>;
-  /** Of every answer, in ms. */
+  /** Of every response, in ms. */
   readonly latenciesMs: number[];
 }
 
 export interface LoadOptions {
   readonly urls: readonly string[];
   readonly amount: number;
-  /** Longer than any contractual answer: what takes longer counts as unknown. */
+  /** Default 5000, longer than the API takes for any response. A post that takes longer counts as unknown. */
   readonly timeoutMs?: number;
 }
 
 export interface Load {
   readonly report: LoadReport;
-  /** Posts one payment. Never rejects. An id of one's own may be posted again and again. */
+  /** Posts one payment. The same id may be posted again. @returns the status, undefined without a response. Never rejects */
   post(correlationId?: string): Promise<number | undefined>;
   close(): void;
 }
 
-/** A client over kept connections that keeps account of every id. */
+/** A client with keep-alive connections that notes what became of every id. */
 export function createLoad({ urls, amount, timeoutMs = 5_000 }: LoadOptions): Load {
   const agent = new Agent({ keepAlive: true, maxSockets: 1_000 });
   const targets = urls.map((url) => new URL('/payments', url));
@@ -72,24 +72,24 @@ export function createLoad({ urls, amount, timeoutMs = 5_000 }: LoadOptions): Lo
     report,
     async post(correlationId = randomUUID()) {
       const startedAt = performance.now();
-      const answer = await send(correlationId);
-      if (answer) {
+      const response = await send(correlationId);
+      if (response) {
         report.latenciesMs.push(performance.now() - startedAt);
-        report.statuses.set(answer.status, (report.statuses.get(answer.status) ?? 0) + 1);
+        report.statuses.set(response.status, (report.statuses.get(response.status) ?? 0) + 1);
       }
-      if (answer && answer.status >= 200 && answer.status < 300) {
+      if (response && response.status >= 200 && response.status < 300) {
         if (!report.accepted.has(correlationId)) report.acceptedAtMs.set(correlationId, performance.now());
         report.accepted.add(correlationId);
-      } else if (!answer || answer.body.includes('queue_unavailable') || answer.status >= 500) {
-        (answer?.body.includes('queue_full') ? report.notAccepted : report.unknown).add(correlationId);
+      } else if (!response || response.body.includes('queue_unavailable') || response.status >= 500) {
+        (response?.body.includes('queue_full') ? report.notAccepted : report.unknown).add(correlationId);
       }
-      return answer?.status;
+      return response?.status;
     },
     close: () => agent.destroy(),
   };
 }
 
-/** The value below which the given share (0 to 1) of the values lies; NaN for none. */
+/** The value below which the given share (0 to 1) of the values lies. NaN without values. */
 export function percentile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;

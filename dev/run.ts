@@ -9,7 +9,7 @@ const GATEWAY_PORTS = [8001, 8002] as const;
 const say = (line: string) => console.log(`  ${line}`);
 
 async function main(): Promise<void> {
-  // Every setting goes on to the services; a wrong one is told before anything is started.
+  // The services get these settings, too. A wrong one ends the program here, before anything starts.
   const config = loadConfig();
   const dashboard = config.http.dashboard ?? { user: 'admin', password: 'admin' };
   console.log('Starting Payrelay (Ctrl-C stops everything)');
@@ -38,7 +38,7 @@ async function main(): Promise<void> {
     if (isStopping) return;
     isStopping = true;
     console.log('\nStopping');
-    // Before all is up there is nothing worth an orderly end; ending this process ends its children.
+    // A stack that is still starting has nothing to lose: its processes are killed when this one exits.
     await stack?.stop();
     console.log('Stopped');
     process.exit(exitCode);
@@ -65,12 +65,12 @@ Payrelay is running.
   }
 }
 
-/** The port itself while nobody has it, otherwise any free one. */
+/** The port itself if it is free, otherwise any free one. */
 async function portOr(port: number): Promise<number> {
   return (await isFreePort(port)) ? port : freePort();
 }
 
-/** Settings of the services that are set in our own environment. */
+/** The settings of the services that our own environment has. */
 function ownSettings(): Record<string, string> {
   const names =
     /^(DURABILITY$|LOG_LEVEL$|PAYMENT_|PAYMENTS_|GATEWAY_(POOL|RECEIVE|TIMEOUT)|FALLBACK_|SUMMARY_|DB_|SHUTDOWN_)/;

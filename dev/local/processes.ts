@@ -8,26 +8,26 @@ import { createInterface } from 'node:readline';
 export interface ManagedServer {
   readonly url: string;
   readonly port: number;
-  /** Of the process now running; changes with every start. */
+  /** Of the process that runs now. Each start has another. @throws an Error while none runs */
   readonly pid: number;
-  /** Starts it again after `stop` or `kill`: same port, same data. Resolves when it serves. */
+  /** Starts it again after `stop` or `kill`, on the same port with the same data. Resolves when it is ready. */
   start(): Promise<void>;
-  /** Ends it in its orderly way; the data stay. */
+  /** Closes it in order. The data stay. */
   stop(): Promise<void>;
-  /** Ends it as a crash would. */
+  /** Kills it, as a crash would. The data stay. */
   kill(): Promise<void>;
-  /** SIGSTOP hangs it, SIGCONT lets it go on. */
+  /** SIGSTOP makes it hang, SIGCONT makes it go on. */
   signal(signal: NodeJS.Signals): void;
-  /** Ends it and removes its data. */
+  /** Kills it and removes its data. */
   dispose(): Promise<void>;
 }
 
-/** Children and directories that must not outlive us, however we end. */
+/** Children and directories that must not outlive this process, however it ends. */
 const children = new Set<ChildProcess>();
 const directories = new Set<string>();
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Watches for our own end while there is a child or a directory, and no longer. */
+/** Listens for the end of this process while it has a child or a directory, and no longer. */
 function watchOwnEnd(): void {
   const isNeeded = children.size + directories.size > 0;
   if (isNeeded === process.listeners('exit').includes(removeAll)) return;
@@ -41,17 +41,17 @@ function removeAll(): void {
   for (const dir of directories) rmSync(dir, { recursive: true, force: true });
 }
 
-/** A signal that nobody else handles would end us without the `exit` event. */
+/** Without a listener a signal ends the process without the `exit` event. So exit, unless another listener does. */
 function exitIfAlone(signal: NodeJS.Signals): void {
   if (process.listenerCount(signal) === 1) process.exit(1);
 }
 
-/** Ends the program in its orderly way on a signal, with the code a shell gives to an interrupted one. */
+/** On a signal, stops in order and exits with the code that a shell gives to an interrupted program. */
 export function stopOnSignal(stop: () => Promise<void>): void {
   for (const signal of SIGNALS) process.on(signal, () => void stop().then(() => process.exit(130)));
 }
 
-/** An empty directory. This process removes it when it ends. */
+/** An empty directory. This process removes it when it exits. */
 export function temporaryDirectory(name: string): string {
   const dir = mkdtempSync(join(tmpdir(), `payrelay-${name}-`));
   directories.add(dir);
@@ -70,7 +70,7 @@ function forget(child: ChildProcess): void {
   watchOwnEnd();
 }
 
-/** A started process: its last lines are kept, to be shown when it ends unexpectedly. */
+/** A started process. Its last lines say why, when it ends unexpectedly. */
 export interface StartedProcess {
   readonly child: ChildProcess;
   readonly lastLines: readonly string[];
@@ -95,9 +95,9 @@ export interface ProcessOptions {
 }
 
 /**
- * Starts a process and waits until it says that it is ready.
- * It gets a process group of its own: Ctrl-C in a terminal goes to everyone in the terminal's group, and what is stopped
- * in which order is ours to decide.
+ * Starts a process and waits until it is ready.
+ * It gets a process group of its own: Ctrl-C in a terminal signals the whole group of the terminal, but we stop the processes
+ * in order.
  * @throws an Error with its last lines when it ends, or takes too long, before that.
  */
 export async function startProcess(options: ProcessOptions): Promise<StartedProcess> {
@@ -146,7 +146,7 @@ export async function startProcess(options: ProcessOptions): Promise<StartedProc
     });
     void exited.then((code) => {
       clearTimeout(timer);
-      // What it wrote last is still on its way through the pipes.
+      // Its last lines may still be in the pipes.
       setImmediate(() => fail(`ended with code ${code}`));
     });
   });
@@ -168,7 +168,7 @@ export function managedServer(options: {
     const { child, exited } = current;
     current = undefined;
     child.kill(signal);
-    // A stopped process takes no other signal.
+    // A process that SIGSTOP has stopped handles no other signal before.
     child.kill('SIGCONT');
     await exited;
   }

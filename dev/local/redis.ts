@@ -8,10 +8,13 @@ import { type ManagedServer, managedServer, temporaryDirectory } from './process
 
 const CONFIGURATION = fileURLToPath(new URL('../../docker/redis.conf', import.meta.url));
 
-/** The Redis-compatible servers we know, the first found on the PATH is used. */
+/** The Redis-compatible servers we know. The first on the PATH is used. */
 const REDIS_COMMANDS = ['redis-server', 'valkey-server'];
 
-/** The path of a Redis server, installing one with the system's package manager where there is none. */
+/**
+ * The path of a Redis server. Where there is none, the system's package manager installs one.
+ * @throws an Error when that fails
+ */
 export function ensureRedis(say: (line: string) => void): string {
   const found = findRedis();
   if (found) return found;
@@ -28,7 +31,7 @@ export function ensureRedis(say: (line: string) => void): string {
       env: {
         ...process.env,
         DEBIAN_FRONTEND: 'noninteractive',
-        // The package would start a server of its own on Redis's usual port.
+        // Otherwise the package starts a server of its own on Redis' usual port.
         RUNLEVEL: '1',
       },
     });
@@ -59,7 +62,7 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** Starts a private Redis with the project's own configuration (docker/redis.conf). `args` come last and so win. */
+/** Starts a private Redis with the project's configuration (docker/redis.conf). `args` come last, so they win. */
 export async function startRedis({
   args = [],
   say = () => {},

@@ -7,11 +7,11 @@ const projectDir = fileURLToPath(new URL('../..', import.meta.url));
 /** One of the project's own programs, running as a child process. */
 export interface ServiceProcess {
   readonly name: string;
-  /** Where it listens, for those that do. */
+  /** Undefined for a program that does not listen. */
   readonly url: string | undefined;
   readonly pid: number;
   readonly exited: Promise<number | null>;
-  /** Starts it again after its end; `env` is added to its environment for this start. */
+  /** Starts it again after its end. `env` is added to its environment for this start. */
   start(env?: Readonly<Record<string, string>>): Promise<void>;
   /** Sends SIGTERM and resolves with the exit code. */
   stop(): Promise<number | null>;
@@ -29,7 +29,7 @@ export interface ServiceOptions {
 }
 
 /**
- * Starts a program of ours under the very Node that runs this one, with nothing in its environment but what it needs.
+ * Starts one of our programs with the Node that runs this one. Its environment is PATH and `env`.
  * Resolves when the program sends a message to its parent: `process.send?.('ready')`.
  * @throws an Error with its last lines when it ends, or takes too long, before that.
  */

@@ -11,16 +11,16 @@ export interface AdminParts {
   changed(): void;
 }
 
-/** Answers an admin call, `GET /admin/payments-summary` for one, of a caller that has shown the token. */
+/** Serves an admin call, for example `GET /admin/payments-summary`. The caller has shown the token. */
 export type AdminRoute = (call: string, query: URLSearchParams, req: IncomingMessage, res: ServerResponse) => void;
 
 export function createAdminRoute({ book, settings, set, changed }: AdminParts): AdminRoute {
   function route(call: string, query: URLSearchParams, req: IncomingMessage, res: ServerResponse): void {
     switch (call) {
       case 'GET /admin/payments-summary':
-        answerSummary(res, query);
+        respondSummary(res, query);
         break;
-      case 'GET /admin/payments': // not in the official payment processor: the checker compares whole sets of payments
+      case 'GET /admin/payments': // Not in the official payment processor. The audit compares whole sets of payments.
         streamJsonArray(res, book.payments.values());
         break;
       case 'PUT /admin/configurations/token':
@@ -42,7 +42,7 @@ export function createAdminRoute({ book, settings, set, changed }: AdminParts): 
     }
   }
 
-  function answerSummary(res: ServerResponse, query: URLSearchParams): void {
+  function respondSummary(res: ServerResponse, query: URLSearchParams): void {
     const from = query.get('from');
     const to = query.get('to');
     const fromMs = from ? parseTime(from) : -Infinity;

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 
-/** The 429 limiter of `POST /payments`: `maxActive` run, `maxQueued` wait in order of arrival, the rest is refused. */
+/** The 429 limiter of `POST /payments`: `maxActive` run, `maxQueued` wait in order of arrival, the rest gets 429. */
 export function createPlaces(maxActive: number, maxQueued: number, changed: () => void) {
   const queue = new Set<() => void>();
   let active = 0;
@@ -12,7 +12,7 @@ export function createPlaces(maxActive: number, maxQueued: number, changed: () =
     get queued() {
       return queue.size;
     },
-    /** Runs it now or later; false when there is no room. The task calls `leave()` once when it ends. */
+    /** Runs it now or later. False when there is no room. The task calls `leave()` once when it ends. */
     enter(res: ServerResponse, run: () => void): boolean {
       if (active < maxActive) {
         active += 1;
@@ -25,7 +25,7 @@ export function createPlaces(maxActive: number, maxQueued: number, changed: () =
     },
     leave(): void {
       active -= 1;
-      if (isAdmitting) return; // a loop and no recursion, however long the line is
+      if (isAdmitting) return; // a loop, not a recursion: the line may be long
       isAdmitting = true;
       while (active < maxActive) {
         const [next] = queue;
@@ -44,8 +44,8 @@ export function createPlaces(maxActive: number, maxQueued: number, changed: () =
 }
 
 /**
- * The limiter of the health call: .NET's fixed window. Windows follow each other from the first call on; each answers
- * one call, two more wait for the next windows, the rest is refused.
+ * The limiter of the health call: .NET's fixed window. Windows follow each other from the first call on. Each serves one
+ * call, two more wait for the next windows, the rest gets 429.
  */
 export function createHealthWindow(intervalMs: number, changed: () => void) {
   const maxQueued = 2;
@@ -69,7 +69,7 @@ export function createHealthWindow(intervalMs: number, changed: () => void) {
       lastUsed = current();
       next();
     }
-    // A timer may fire a fraction of a millisecond early: then the window is tried again.
+    // A timer may fire a fraction of a millisecond early. Then it is set again.
     if (queue.size > 0) schedule();
     changed();
   }
@@ -77,14 +77,14 @@ export function createHealthWindow(intervalMs: number, changed: () => void) {
     get queued() {
       return queue.size;
     },
-    enter(res: ServerResponse, answer: () => void): boolean {
+    enter(res: ServerResponse, respond: () => void): boolean {
       if (queue.size === 0 && current() > lastUsed) {
         lastUsed = current();
-        answer();
+        respond();
         return true;
       }
       if (queue.size >= maxQueued) return false;
-      waitInLine(queue, res, answer, changed);
+      waitInLine(queue, res, respond, changed);
       schedule();
       return true;
     },
@@ -96,7 +96,7 @@ export function createHealthWindow(intervalMs: number, changed: () => void) {
   };
 }
 
-/** Adds the request at the end of the line; a caller that hangs up leaves it. */
+/** Adds the request to the end of the line. When the caller hangs up, the request leaves it. */
 function waitInLine(queue: Set<() => void>, res: ServerResponse, run: () => void, changed: () => void): void {
   const leave = () => {
     queue.delete(turn);

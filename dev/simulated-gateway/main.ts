@@ -9,7 +9,7 @@ interface GatewaySettings {
   token: string;
 }
 
-/** Throws one Error that names every wrong setting. An empty variable counts as not set. */
+/** An empty variable counts as not set. @throws one Error that names every wrong setting */
 function loadSettings(env: NodeJS.ProcessEnv): GatewaySettings {
   const faults: string[] = [];
   const port = env['PORT'] || '8001';
@@ -22,7 +22,7 @@ function loadSettings(env: NodeJS.ProcessEnv): GatewaySettings {
   if (!/^(\d+(\.\d+)?|\.\d+)$/.test(fee) || Number(fee) > 1) {
     faults.push(`TRANSACTION_FEE must be a number from 0 to 1, for example 0.05 for 5 % (got "${fee}")`);
   }
-  // Anything else cannot stand in the X-Rinha-Token header, so no admin call would ever get in.
+  // No other text fits into the X-Rinha-Token header, so every admin call would get 401.
   if (!/^[\x21-\x7e]+$/.test(token)) {
     faults.push('INITIAL_TOKEN must be printable ASCII without spaces');
   }
@@ -53,7 +53,7 @@ async function main(): Promise<void> {
     return fail((error as Error).message);
   }
   const { port, host, ...options } = settings;
-  // Arrival times serve tests inside one process; here they would only fill the memory.
+  // Only tests in the same process read arrival times. Here they would fill the memory.
   const gateway = createSimulatedGateway({ ...options, recordArrivals: false });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void gateway.close());
   try {

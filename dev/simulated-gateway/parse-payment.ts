@@ -9,7 +9,7 @@ export interface ParsedPayment {
   requestedAtMs: number;
 }
 
-/** The payment, or in words why it is none. */
+/** The payment, or a sentence that says why the body is none. */
 export function parsePayment(body: Buffer): ParsedPayment | string {
   const data = parseJsonObject(body);
   if (!data) return 'the body must be a JSON object';
@@ -37,7 +37,7 @@ export function parseJsonObject(body: Buffer): Record<string, unknown> | undefin
   }
 }
 
-/** Unix ms, what is finer is cut off; without an offset UTC is meant, as in the official TIMESTAMP column. */
+/** Unix ms, cut off below. A time without an offset is UTC, as in the official TIMESTAMP column. Undefined for any other text. */
 export function parseTime(text: string): number | undefined {
   const match = ISO_TIME.exec(text);
   if (!match) return undefined;

@@ -1,6 +1,6 @@
 import { type ParsedPayment, toDecimal } from './parse-payment.ts';
 
-/** A payment as the gateway holds it: id in lower case, amount exact to the cent, requestedAt in ISO UTC with ms. */
+/** A payment on record: id in lower case, amount exact to the cent, requestedAt in ISO UTC with ms. */
 export interface SimulatedPayment {
   readonly correlationId: string;
   readonly amount: number;
@@ -10,8 +10,8 @@ export interface SimulatedPayment {
 export type PaymentBook = ReturnType<typeof createBook>;
 
 /**
- * The stored payments. Beside the map, amounts and times lie in two columns of numbers, so that the summary, which the
- * test asks for while it measures, walks 1,000,000 payments in a few milliseconds and without garbage.
+ * The payments on record. Beside the map, amounts and times are in two columns of numbers: so a summary of 1,000,000 payments,
+ * requested during a measurement, takes a few milliseconds and makes no garbage.
  */
 export function createBook(transactionFee: number) {
   const payments = new Map<string, SimulatedPayment>();
@@ -21,7 +21,7 @@ export function createBook(transactionFee: number) {
   let times = new Float64Array(1024);
   return {
     payments: payments as ReadonlyMap<string, SimulatedPayment>,
-    /** False when the id is known: what was stored first stays. */
+    /** False when the id is known. What was stored first stays. */
     insert({ correlationId, amountCents, requestedAtMs, requestedAt }: ParsedPayment): boolean {
       if (payments.has(correlationId)) return false;
       const index = payments.size;

@@ -2,7 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
-/** A payment has about 120 bytes; what is larger is a mistake and must not fill the memory. */
+/** A payment has about 120 bytes. A much larger body is a mistake and must not fill the memory. */
 const MAX_BODY_BYTES = 64 * 1024;
 
 export function readBody(req: IncomingMessage, res: ServerResponse, use: (body: Buffer) => void): void {
@@ -41,13 +41,13 @@ export function sendJson(res: ServerResponse, status: number, value: unknown): v
   send(res, status, preparedJson(value));
 }
 
-/** To a caller that has hung up it writes nothing, and that is no error. */
+/** When the caller has hung up it writes nothing, without an error. */
 export function send(res: ServerResponse, status: number, prepared?: PreparedBody): void {
   if (prepared) res.writeHead(status, prepared.headers).end(prepared.body);
   else res.writeHead(status, status === 204 ? {} : { 'Content-Length': 0 }).end();
 }
 
-/** In pieces, so that a million payments neither block the others nor stand in memory as one string. */
+/** In pieces, so that a million payments neither block other requests nor take up memory as one string. */
 export function streamJsonArray(res: ServerResponse, items: Iterable<unknown>): void {
   res.writeHead(200, { 'Content-Type': 'application/json; charset=utf-8' });
   pipeline(Readable.from(jsonPieces(items)), res).catch(() => res.destroy()); // the reader left

@@ -6,14 +6,14 @@ export interface Settings {
   failure: boolean;
 }
 
-/** The longest delay a Node timer can hold; a larger one would fire at once. */
+/** The longest delay of a Node timer. A longer one would fire at once. */
 export const MAX_DELAY_MS = 2 ** 31 - 1;
 
 export function isDelay(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_DELAY_MS;
 }
 
-/** @throws RangeError on a delay that no timer can hold. */
+/** @throws RangeError on a delay that is longer, negative or not whole */
 export function assertDelay(delayMs: number): void {
   if (!isDelay(delayMs)) throw new RangeError(`delayMs must be a whole number from 0 to ${MAX_DELAY_MS}`);
 }

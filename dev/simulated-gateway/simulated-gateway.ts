@@ -1,18 +1,17 @@
 /**
  * A payment gateway for tests, demo and measurements that behaves like the official payment processor of the Rinha de
- * Backend 2025 (github.com/zanfranceschi/rinha-de-backend-2025-payment-processor), with memory in the place of its
- * PostgreSQL. What it copies, because Payrelay's safety rests on it:
+ * Backend 2025 (github.com/zanfranceschi/rinha-de-backend-2025-payment-processor), with memory instead of its
+ * PostgreSQL. It copies what Payrelay's safety rests on:
  *
- * - A payment goes through delay -> failure -> insert, in this order. Failure is judged when the delay has passed, and
- *   nobody looks whether the caller is still there: a request that timed out in the delay is charged later all the same.
- * - A known id is refused with 422 and keeps what was stored first.
- * - A caller that hangs up while it still waits for a place (429 limiter, health limiter) is dropped, never charged.
+ * - A payment goes through delay -> failure -> insert, in this order. The gateway decides about failure after the delay. It
+ *   does not check whether the caller is still connected: a request that timed out in the delay is charged all the same.
+ * - A known id gets 422, and what was stored first stays.
+ * - A caller that hangs up while it waits for a place (429 limiter, health limiter) is dropped and never charged.
  *
- * Where it is stricter: an absent id, an amount that is not above zero or a wrong requestedAt is answered 400 (the
- * official one stores an all-zero id or a negative amount). Where it is laxer: any Content-Type is read as JSON, and a
- * path id that is no UUID is simply not found. requestedAt is returned with three decimals and Z; by its source the
- * official one reads a column without time zone and so leaves the Z away: read a missing offset as UTC.
- * `GET /admin/payments` is ours alone.
+ * It is stricter here: an absent id, an amount that is not above zero or a wrong requestedAt gets 400 (the official one
+ * stores an all-zero id or a negative amount). It is laxer here: it reads any Content-Type as JSON, and does not find a path
+ * id that is no UUID. It returns requestedAt with three decimals and Z. The official one reads a column without time zone, so
+ * by its source there is no Z: read a missing offset as UTC. Only ours has `GET /admin/payments`.
  */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
@@ -25,7 +24,7 @@ import { type PreparedBody, preparedJson, readBody, send, sendJson, tooMany } fr
 import { assertDelay, type Settings } from './settings.ts';
 import { createWaiters } from './waiters.ts';
 
-/** Everything has the official payment processor's value by default; tests lower limits and intervals. */
+/** The defaults are the official payment processor's values. Tests lower limits and intervals. */
 export interface SimulatedGatewayOptions {
   /** Share of each amount that is charged, 0.05 = 5 %. Only the admin summary shows it. Default 0.05. */
   transactionFee?: number;
@@ -33,34 +32,34 @@ export interface SimulatedGatewayOptions {
   token?: string;
   /** Delay before each payment at the start. Default 0. */
   delayMs?: number;
-  /** Whether payments are failed with 500 at the start. Default false. */
+  /** Whether payments get 500 at the start. Default false. */
   failure?: boolean;
-  /** Length of the window in which one health call is answered. Default 5000. */
+  /** Length of the window in which one health call is served. Default 5000. */
   healthIntervalMs?: number;
-  /** Payments handled at once; more wait. Default 800. */
+  /** Payments handled at once. More wait. Default 800. */
   maxConcurrent?: number;
-  /** Payments that may wait for their turn; more are answered 429. Default 500. */
+  /** Payments that may wait for their turn. More get 429. Default 500. */
   maxQueued?: number;
-  /** What a 429 to a payment asks for as `Retry-After`, in seconds. Default 5. */
+  /** `Retry-After` of a 429 to a payment, in seconds. Default 5. */
   retryAfterSeconds?: number;
-  /** Whether `requests.receivedAt` is filled: about 200 bytes per id, so long runs turn it off. Default true. */
+  /** Whether `requests.receivedAt` is filled. It takes about 200 bytes per id, so long runs turn it off. Default true. */
   recordArrivals?: boolean;
 }
 
-/** What reached `POST /payments`, live. A request counts once its body is complete, whatever its answer. */
+/** What reached `POST /payments`, live. A request counts once its body is complete, whatever its response. */
 export interface SimulatedGatewayRequests {
   readonly total: number;
-  /** Being handled now: in the delay. */
+  /** In the delay now. */
   readonly inFlight: number;
   /** Waiting for one of the `maxConcurrent` places. */
   readonly queued: number;
-  /** How many requests ended with this status, also when nobody was there any more to read it. */
-  answered(status: number): number;
-  /** When requests with this id arrived (Unix ms, oldest first); empty when there were none or `recordArrivals` is off. */
+  /** How many requests ended with this status, also when the caller had hung up before. */
+  responded(status: number): number;
+  /** When requests with this id arrived (Unix ms, oldest first). Empty when there were none or `recordArrivals` is off. */
   receivedAt(correlationId: string): readonly number[];
 }
 
-/** Calls of `GET /payments/service-health`, live: to check that a whole fleet polls no more than it may. */
+/** Calls of `GET /payments/service-health`, live. Tests check that all workers together poll no more than they may. */
 export interface SimulatedGatewayHealthCalls {
   readonly total: number;
   readonly queued: number;
@@ -68,21 +67,21 @@ export interface SimulatedGatewayHealthCalls {
 
 export interface SimulatedGateway {
   /**
-   * Resolves once connections are accepted; port 0 takes a free one. `url` has no trailing slash and can be called from
+   * Resolves once connections are accepted. Port 0 takes a free one. `url` has no trailing slash and can be called from
    * this machine even when the host is a wildcard. Rejects with the system's error (`EADDRINUSE`, `EACCES`).
-   * After `close()` it may listen again, with the payments kept, like a processor that was restarted.
+   * After `close()` it may listen again with the same payments, like a processor that was restarted.
    */
   listen(port?: number, host?: string): Promise<{ url: string; port: number }>;
   /**
-   * Stops like a killed processor: drops every connection, forgets the payments that are still in their delay or wait
-   * for a place, rejects pending `waitFor`s. May be called again, and before `listen`; never rejects.
+   * Ends like a killed processor: drops every connection, forgets the payments in their delay or waiting for a place,
+   * rejects pending `waitFor`s. May be called again, and before `listen`. Never rejects.
    */
   close(): Promise<void>;
-  /** Sets delay (whole ms) and failure for requests that reach that step from now on. Throws RangeError on a bad delay. */
+  /** Sets delay (whole ms) and failure for requests that reach the step from now on. Throws RangeError on a bad delay. */
   set(change: { delayMs?: number; failure?: boolean }): void;
   /**
-   * Resolves as soon as the predicate holds: it is asked now and after each change (received, answered, inserted, queue,
-   * settings, purge). Rejects after `timeoutMs` (default 5000), when the predicate throws, and on `close()`.
+   * Resolves as soon as the predicate returns true. It is called now and after each change (received, responded, inserted,
+   * queue, settings, purge). Rejects after `timeoutMs` (default 5000), when the predicate throws, and on `close()`.
    */
   waitFor(predicate: (gateway: SimulatedGateway) => boolean, timeoutMs?: number): Promise<void>;
   /** What was charged, by lower-case id, in the order of insertion. */
@@ -93,7 +92,7 @@ export interface SimulatedGateway {
 
 /** Kestrel's own value. Node's default of 5 s would reset pooled connections far earlier than the official gateway. */
 const KEEP_ALIVE_MS = 130_000;
-/** The official gateway's window in seconds, which it also names to refused payments. */
+/** The official gateway's window in seconds. Its 429 to a payment names it, too. */
 const PAYMENTS_RETRY_AFTER_S = 5;
 
 const PROCESSED = preparedJson({ message: 'payment processed successfully' });
@@ -123,7 +122,7 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
 
   const book = createBook(transactionFee);
   const arrivals = new Map<string, number[]>();
-  const answers = new Map<number, number>();
+  const responses = new Map<number, number>();
   const delays = new Set<NodeJS.Timeout>();
   const waiters = createWaiters(
     () => `${requestsTotal} requests, ${book.payments.size} payments, ${healthTotal} health calls`,
@@ -139,7 +138,7 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
     waiters.check();
   }
 
-  // The routes; anything else is 404. Admin calls are checked for the token first.
+  // Anything but these routes gets 404. An admin call needs the token first.
   function route(req: IncomingMessage, res: ServerResponse): void {
     const { method, url = '/' } = req;
     if (method === 'POST' && url === '/payments') {
@@ -150,8 +149,8 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
     const isAdmin = pathname.startsWith('/admin/');
     if (isAdmin && req.headers['x-rinha-token'] !== settings.token) send(res, 401);
     else if (isAdmin) routeAdmin(`${method} ${pathname}`, searchParams, req, res);
-    else if (method === 'GET' && pathname === '/payments/service-health') answerHealth(res);
-    else if (method === 'GET' && pathname.startsWith('/payments/')) answerPayment(res, pathname.slice(10));
+    else if (method === 'GET' && pathname === '/payments/service-health') respondToHealth(res);
+    else if (method === 'GET' && pathname.startsWith('/payments/')) respondToLookUp(res, pathname.slice(10));
     else send(res, 404);
   }
 
@@ -165,14 +164,14 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
       else arrivals.set(payment.correlationId, [Date.now()]);
     }
     if (!places.enter(res, () => handlePayment(res, payment))) {
-      answerPost(res, 429, tooMany(retryAfterSeconds));
+      respondToPost(res, 429, tooMany(retryAfterSeconds));
     }
     changed();
   }
 
   function handlePayment(res: ServerResponse, payment: ParsedPayment | string): void {
     if (typeof payment === 'string') {
-      answerPost(res, 400, preparedJson({ message: payment }));
+      respondToPost(res, 400, preparedJson({ message: payment }));
       places.leave();
     } else if (settings.delayMs === 0) {
       settlePayment(res, payment);
@@ -186,27 +185,27 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
   }
 
   function settlePayment(res: ServerResponse, payment: ParsedPayment): void {
-    if (settings.failure) answerPost(res, 500);
-    else if (book.insert(payment)) answerPost(res, 200, PROCESSED);
-    else answerPost(res, 422, preparedJson({ message: duplicateMessage(payment.correlationId) }));
+    if (settings.failure) respondToPost(res, 500);
+    else if (book.insert(payment)) respondToPost(res, 200, PROCESSED);
+    else respondToPost(res, 422, preparedJson({ message: duplicateMessage(payment.correlationId) }));
     places.leave();
   }
 
-  function answerPost(res: ServerResponse, status: number, prepared?: PreparedBody): void {
-    answers.set(status, (answers.get(status) ?? 0) + 1);
+  function respondToPost(res: ServerResponse, status: number, prepared?: PreparedBody): void {
+    responses.set(status, (responses.get(status) ?? 0) + 1);
     send(res, status, prepared);
   }
 
-  function answerHealth(res: ServerResponse): void {
+  function respondToHealth(res: ServerResponse): void {
     healthTotal += 1;
     // The same body with 503 while failing, as in the official source (its instructions name only 200).
-    const answer = () =>
+    const respond = () =>
       sendJson(res, settings.failure ? 503 : 200, { failing: settings.failure, minResponseTime: settings.delayMs });
-    if (!healthWindow.enter(res, answer)) send(res, 429, tooMany(Math.ceil(healthIntervalMs / 1000)));
+    if (!healthWindow.enter(res, respond)) send(res, 429, tooMany(Math.ceil(healthIntervalMs / 1000)));
     changed();
   }
 
-  function answerPayment(res: ServerResponse, id: string): void {
+  function respondToLookUp(res: ServerResponse, id: string): void {
     const payment = book.payments.get(id.toLowerCase());
     if (payment) sendJson(res, 200, payment);
     else send(res, 404);
@@ -233,7 +232,7 @@ export function createSimulatedGateway(options: SimulatedGatewayOptions = {}): S
       get queued() {
         return places.queued;
       },
-      answered: (status) => answers.get(status) ?? 0,
+      responded: (status) => responses.get(status) ?? 0,
       receivedAt: (correlationId) => arrivals.get(correlationId.toLowerCase()) ?? [],
     },
     healthCalls: {

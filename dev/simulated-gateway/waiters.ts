@@ -1,9 +1,9 @@
-/** Those who wait until something holds. @param seen What there is to see, told to those who waited in vain. */
+/** Lets callers wait for a condition. @param seen describes the current state, for the error after a time-out */
 export function createWaiters(seen: () => string) {
   const waiters = new Set<{ check(): void; reject(reason: Error): void }>();
   return {
-    /** Resolves when `holds` returns true, asked now and at each `check`. Rejects when it throws, and after the time. */
-    waitFor(holds: () => boolean, name: string, timeoutMs = 5000): Promise<void> {
+    /** Resolves when `isMet` returns true, now or at a later `check`. Rejects when it throws, and after `timeoutMs`. */
+    waitFor(isMet: () => boolean, name: string, timeoutMs = 5000): Promise<void> {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const settled = (settle: () => void) => {
         waiters.delete(waiter);
@@ -13,7 +13,7 @@ export function createWaiters(seen: () => string) {
       const waiter = {
         check() {
           try {
-            if (holds()) settled(resolve);
+            if (isMet()) settled(resolve);
           } catch (error) {
             settled(() => reject(error));
           }
@@ -21,7 +21,7 @@ export function createWaiters(seen: () => string) {
         reject: (reason: Error) => settled(() => reject(reason)),
       };
       const timer = setTimeout(() => {
-        waiter.reject(new Error(`waited ${timeoutMs} ms in vain: ${name} (${seen()})`));
+        waiter.reject(new Error(`did not happen within ${timeoutMs} ms: ${name} (${seen()})`));
       }, timeoutMs);
       waiters.add(waiter);
       waiter.check();

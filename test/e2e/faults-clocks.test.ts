@@ -47,7 +47,7 @@ describe('wrong clocks', function () {
         const ahead = await startWorker(clock(HOUR_MS));
         await post();
         // The third backoff is the longest, at least 200 ms, before the circuit holds the payment.
-        await primary.waitFor(({ requests }) => requests.answered(500) === 3, PATIENCE_MS);
+        await primary.waitFor(({ requests }) => requests.responded(500) === 3, PATIENCE_MS);
         await eventually(async () => (await redis.zcard(queueKey('delayed'))) === 1, PATIENCE_MS);
         await ahead.kill();
         const [, score] = await redis.zrange(queueKey('delayed'), 0, 0, 'WITHSCORES');

@@ -29,7 +29,7 @@ async function loseAnswers(kind: 'cut_replies' | 'reset_replies'): Promise<void>
   await proxies.primary.set({ kind });
   await postMany(20);
   // Charged, sent again, refused as known: and the answer to that is lost as well.
-  await primary.waitFor(({ requests }) => requests.answered(422) >= 2, PATIENCE_MS);
+  await primary.waitFor(({ requests }) => requests.responded(422) >= 2, PATIENCE_MS);
   const charged = [...primary.payments.keys()];
   expect(charged).to.not.be.empty;
   await proxies.primary.set({ kind: 'none' });
@@ -64,7 +64,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       const { primary, fallback, postMany, settled } = await startTestStack();
       primary.set({ failure: true });
       await postMany(20);
-      await primary.waitFor(({ requests }) => requests.answered(500) >= 5, PATIENCE_MS);
+      await primary.waitFor(({ requests }) => requests.responded(500) >= 5, PATIENCE_MS);
       primary.set({ failure: false });
       expect((await settled()).primary.size).to.equal(20);
       expect(fallback.requests.total).to.equal(0);
@@ -171,7 +171,7 @@ describe('faults of the gateways, answers that do not come', function () {
       });
       await postMany(30);
       expect((await settled()).primary.size).to.equal(30);
-      expect(primary.requests.answered(429)).to.be.at.least(3);
+      expect(primary.requests.responded(429)).to.be.at.least(3);
       expect(fallback.requests.total).to.equal(0);
     },
 

@@ -226,7 +226,7 @@ describe('simulated gateway: POST /payments', () => {
     expect(gateway.payments.size).to.equal(0);
     expect((await fetch(`${url}/payments/${sent['correlationId']}`)).status).to.equal(404);
     await gateway.waitFor(({ payments }) => payments.size === 1);
-    expect(gateway.requests.answered(200)).to.equal(1);
+    expect(gateway.requests.responded(200)).to.equal(1);
     expect((await post(sent)).status).to.equal(422);
   });
 
@@ -236,7 +236,7 @@ describe('simulated gateway: POST /payments', () => {
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
     await caller.hangUp();
     gateway.set({ failure: true });
-    await gateway.waitFor(({ requests }) => requests.answered(500) === 1);
+    await gateway.waitFor(({ requests }) => requests.responded(500) === 1);
     expect(gateway.payments.size).to.equal(0);
   });
 
@@ -251,7 +251,7 @@ describe('simulated gateway: POST /payments', () => {
     expect(gateway.requests.total).to.equal(3);
     expect(times).to.have.length(2);
     for (const time of times) expect(time).to.be.within(before, Date.now());
-    expect([200, 422, 400, 500].map((status) => gateway.requests.answered(status))).to.deep.equal([1, 1, 1, 0]);
+    expect([200, 422, 400, 500].map((status) => gateway.requests.responded(status))).to.deep.equal([1, 1, 1, 0]);
     expect(gateway.requests.receivedAt(randomUUID())).to.deep.equal([]);
   });
 });

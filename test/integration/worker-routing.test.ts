@@ -85,7 +85,7 @@ describe('worker', () => {
     primary.set({ failure: true });
     await work();
     await postPayment(url);
-    await primary.waitFor(({ requests }) => requests.answered(500) >= 4);
+    await primary.waitFor(({ requests }) => requests.responded(500) >= 4);
     primary.set({ failure: false });
     const [row] = await recorded(1);
     expect(row?.gateway).to.equal('default');
@@ -209,7 +209,7 @@ describe('worker', () => {
     primary.set({ failure: true });
     await work();
     for (let n = 0; n < 50; n += 1) await postPayment(url);
-    await primary.waitFor(({ requests }) => requests.answered(500) >= 8);
+    await primary.waitFor(({ requests }) => requests.responded(500) >= 8);
     primary.set({ failure: false });
     const recoveredAt = performance.now();
     await primary.waitFor(({ payments }) => payments.size > 0);
