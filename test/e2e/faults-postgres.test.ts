@@ -1,8 +1,9 @@
 import { expect } from 'chai';
+import { holdLedger } from '../support/hold-ledger.ts';
 import { aPayment, eventually } from '../support/relay.ts';
 import { sql } from '../support/services.ts';
 import { sideBySide } from '../support/side-by-side.ts';
-import { holdLedger, PATIENCE_MS, sends, startTestStack } from '../support/stack.ts';
+import { PATIENCE_MS, sends, startTestStack } from '../support/stack.ts';
 
 const RESUMED_MS = 2_000;
 

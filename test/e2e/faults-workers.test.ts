@@ -1,7 +1,8 @@
 import { expect } from 'chai';
+import { holdLedger } from '../support/hold-ledger.ts';
 import { aPayment, eventually } from '../support/relay.ts';
 import { sideBySide } from '../support/side-by-side.ts';
-import { holdLedger, PATIENCE_MS, sends, startTestStack, type TestProcess, type TestStack } from '../support/stack.ts';
+import { PATIENCE_MS, sends, startTestStack, type TestProcess, type TestStack } from '../support/stack.ts';
 
 /** Sends to the fallback whatever may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };

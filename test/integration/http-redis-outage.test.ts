@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import type { Redis } from 'ioredis';
 import { startRedis } from '../../dev/local/redis.ts';
 import { atTestEnd } from '../support/cleanup.ts';
-import { type Answer, exchange, http } from '../support/http-client.ts';
+import { exchange, type HttpResponse, http } from '../support/http-client.ts';
 import { connectedApi, lookInto, NO_DATABASE } from '../support/queue.ts';
 import { aPayment, eventually, testApi, testRedis } from '../support/relay.ts';
 
@@ -38,11 +38,11 @@ async function api(redisUrl: string, absent?: 'absent') {
   };
 }
 
-function expectUnavailable(response: Answer, limitMs: number): void {
-  expect(response.status).to.equal(503);
-  expect(JSON.parse(response.text)).to.deep.equal({ error: 'queue_unavailable' });
-  expect(response.headers['retry-after']).to.equal('1');
-  expect(response.elapsedMs).to.be.below(limitMs);
+function expectUnavailable(answer: HttpResponse, limitMs: number): void {
+  expect(answer.status).to.equal(503);
+  expect(JSON.parse(answer.text)).to.deep.equal({ error: 'queue_unavailable' });
+  expect(answer.headers['retry-after']).to.equal('1');
+  expect(answer.elapsedMs).to.be.below(limitMs);
 }
 
 describe('POST /payments without Redis', () => {

@@ -54,7 +54,7 @@ describe('intermediary', () => {
     await gateway.waitFor(({ payments }) => payments.has(id));
   });
 
-  it('responds after the charge, also in place of the 422 for a known id', async () => {
+  it('responds after the charge in place of a response that says that the payment is on record', async () => {
     const { gateway, intermediary, pay } = await stage();
     intermediary.set({ payments: { when: 'after', response: OWN_RESPONSES.empty502 } });
     const payment = aPayment();

@@ -115,7 +115,7 @@ describe('simulated gateway: POST /payments', () => {
     }
   });
 
-  it('responds 422 to a known id in upper and lower case, and keeps the first payment', async () => {
+  it('responds 422 to a known id in either case and keeps what was stored first', async () => {
     await start();
     const first = payment();
     await post(first);
@@ -158,8 +158,8 @@ describe('simulated gateway: POST /payments', () => {
     ['responds 400 to a requestedAt at 24:00', payment({ requestedAt: '2025-02-03T24:00:00.000Z' })],
     ['responds 400 to a number as requestedAt', payment({ requestedAt: 1752580800000 })],
   ];
-  for (const [title, body] of invalid) {
-    it(title, async () => {
+  for (const [what, body] of invalid) {
+    it(`responds 400 with a message to ${what}`, async () => {
       await start();
       const res = await post(body);
       expect(res.status).to.equal(400);
@@ -191,7 +191,7 @@ describe('simulated gateway: POST /payments', () => {
     expect(gateway.payments.size).to.equal(0);
   });
 
-  it('reads the failure setting after the delay: a failure switched on meanwhile gives a 500', async () => {
+  it('responds 500 when failure comes on during the delay', async () => {
     await start({ delayMs: 100 });
     const response = post(payment());
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
@@ -200,7 +200,7 @@ describe('simulated gateway: POST /payments', () => {
     expect(gateway.payments.size).to.equal(0);
   });
 
-  it('reads the failure setting after the delay: a failure switched off meanwhile gives a payment', async () => {
+  it('pays when failure goes off during the delay', async () => {
     await start({ delayMs: 100, failure: true });
     const response = post(payment());
     await gateway.waitFor(({ requests }) => requests.inFlight === 1);
@@ -257,7 +257,7 @@ describe('simulated gateway: POST /payments', () => {
 });
 
 describe('simulated gateway: the 429 limit of POST /payments', () => {
-  it('queues payments beyond its places, and refuses payments beyond its queue without a charge', async () => {
+  it('queues payments beyond its places and responds 429 to those beyond the queue, uncharged', async () => {
     await start({ maxConcurrent: 1, maxQueued: 2, delayMs: 300 });
     const queued = [payment(), payment(), payment()];
     const responses: Promise<Response>[] = [];
@@ -325,7 +325,7 @@ describe('simulated gateway: the 429 limit of POST /payments', () => {
 describe('simulated gateway: GET /payments/service-health', () => {
   const health = () => fetch(`${url}/payments/service-health`);
 
-  it('shows failure and, as minResponseTime, the delay', async () => {
+  it('shows failure, and the delay as minResponseTime', async () => {
     await start({ delayMs: 1234 });
     const res = await health();
     expect(res.status).to.equal(200);
@@ -339,10 +339,10 @@ describe('simulated gateway: GET /payments/service-health', () => {
     expect(await res.json()).to.deep.equal({ failing: true, minResponseTime: 0 });
   });
 
-  it('responds to one call per window, lets two wait and refuses the rest with Retry-After', async () => {
+  it('serves one call per window, lets two wait and responds 429 with Retry-After to the rest', async () => {
     await start({ healthIntervalMs: 60_000 });
     expect((await health()).status).to.equal(200);
-    const waiting = [health(), health()].map((call) => call.catch((error: Error) => error));
+    const waiting = [health(), health()].map((response) => response.catch((error: Error) => error));
     await gateway.waitFor(({ healthCalls }) => healthCalls.queued === 2);
     for (let call = 0; call < 3; call += 1) {
       const res = await health();
@@ -351,10 +351,10 @@ describe('simulated gateway: GET /payments/service-health', () => {
     }
     expect(gateway.healthCalls.total).to.equal(6);
     await gateway.close();
-    for (const result of await Promise.all(waiting)) expect(result).to.be.an('error');
+    for (const response of await Promise.all(waiting)) expect(response).to.be.an('error');
   });
 
-  it('responds to waiting calls in the next windows, with the state of that time', async () => {
+  it('serves waiting calls in the windows that follow, with the state of that time', async () => {
     const startedAt = performance.now();
     await start({ healthIntervalMs: 300 });
     await health();
@@ -423,7 +423,7 @@ describe('simulated gateway: admin calls', () => {
     expect((await admin('GET', 'payments-summary', undefined, second)).status).to.equal(200);
   });
 
-  it('sets delay and failure, and returns the old value', async () => {
+  it('sets delay and failure and returns the old value', async () => {
     await start();
     const delay = await admin('PUT', 'configurations/delay', { delay: 40 });
     expect(await delay.json()).to.deep.equal({ config: 'delay', was: 0, is: 40 });
@@ -469,7 +469,7 @@ describe('simulated gateway: admin calls', () => {
     }
   });
 
-  it('responds 400 to a bound that is not a time', async () => {
+  it('responds 400 to a bound that is no time', async () => {
     await start();
     expect((await admin('GET', 'payments-summary?from=soon&to=2025-07-15T12:00:00Z')).status).to.equal(400);
   });
@@ -485,10 +485,10 @@ describe('simulated gateway: admin calls', () => {
     });
   });
 
-  it('lists every payment (a call of our own)', async () => {
+  it('lists every payment, a call that only our gateway has', async () => {
     await start();
     expect(await (await admin('GET', 'payments')).json()).to.deep.equal([]);
-    await postMany(700); // over 64 KiB, so that the response comes in several pieces
+    await postMany(700); // over 64 KiB, so that the response comes in more than one piece
     expect(await (await admin('GET', 'payments')).json()).to.deep.equal([...gateway.payments.values()]);
   });
 
@@ -525,7 +525,7 @@ describe('simulated gateway: life and control', () => {
     expect(await post(payment()).catch(() => 'refused')).to.equal('refused');
   });
 
-  it('listens again on the same port with its payments kept', async () => {
+  it('listens again on the same port with the same payments', async () => {
     await start();
     const sent = payment();
     await post(sent);

@@ -6,11 +6,11 @@ import type { TestEnv } from './relay.ts';
 
 export interface ApiProcess extends ServiceProcess {
   readonly url: string;
-  /** All that it has logged so far. */
+  /** Every line it has logged so far. */
   readonly log: readonly string[];
 }
 
-/** An API node as a process of its own, with the real key prefix: it needs a Redis to itself. Killed after the test. */
+/** An API node as a process of its own, with the real key prefix, so it needs its own Redis. Killed after the test. */
 export async function startApiProcess(env: TestEnv, port?: number): Promise<ApiProcess> {
   const log: string[] = [];
   const service = await startService({

@@ -2,18 +2,18 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 
 type Undo = () => unknown;
 
-/** What a test has opened, closed after it in reverse order, whether it passed or not. */
+/** Closes what a test has opened, after it, in reverse order, whether it passed or not. */
 const pending: Undo[] = [];
 
-/** The same for a part of a test that ends by itself. */
+/** The same for a part of a test, which ends before the test. */
 const ownPending = new AsyncLocalStorage<Undo[]>();
 
-/** Registers something to be undone when the test is over, or the part of it that calls this ({@link withOwnEnd}). */
+/** Registers what to undo when the test ends, or the part of it that calls this ({@link withOwnEnd}). */
 export function atTestEnd(undo: Undo): void {
   (ownPending.getStore() ?? pending).push(undo);
 }
 
-/** Runs a part of a test. What it opens is closed at its end, while other parts go on. */
+/** Runs a part of a test. What the part opens is closed when the part ends, while other parts go on. */
 export function withOwnEnd<T>(run: () => Promise<T>): Promise<T> {
   const own: Undo[] = [];
   return ownPending.run(own, async () => {

@@ -1,12 +1,12 @@
 import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
 import supertest from 'supertest';
 
-/** supertest on a running server. Its connections end with their answer, so that no server waits for them when it closes. */
+/** supertest on a running server. Each connection ends with its response, so no server waits for it when it closes. */
 export function http(url: string) {
   return supertest.agent(url).set('Connection', 'close');
 }
 
-export interface Answer {
+export interface HttpResponse {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly text: string;
@@ -14,9 +14,9 @@ export interface Answer {
 }
 
 /**
- * One request exactly as it is told, where supertest would put it right: any bytes, any headers, any path. A list of
- * parts travels chunked, without a content-length.
- * @throws the error of the connection when no whole answer came.
+ * One request exactly as given: any bytes, any headers, any path. supertest would correct them. A list of parts is sent
+ * chunked, without a content-length.
+ * @throws the error of the connection when no complete response came
  */
 export function exchange(
   url: string,
@@ -31,7 +31,7 @@ export function exchange(
     body?: string | Buffer | readonly (string | Buffer)[];
     agent?: Agent | false;
   } = {},
-): Promise<Answer> {
+): Promise<HttpResponse> {
   return new Promise((resolve, reject) => {
     const startedAt = performance.now();
     const sent = request(url, { method, agent, headers }, (response) => {

@@ -56,7 +56,7 @@ export interface IntermediaryMode {
 }
 
 export interface IntermediaryOptions {
-  /** Whether `requests` is filled: about 2 KB per request, so long runs turn it off. Default true. */
+  /** Whether `requests` is filled. It takes about 2 KB per request, so long runs turn it off. Default true. */
   recordRequests?: boolean;
 }
 
@@ -173,7 +173,7 @@ export async function createIntermediary(
     const interception = interceptionOf(received);
     const when = interception?.when ?? 'before';
     const forwarded = interception && when === 'before' ? undefined : forward(incoming, body);
-    // `during`: nobody waits for it.
+    // `during`: its response is not used.
     forwarded?.catch(() => {});
     const isPassing = !interception || when === 'after';
     const upstream = isPassing ? await forwarded!.catch(() => undefined) : undefined;
@@ -206,10 +206,10 @@ export async function createIntermediary(
 
   const server = createServer((incoming, outgoing) => {
     outgoing.on('error', () => {});
-    // The caller hung up within its request.
+    // The caller hung up before its request was complete.
     handle(incoming, outgoing).catch(() => outgoing.destroy());
   });
-  // Longer than callers keep their connections: the intermediary never closes one that is about to be used.
+  // Longer than callers keep their connections alive, so the intermediary never closes one that a caller is about to use.
   server.keepAliveTimeout = 130_000;
   server.on('connection', (socket) => connections.set(socket, ++connectionsTotal));
   const port = await freePort();

@@ -6,7 +6,7 @@ export interface LogEntry {
   readonly [field: string]: unknown;
 }
 
-/** A logger that keeps what it is told, for tests to read. */
+/** A logger that keeps its entries, for tests to read. */
 export function recordingLogger(): { logger: Logger; entries: LogEntry[] } {
   const entries: LogEntry[] = [];
   const at =

@@ -6,20 +6,20 @@ import { http } from './http-client.ts';
 import { eventually, type TestApi, type TestEnv, testApi, testRedis } from './relay.ts';
 import { sharedRedis } from './services.ts';
 
-/** For an API that is to have no queue: nobody listens there. */
+/** For an API without a queue: nothing listens on this port. */
 export const NO_REDIS = { REDIS_URL: 'redis://127.0.0.1:1' };
 
-/** For an API that is to have no ledger: nobody listens there. */
+/** For an API without a ledger: nothing listens on this port. */
 export const NO_DATABASE = { DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' };
 
-/** `testApi` without a ledger, connected to its Redis: until then it would answer 503. */
+/** `testApi` without a ledger. Resolves when it is connected to its Redis, as it responds 503 before. */
 export async function connectedApi(env: TestEnv = {}): Promise<TestApi> {
   const api = await testApi({ ...NO_DATABASE, ...env });
   await eventually(async () => (await http(api.url).get('/health')).status === 200);
   return api;
 }
 
-/** A look into the queue `payments` past everything of ours: what is really in Redis. */
+/** Reads the queue `payments` from Redis itself, without any code of ours. */
 export async function lookInto(prefix: string, redisUrl?: string) {
   const redis = await testRedis(redisUrl);
   const key = (type: string) => queueKey({ name: 'payments', prefix }, type);
@@ -28,9 +28,9 @@ export async function lookInto(prefix: string, redisUrl?: string) {
     key,
     job: (id: string) => redis.hgetall(key(id)),
     isStored: async (id: string) => (await redis.exists(key(id))) === 1,
-    /** The ids that wait, the next one first. */
+    /** The ids that wait, the next first. */
     waiting: async () => (await redis.lrange(key('wait'), 0, -1)).reverse(),
-    /** Every key of the queue, without what they have in common. */
+    /** Every key of the queue, without their common start. */
     keys: async () => (await redis.keys(`${key('')}*`)).map((name) => name.slice(key('').length)).sort(),
   };
 }
@@ -43,7 +43,7 @@ export async function bullQueue(prefix: string, redisUrl?: string): Promise<Queu
   return queue;
 }
 
-/** BullMQ's own worker, closed after the test. Without a processor it takes jobs only by `getNextJob`. */
+/** BullMQ's own worker, closed after the test. Without a processor it takes a job only when `getNextJob` is called. */
 export async function bullWorker(
   prefix: string,
   processor: ConstructorParameters<typeof Worker>[1] = null,

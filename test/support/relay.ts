@@ -11,7 +11,7 @@ import { freshDatabase, freshPrefix, sharedRedis } from './services.ts';
 
 export type TestEnv = Readonly<Record<string, string>>;
 
-/** A configuration over the shared services, with a database of the test's own; `env` wins. */
+/** A configuration with the shared servers and a database of the test's own. `env` wins. */
 export async function testConfig(env: TestEnv = {}): Promise<Config> {
   return loadConfig({
     HOST: '127.0.0.1',
@@ -41,7 +41,7 @@ export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promis
 
 /**
  * A worker in this process, closed after the test.
- * @param change gives it what no setting may be, as a time too short for production
+ * @param change sets what no setting allows, for example a time too short for production
  */
 export async function testWorker(
   env: TestEnv,
@@ -95,8 +95,8 @@ export function aPayment(amount = 19.9): { correlationId: string; amount: number
 }
 
 /**
- * Resolves with the first value of `look` that is not undefined or false.
- * For what nothing tells of when it happens, as a row in PostgreSQL or a job in Redis.
+ * Resolves with the first value of `look` that is not undefined or false. It polls, for what sends no event: a row in
+ * PostgreSQL, a job in Redis. @throws an Error after `timeoutMs`
  */
 export async function eventually<T>(
   look: () => Promise<T | undefined | false> | T | undefined | false,

@@ -19,7 +19,7 @@ export interface Arrival {
   readonly response: ServerResponse;
 }
 
-/** What a gateway has on record under an id: what a charge stored, as it was sent. */
+/** What a gateway has on record under an id: what the charge stored. */
 export interface OnRecord {
   readonly amount: number;
   readonly requestedAt: string;
@@ -54,7 +54,7 @@ export function html(status: number, title: string, headers: Readonly<Record<str
   return respond(status, page, { 'content-type': 'text/html', ...headers });
 }
 
-/** These bytes past all HTTP, then nothing more: the connection stays, ends in order, or is reset. */
+/** These bytes as they are, HTTP or not. Then the connection stays open, closes in order, or is reset. */
 export function raw(bytes: string | Buffer, ending: 'stay' | 'close' | 'reset'): Reply {
   return ({ request: { socket } }) => {
     const end = () => {
@@ -69,7 +69,7 @@ export function raw(bytes: string | Buffer, ending: 'stay' | 'close' | 'reset'):
 /** No response at all. */
 export const hang: Reply = () => {};
 
-/** The gateway charges the payment, and then this comes back: from the gateway itself or from what stands before it. */
+/** The gateway charges the payment, then the caller gets this: from the gateway itself or from a proxy in front of it. */
 export function charged(reply: Reply): Reply {
   return (arrival, gateway) => {
     gateway.charge(arrival);
@@ -77,14 +77,14 @@ export function charged(reply: Reply): Reply {
   };
 }
 
-/** What a good gateway does: it charges an id once, and refuses it from then on. */
+/** What a correct gateway does: it charges an id once, and responds 422 to it from then on. */
 export const accept: Reply = (arrival, gateway) => {
   if (gateway.onRecord.has(arrival.correlationId))
     json(422, { message: 'CorrelationId already exists' })(arrival, gateway);
   else charged(respond(200, CHALLENGE_BODY))(arrival, gateway);
 };
 
-/** What a good gateway tells of a payment. */
+/** What a correct gateway responds to a look-up. */
 export const tell: Reply = (arrival, gateway) => {
   const { correlationId } = arrival;
   const found = gateway.onRecord.get(correlationId);
@@ -92,9 +92,9 @@ export const tell: Reply = (arrival, gateway) => {
 };
 
 /**
- * A gateway whose every response the test chooses, request by request; without a script it is a good one.
+ * A gateway whose every response the test chooses, request by request; without a script it is a correct one.
  * Closed after the test, with all its connections.
- * @param options `tls` makes it an HTTPS server; `port` and `onRecord` are for one that comes up where another was.
+ * @param options `tls` makes it an HTTPS server; `port` and `onRecord` are for one that replaces another.
  */
 export async function scriptedGateway({
   tls,
@@ -112,7 +112,7 @@ export async function scriptedGateway({
   const attempts = new Map<string, number>();
 
   async function receive(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    // A caller that has hung up is no error of the test.
+    // The caller hung up. That is no error of the test.
     response.on('error', () => {});
     const received = await text(request).catch(() => undefined);
     if (received === undefined) return;
@@ -156,13 +156,13 @@ export async function scriptedGateway({
     close,
     /** What it has charged, by id. */
     onRecord: onRecord as ReadonlyMap<string, OnRecord>,
-    /** Every payment it was sent, oldest first. */
+    /** Every payment it got, oldest first. */
     posts: posts as readonly Arrival[],
-    /** Every payment it was asked about, oldest first. */
+    /** Every look-up it got, oldest first. */
     lookUps: lookUps as readonly Arrival[],
-    /** The test's script for payments. Nothing: {@link accept}. */
+    /** The test's script for payments. Undefined: {@link accept}. */
     onPayment: (_arrival: Arrival): Reply | undefined => undefined,
-    /** The test's script for look-ups. Nothing: {@link tell}. */
+    /** The test's script for look-ups. Undefined: {@link tell}. */
     onLookUp: (_arrival: Arrival): Reply | undefined => undefined,
     /** Stores a payment, unless its id is known. */
     charge({ correlationId, amount, requestedAt }: Arrival): void {

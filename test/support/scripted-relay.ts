@@ -7,7 +7,7 @@ import { aPayment, eventually, postPayment, type TestEnv, testApi, testWorker } 
 import { type Reply, type ScriptedGateway, scriptedGateway } from './scripted-gateway.ts';
 import { freshPrefix } from './services.ts';
 
-/** How long a payment may take whose gateway works again: its own pause, and a machine that is busy with something else. */
+/** How long a payment may take after its gateway works again: its own pause, on a busy machine. */
 const RECORDED_WITHIN_MS = 20_000;
 
 /** A second or two of backoff, and the probes of some twenty payments. */
@@ -19,7 +19,7 @@ export interface LedgerEntry {
   readonly requestedAt: string;
 }
 
-/** A connection for looks into a ledger, closed after the test. */
+/** Reads a ledger over a connection that is closed after the test. */
 export async function ledgerReader(databaseUrl: string): Promise<() => Promise<Map<string, LedgerEntry>>> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
@@ -44,8 +44,8 @@ export type ScriptedRelay = Awaited<ReturnType<typeof scriptedRelay>>;
 
 /**
  * An API and a worker in this process, between two gateways whose responses the test chooses. The worker starts with
- * `work`, so that a test can queue payments before it. The policy is the most willing one, so that a payment that may go
- * to the fallback does go.
+ * `work`, so that a test can queue payments before it. The policy allows the fallback as early as possible, so a payment
+ * that may go there does.
  * @param options `rejectAfterMs` is GATEWAY_REJECT_AFTER_MS, shorter than the setting may be
  */
 export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { rejectAfterMs?: number } = {}) {
@@ -88,7 +88,7 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
       for (let n = 0; n < count; n += 1) ids.push(await this.post());
       return ids;
     },
-    /** Resolves when all of these payments are in the ledger. @returns it */
+    /** Resolves with the ledger when it has all of these payments. */
     recorded: (ids: Iterable<string>, timeoutMs = RECORDED_WITHIN_MS) => {
       const awaited = [...ids];
       return eventually(async () => {
@@ -96,7 +96,7 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
         return awaited.every((id) => rows.has(id)) && rows;
       }, timeoutMs);
     },
-    /** Ids of the dead letters that Redis shows. */
+    /** Ids of the dead letters in Redis. */
     deadLetters: () => queue.redis.zrange(queue.key('failed'), 0, -1),
     /** Resolves when no job is left. */
     drained: () =>
@@ -113,11 +113,11 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
       promoter ??= await bullQueue(prefix);
       for (const id of ids) {
         const job = await promoter.getJob(id);
-        // It may leave its pause by itself in this moment.
+        // Its pause may end at this moment.
         if (await job?.isDelayed()) await job?.promote().catch(() => undefined);
       }
     },
-    /** The promises of DESIGN §2 that a wrong verdict breaks: the ledger is what the gateways have on record, each id once. */
+    /** A wrong verdict breaks one of these: the ledger equals what the gateways have on record, and each id is there once. */
     async expectTrueBooks(): Promise<void> {
       expect(booked(primary, fallback), 'the ledger and the gateways').to.deep.equal(sorted(await ledger()));
       const twice = [...primary.onRecord.keys()].filter((id) => fallback.onRecord.has(id));
@@ -147,9 +147,9 @@ function sorted(entries: Iterable<[string, LedgerEntry]>): [string, LedgerEntry]
 }
 
 /**
- * Sends one payment for each of these replies, which its primary gives until it recovers. Whatever they are, the payment
- * must stay at the primary, alive and listed with its reason, and be recorded once when the primary is well again.
- * Resolves with the number of look-ups that were made of each before that.
+ * Sends one payment for each of these replies. The primary gives the reply until it recovers. Every such payment must stay
+ * with the primary, in the queue, listed with its reason, and be recorded once after the recovery.
+ * @returns the number of look-ups of each payment before the recovery
  */
 export async function expectUnknown(
   replies: Readonly<Record<string, Reply>>,
@@ -158,25 +158,25 @@ export async function expectUnknown(
   const relay = await scriptedRelay(env);
   const { primary, fallback } = relay;
   const nameOf = new Map<string, string>();
-  let isWell = false;
-  // Their first replies come together, or those that a circuit opens for would hold up those not yet tried.
+  let isRecovered = false;
+  // All first replies are sent together. Otherwise the first ones would open the circuit before the last ones are tried.
   const arrived = new Set<string>();
   const allArrived = Promise.withResolvers<void>();
   primary.onPayment = ({ correlationId }) => {
     arrived.add(correlationId);
     if (arrived.size === nameOf.size) allArrived.resolve();
-    if (isWell) return undefined;
+    if (isRecovered) return undefined;
     return (arrival, gateway) =>
       void allArrived.promise.then(() => replies[nameOf.get(correlationId)!]!(arrival, gateway));
   };
-  primary.onLookUp = ({ correlationId }) => (isWell ? undefined : lookUp?.(nameOf.get(correlationId)!));
+  primary.onLookUp = ({ correlationId }) => (isRecovered ? undefined : lookUp?.(nameOf.get(correlationId)!));
   for (const name of Object.keys(replies)) nameOf.set(await relay.post(), name);
   const ids = [...nameOf.keys()];
   const named = (some: Iterable<string>) => [...some].map((id) => nameOf.get(id)!).sort();
   const acceptedAtMs = performance.now();
   await relay.work();
-  // Every payment has been tried and handed back, and some again when all were old enough for the fallback. What did not
-  // happen in time is named below.
+  // Every payment has been tried and is back in the queue, and some were sent again when all were old enough for the
+  // fallback. The checks below name what did not happen in time.
   const isHeldBack = async () => {
     const listed = new Set(await relay.unresolved());
     const wasRetried = primary.posts.some(({ atMs, attempt }) => attempt > 1 && atMs > acceptedAtMs + 1_000);
@@ -199,7 +199,7 @@ export async function expectUnknown(
   expect(named(ids.filter((id) => !reasons.get(id))), 'without a reason').to.deep.equal([]);
   expect(await isHeldBack(), 'any of them sent again').to.equal(true);
 
-  isWell = true;
+  isRecovered = true;
   await relay.hurry(ids);
   await relay.recorded(ids);
   await relay.drained();
@@ -211,8 +211,8 @@ export async function expectUnknown(
 }
 
 /**
- * Sends some payments to a primary that gives this reply to all of them for good. The reply proves that none of them was
- * charged, so all must be paid at the fallback, once they are old enough.
+ * Sends some payments to a primary that gives this reply to all of them. The reply proves that none of them was charged, so
+ * all must be paid at the fallback as soon as they are old enough.
  */
 export async function expectFallback(reply: Reply, env: TestEnv = {}): Promise<void> {
   const relay = await scriptedRelay(env);

@@ -7,8 +7,8 @@ import { migrate } from '../../dev/stack.ts';
 import { atTestEnd } from './cleanup.ts';
 
 /**
- * Redis and PostgreSQL that all tests share, started when the first test asks for them. Every test has its own key
- * prefix and its own database in them. A test that stops, hangs or fills a server starts one of its own.
+ * The Redis and PostgreSQL that all tests of a process share. They start with the first test that uses them. Every test has
+ * its own key prefix and its own database there. A test that stops, hangs or fills a server starts one of its own.
  */
 let redis: Promise<ManagedServer> | undefined;
 let postgres: Promise<ManagedServer> | undefined;
@@ -25,7 +25,7 @@ export function sharedPostgres(): Promise<ManagedServer> {
   return postgres;
 }
 
-/** A PostgreSQL ready for `freshDatabase`. Nothing here survives a power loss, so nothing has to wait for the disk. */
+/** A PostgreSQL ready for `freshDatabase`. It does not wait for the disk, as no test cuts the power. */
 export async function startTestPostgres(): Promise<ManagedServer> {
   const server = await startPostgres({ settings: { fsync: 'off' } });
   await sql(server.url, `CREATE DATABASE ${TEMPLATE}`);
@@ -61,7 +61,7 @@ export async function sql<Row extends pg.QueryResultRow>(
   }
 }
 
-/** Locks a table of the ledger, so that every statement on it waits; resolves with what lets go of it. */
+/** Locks a table of the ledger, so that every statement on it waits. @returns a function that releases the lock */
 export async function holdTable(url: string, table = 'payments'): Promise<() => Promise<void>> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();

@@ -3,7 +3,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { Redis } from 'ioredis';
-import pg from 'pg';
 import { audit, type Book, readLedger } from '../../dev/audit.ts';
 import type { ManagedServer } from '../../dev/local/processes.ts';
 import { startRedis } from '../../dev/local/redis.ts';
@@ -16,23 +15,23 @@ import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
 import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
-import { freshDatabase, sharedPostgres, sharedRedis, sql, startTestPostgres } from './services.ts';
+import { freshDatabase, sharedPostgres, sharedRedis, startTestPostgres } from './services.ts';
 
-/** How long anything may take on a machine that is busy with something else. What must be quick is measured apart. */
+/** How long anything may take on a busy machine. Tests measure separately what must be quick. */
 export const PATIENCE_MS = 30_000;
 
 const QUEUE = paymentQueue({ name: 'payments' });
 
 export interface StackOptions {
-  /** API processes, 1 if not said otherwise. */
+  /** API processes at the start. Default 1. */
   apis?: number;
-  /** Worker processes at the start, 1 if not said otherwise. More can be started with `startWorker`. */
+  /** Worker processes at the start. Default 1. `startWorker` starts more. */
   workers?: number;
   /** For API and workers. */
   env?: TestEnv;
-  /** Servers that a proxy is put in front of, for the faults of a network. */
+  /** Servers behind a proxy, which can inject the faults of a network. */
   through?: readonly Server[];
-  /** Servers of the test's own: it is going to stop, hang or fill them. */
+  /** Servers of the test's own, because it stops, hangs or fills them. */
   own?: readonly ('redis' | 'postgres')[];
   primary?: SimulatedGatewayOptions;
 }
@@ -58,7 +57,7 @@ export type TestStack = Awaited<ReturnType<typeof startTestStack>>;
 
 /**
  * Payrelay as real processes: API and workers are children, started as in production; the gateways are in this process,
- * so that a test can wait for what happens at them. All of it is gone after the test.
+ * so that a test can wait for what happens at them. All of it ends after the test.
  */
 export async function startTestStack({
   apis: apiCount = 1,
@@ -92,7 +91,7 @@ export async function startTestStack({
     },
     env: {
       LOG_LEVEL: 'debug',
-      // Half of what a start costs is compiling.
+      // Half of the time of a start is compiling.
       NODE_COMPILE_CACHE: fileURLToPath(new URL('../../node_modules/.cache/compile', import.meta.url)),
       // The default follows the machine's cores.
       PAYMENT_QUEUE_MAX_CONCURRENCY: '16',
@@ -129,25 +128,25 @@ export async function startTestStack({
 
   const agent = new Agent({ keepAlive: true, maxSockets: 200 });
   atTestEnd(() => agent.destroy());
-  /** The amount that was posted first, in cents, by id: no other one may be paid. */
-  const asked = new Map<string, number>();
+  /** The amount of the first post, in cents, by id. No other amount may be paid. */
+  const posted = new Map<string, number>();
   const accepted = new Set<string>();
   const unknown = new Set<string>();
   let posts = 0;
 
-  /** Posts to one API after the other and keeps account of what was answered. No answer at all: undefined. */
+  /** Posts to one API after the other and notes the response. @returns its status, undefined without a response */
   async function post(payment = aPayment(anAmount())): Promise<number | undefined> {
     const { correlationId, amount } = payment;
-    if (!asked.has(correlationId)) asked.set(correlationId, Math.round(amount * 100));
+    if (!posted.has(correlationId)) posted.set(correlationId, Math.round(amount * 100));
     const { url } = apis[posts++ % apis.length]!;
-    const answer = await exchange(`${url}/payments`, { agent, body: JSON.stringify(payment) }).catch(() => undefined);
-    if (answer?.status === 204) accepted.add(correlationId);
-    // A full queue is the one refusal that is certain.
-    else if (!answer?.text.includes('queue_full')) unknown.add(correlationId);
-    return answer?.status;
+    const response = await exchange(`${url}/payments`, { agent, body: JSON.stringify(payment) }).catch(() => undefined);
+    if (response?.status === 204) accepted.add(correlationId);
+    // Only a full queue says for certain that nothing was stored.
+    else if (!response?.text.includes('queue_full')) unknown.add(correlationId);
+    return response?.status;
   }
 
-  /** Posts some hundred payments a second until the function it returns is called, which resolves when all are answered. */
+  /** Posts some hundred payments a second. @returns a function that ends the load and resolves after the last response */
   function startLoad(): () => Promise<void> {
     let isOver = false;
     const clients = Array.from({ length: 4 }, async () => {
@@ -170,8 +169,8 @@ export async function startTestStack({
   }
 
   /**
-   * Resolves when nothing is left to do, and every promise was kept: the books of both gateways and of the ledger hold the
-   * same ids, amounts and times, each id once; nothing became a dead letter; no process asked for help.
+   * Resolves when the queue is empty and every guarantee was kept: the ledger has the ids, amounts and times that the gateways
+   * have on record, each id once. There is no dead letter, and no process logged an error.
    */
   async function settled(timeoutMs = PATIENCE_MS): Promise<Settled> {
     await eventually(isQueueEmpty, timeoutMs);
@@ -183,7 +182,7 @@ export async function startTestStack({
     const breaches = audit({ accepted, unknown, deadLetters: new Set(), gateways, ledger });
     expect(breaches).to.deep.equal({ lost: [], paidTwice: [], unrecorded: [], unpaid: [], phantom: [] });
     const wrong = [...gateways.primary, ...gateways.fallback].filter(
-      ([id, held]) => held.amountCents !== asked.get(id),
+      ([id, onRecord]) => onRecord.amountCents !== posted.get(id),
     );
     expect(wrong, 'paid with another amount').to.deep.equal([]);
     expect(await redis.zcard(queueKey(QUEUE, 'failed')), 'dead letters').to.equal(0);
@@ -202,23 +201,23 @@ export async function startTestStack({
     proxies: proxies as Record<Server, TcpProxy>,
     primary,
     fallback,
-    /** Those started so far. */
+    /** All that were started so far. */
     apis: apis as readonly TestProcess[],
     workers: workers as readonly TestProcess[],
     startApi,
     startWorker,
     post,
-    /** What was posted under this id, once more. */
-    postAgain: (correlationId: string) => post({ correlationId, amount: asked.get(correlationId)! / 100 }),
+    /** Posts again what was posted with this id. */
+    postAgain: (correlationId: string) => post({ correlationId, amount: posted.get(correlationId)! / 100 }),
     /** Posts so many payments at once. @returns their ids */
     async postMany(count: number): Promise<string[]> {
       const payments = Array.from({ length: count }, () => aPayment(anAmount()));
       await Promise.all(payments.map(post));
       return payments.map(({ correlationId }) => correlationId);
     },
-    /** Ids answered 204. */
+    /** Ids with a 204. */
     accepted: accepted as ReadonlySet<string>,
-    /** Ids with no answer, or one that leaves it open whether the payment is stored. */
+    /** Ids without a response, or with one that does not say whether the payment is stored. */
     unknown: unknown as ReadonlySet<string>,
     startLoad,
     settled,
@@ -234,33 +233,6 @@ export function sends(gateway: SimulatedGateway, ids: Iterable<string>): number[
   return [...ids].map((id) => gateway.requests.receivedAt(id).length);
 }
 
-/**
- * Holds every statement on the ledger's table at its start, until released: a worker stands still at a known point.
- * `blocked` resolves when a statement that begins so is being held.
- */
-export async function holdLedger(databaseUrl: string) {
-  const client = new pg.Client({ connectionString: databaseUrl });
-  client.on('error', () => {});
-  await client.connect();
-  await client.query('BEGIN');
-  await client.query('LOCK TABLE payments IN ACCESS EXCLUSIVE MODE');
-  const held = `FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1`;
-  let released: Promise<void> | undefined;
-  const release = () => {
-    released ??= client.end();
-    return released;
-  };
-  atTestEnd(release);
-  return {
-    blocked: (statement: 'SELECT' | 'INSERT') =>
-      eventually(async () => (await sql(databaseUrl, `SELECT pid ${held}`, [`${statement}%`])).length > 0, PATIENCE_MS),
-    /** Ends the connections whose statement is being held, so that it is never carried out. */
-    drop: (statement: 'SELECT' | 'INSERT') =>
-      sql(databaseUrl, `SELECT pg_terminate_backend(pid) ${held}`, [`${statement}%`]),
-    release,
-  };
-}
-
 function hasFields(line: string, fields: LogFields): boolean {
   if (!line.startsWith('{')) return false;
   const entry = JSON.parse(line) as Record<string, unknown>;
@@ -273,7 +245,7 @@ function bookOf({ payments }: SimulatedGateway): Book {
   );
 }
 
-/** Different from payment to payment, so that no two can be mistaken for one another. */
+/** Random, so that a test notices when one payment is paid with the amount of another. */
 function anAmount(): number {
   return Math.ceil(Math.random() * 1_000_000) / 100;
 }
@@ -292,7 +264,7 @@ async function ownPostgres(): Promise<ManagedServer> {
 
 let databases = 0;
 
-/** A Redis database: the processes' keys always have the same prefix. 0 is for the tests that choose their prefix. */
+/** A database of the shared Redis, because processes always use the same key prefix. Database 0 is for tests with prefixes. */
 function freshRedisDatabase({ url }: ManagedServer): string {
   databases = (databases % 15) + 1;
   return `${url}/${databases}`;

@@ -5,7 +5,7 @@ import { atTestEnd } from './cleanup.ts';
 
 const file = (name: string) => fileURLToPath(new URL(`./tls/${name}`, import.meta.url));
 
-/** The file of the authority that signed the test's certificates, for `NODE_EXTRA_CA_CERTS`. */
+/** The certificate of the authority that signed the tests' certificates, for `NODE_EXTRA_CA_CERTS`. */
 export const TEST_CA_FILE = file('ca.pem');
 
 /** The options of a TLS server with one of the test's certificates (test/support/tls). */
@@ -13,11 +13,11 @@ export function testCertificate(name: 'localhost' | 'other-name' | 'self-signed'
   return { key: readFileSync(file(`${name}.key`)), cert: readFileSync(file(`${name}.pem`)) };
 }
 
-/** The certificates trusted by default, while some test adds its own to them. */
+/** The certificates trusted by default, kept while a test adds its own. */
 let before: string[] | undefined;
 let users = 0;
 
-/** Makes this process trust the test's authority, until the last test that asked for it is over. */
+/** This process trusts the tests' authority until the last test that called this has ended. */
 export function trustTestCa(): void {
   before ??= tls.getCACertificates('default');
   users += 1;

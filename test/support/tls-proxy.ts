@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { atTestEnd } from './cleanup.ts';
 
 /**
- * A certificate authority that no machine knows, and a server's certificate of it for localhost, valid for 100 years:
- * tls/ca.pem, tls/localhost.pem, tls/localhost.key. The key of the authority was thrown away, so it can vouch for nothing else.
+ * tls/ca.pem is a certificate authority that no machine trusts. tls/localhost.pem, with its key tls/localhost.key, is its
+ * certificate for localhost, valid for 100 years. The key of the authority was deleted, so it can sign nothing else.
  */
 const file = (name: string) => fileURLToPath(new URL(`./tls/${name}`, import.meta.url));
 
@@ -15,16 +15,16 @@ export const PRIVATE_CA = file('ca.pem');
 
 export interface TlsProxy {
   readonly port: number;
-  /** Connections that came, whether or not their client trusted the certificate. */
+  /** All connections, whether or not their client trusted the certificate. */
   readonly connections: number;
-  /** Connections whose client trusted the certificate: it sent something through TLS. */
+  /** Connections whose client trusted the certificate, as it sent something through TLS. */
   readonly trusted: number;
 }
 
 /**
- * A TLS server in front of a plain one on 127.0.0.1, closed after the test. So TLS is tested with any Redis and PostgreSQL, also with
- * those that were built without it.
- * @param protocol PostgreSQL's clients ask in plain text whether TLS is spoken, before they begin with it.
+ * A TLS server in front of a plain one on 127.0.0.1, closed after the test. So TLS can be tested with a Redis or a
+ * PostgreSQL that was built without it.
+ * @param protocol PostgreSQL's clients ask in plain text whether the server speaks TLS, before they start TLS.
  */
 export async function createTlsProxy(targetPort: number, protocol: 'plain' | 'postgres' = 'plain'): Promise<TlsProxy> {
   const secureContext = createSecureContext({
@@ -42,7 +42,7 @@ export async function createTlsProxy(targetPort: number, protocol: 'plain' | 'po
       counts.trusted += 1;
     });
     client.pipe(server).pipe(client);
-    // A client that does not trust us ends the handshake with an error, and so does everything at the end of the test.
+    // A client that does not trust the certificate ends the handshake with an error. So does the end of the test.
     for (const [one, other] of [
       [client, server],
       [server, client],
@@ -58,7 +58,7 @@ export async function createTlsProxy(targetPort: number, protocol: 'plain' | 'po
     socket.on('error', () => {});
     if (protocol === 'plain') encrypt(socket);
     else {
-      // SSLRequest: eight bytes, and nothing else before the answer.
+      // SSLRequest: eight bytes. The client sends nothing else before the reply.
       socket.once('data', () => {
         socket.write('S');
         encrypt(socket);
