@@ -3,31 +3,20 @@ import { registerHooks } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 /**
- * Loaded before a worker (`node --import`) to show that chaos can fail: every exported function of the routing is told that
- * the primary is clean, so that a payment with an unresolved attempt there may go to the fallback. It changes what is
- * loaded, not what is in src. A routing that has moved, or names its parts otherwise, stops the start of the worker.
+ * Loaded before a worker (`node --import`) to show that chaos can fail: no payment counts as one that may have been paid at
+ * the primary, so an unresolved one may go to the fallback. It changes what Node loads, not the file in src. When the rule
+ * has moved or has another name, the worker does not start.
  */
-const ROUTE = new URL('../../src/processing/route.ts', import.meta.url).href;
-const BROKEN = { primaryIsClean: true };
+const FILE = new URL('../../src/processing/process-payment.ts', import.meta.url).href;
+const RULE = 'mayBeAtPrimary';
 
-const source = readFileSync(fileURLToPath(ROUTE), 'utf8');
-const rules = [...source.matchAll(/^export function (\w+)\(/gm)].map(([, name]) => name!);
-const missing = Object.keys(BROKEN).filter((field) => !source.includes(`history.${field}`));
-if (rules.length === 0 || missing.length > 0) {
-  throw new Error(`the rule to be broken is not in ${ROUTE} any more: no function that asks for ${missing.join(', ')}`);
-}
-
-/** An exported function declaration is a live binding: assigning to it is seen by every importer. */
-const breaking = `
-const broken = ${JSON.stringify(BROKEN)};
-const isHistory = (value) => typeof value === 'object' && value !== null && Object.keys(broken).every((key) => key in value);
-const withBrokenHistory = (rule) => (...args) => rule(...args.map((arg) => (isHistory(arg) ? { ...arg, ...broken } : arg)));
-${rules.map((name) => `${name} = withBrokenHistory(${name});`).join('\n')}
-`;
+const source = readFileSync(fileURLToPath(FILE), 'utf8');
+if (!source.includes(`function ${RULE}(`)) throw new Error(`${FILE} has no function ${RULE} to break`);
 
 registerHooks({
   load(url, context, nextLoad) {
-    if (url !== ROUTE) return nextLoad(url, context);
-    return { format: 'module-typescript', source: source + breaking, shortCircuit: true };
+    if (url !== FILE) return nextLoad(url, context);
+    // A function declaration can be assigned to within its module.
+    return { format: 'module-typescript', source: `${source}\n${RULE} = () => false;\n`, shortCircuit: true };
   },
 });
