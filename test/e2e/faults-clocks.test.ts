@@ -6,14 +6,14 @@ import { PATIENCE_MS, startTestStack } from '../support/stack.ts';
 const HOUR_MS = 3_600_000;
 const clock = (shiftMs: number) => ({ CLOCK_SHIFT_MS: String(shiftMs) });
 
-/** Backoffs are at most 1 s; what a wrong clock made of them is put right every 2 s; the rest is for a busy machine. */
+/** A backoff takes at most 1 s. One that a wrong clock made is recalled within 2 s. The rest is for a busy machine. */
 const WITHIN_SECONDS_MS = 6_000;
 
 async function payAfterRecovery({ api, worker }: { api: number; worker: number }): Promise<void> {
   const { primary, fallback, workers, redis, queueKey, startApi, startWorker, postMany, settled } =
     await startTestStack({ apis: 0, workers: 0, env: { GATEWAY_RECEIVE_TIMEOUT_MS: '200' } });
   await Promise.all([startApi(clock(api)), startWorker(clock(worker)), startWorker(clock(api))]);
-  // Some attempts end as refused, some as unknown: both ways back to the queue have their backoff.
+  // Some attempts end as refused, some as unknown. Both kinds go back to the queue with a backoff.
   primary.set({ failure: true });
   await postMany(20);
   for (const worker of workers) await worker.logged({ state: 'open' });
@@ -31,10 +31,10 @@ describe('wrong clocks', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
-    'an API an hour ahead and a worker an hour behind pay all within seconds of a recovery (row 22)': () =>
+    'with an API an hour ahead and a worker an hour behind all is paid within seconds of a recovery (row 22)': () =>
       payAfterRecovery({ api: HOUR_MS, worker: -HOUR_MS }),
 
-    'an API an hour behind and a worker an hour ahead pay all within seconds of a recovery (row 22)': () =>
+    'with an API an hour behind and a worker an hour ahead all is paid within seconds of a recovery (row 22)': () =>
       payAfterRecovery({ api: -HOUR_MS, worker: HOUR_MS }),
 
     'the backoff of a dead worker whose clock was an hour ahead is recalled by one whose clock is right (row 22)':
@@ -46,7 +46,7 @@ describe('wrong clocks', function () {
         primary.set({ failure: true });
         const ahead = await startWorker(clock(HOUR_MS));
         await post();
-        // The third backoff is the longest, at least 200 ms, before the circuit holds the payment.
+        // The third backoff, at least 200 ms, is the longest one before the payment waits at the open circuit.
         await primary.waitFor(({ requests }) => requests.responded(500) === 3, PATIENCE_MS);
         await eventually(async () => (await redis.zcard(queueKey('delayed'))) === 1, PATIENCE_MS);
         await ahead.kill();

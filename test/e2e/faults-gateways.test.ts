@@ -3,32 +3,32 @@ import type { SimulatedGateway } from '../../dev/simulated-gateway/simulated-gat
 import { sideBySide } from '../support/side-by-side.ts';
 import { PATIENCE_MS, startTestStack } from '../support/stack.ts';
 
-/** Sends to the fallback whatever may go there. */
+/** The fallback gets every payment that may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };
 
-/** No resolver has to be asked: a label of a name has at most 63 letters. */
+/** A label of a name has at most 63 letters, so no resolver is called for this one. */
 const UNKNOWN_NAME = `http://${'x'.repeat(64)}.invalid:8001`;
 
-/** Ids that the fallback holds although they had been sent to the primary. */
+/** Ids on record at the fallback although the primary got them. */
 function strayed(primary: SimulatedGateway, fallback: SimulatedGateway): string[] {
   return [...fallback.payments.keys()].filter((id) => primary.requests.receivedAt(id).length > 0);
 }
 
-/** It was sent more than once, and what counts is when it was sent first. */
+/** The payment was sent more than once, and its requestedAt is that of the first attempt. */
 function expectFirstAttempt({ requests, payments }: SimulatedGateway, id: string): void {
   const [first, second] = requests.receivedAt(id);
   expect(second).to.not.equal(undefined);
   expect(Date.parse(payments.get(id)!.requestedAt)).to.be.at.most(first!);
 }
 
-async function loseAnswers(kind: 'cut_replies' | 'reset_replies'): Promise<void> {
+async function loseResponses(kind: 'cut_replies' | 'reset_replies'): Promise<void> {
   const { primary, fallback, proxies, postMany, settled } = await startTestStack({
     env: EAGER,
     through: ['primary'],
   });
   await proxies.primary.set({ kind });
   await postMany(20);
-  // Charged, sent again, refused as known: and the answer to that is lost as well.
+  // Charged, sent again, 422 for the known id. That response is lost, too.
   await primary.waitFor(({ requests }) => requests.responded(422) >= 2, PATIENCE_MS);
   const charged = [...primary.payments.keys()];
   expect(charged).to.not.be.empty;
@@ -41,7 +41,7 @@ async function loseAnswers(kind: 'cut_replies' | 'reset_replies'): Promise<void>
 
 async function swallowRequests(kind: 'black_hole' | 'half_open'): Promise<void> {
   const { primary, fallback, proxies, workers, postMany, settled } = await startTestStack({
-    // With one connection in all, every further attempt shows that the one before has given it back.
+    // There is one connection, so every further attempt shows that the attempt before has released it.
     env: { GATEWAY_POOL_SIZE: '1', PAYMENT_QUEUE_MAX_CONCURRENCY: '1', GATEWAY_RECEIVE_TIMEOUT_MS: '200' },
     through: ['primary'],
   });
@@ -56,11 +56,11 @@ async function swallowRequests(kind: 'black_hole' | 'half_open'): Promise<void> 
   expect(fallback.requests.total).to.equal(0);
 }
 
-describe('faults of the gateways, attempts that do not reach or do not pay', function () {
+describe('faults of the gateways: attempts that do not arrive or do not pay', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
-    'a payment that the primary answers with 500 is paid there once it recovers (row 1)': async () => {
+    'a payment for which the primary responds 500 is paid there once it recovers (row 1)': async () => {
       const { primary, fallback, postMany, settled } = await startTestStack();
       primary.set({ failure: true });
       await postMany(20);
@@ -70,7 +70,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       expect(fallback.requests.total).to.equal(0);
     },
 
-    'a payment goes to the fallback, and only there, while the primary answers 500 for FALLBACK_AFTER_MS (row 1)':
+    'a payment goes to the fallback, and only there, while the primary responds 500 for FALLBACK_AFTER_MS (row 1)':
       async () => {
         const { primary, fallback, postMany, settled } = await startTestStack({
           env: { FALLBACK_AFTER_MS: '200', GATEWAY_EMPTY_500: 'refused' },
@@ -85,7 +85,7 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
         expect([...(await settled()).primary.keys()]).to.include.members(later);
       },
 
-    'a payment whose attempt timed out stays with the primary, which honours it later (row 2)': async () => {
+    'a payment whose attempt timed out stays with the primary, which charges it later (row 2)': async () => {
       const { primary, fallback, postMany, settled } = await startTestStack({
         env: {
           ...EAGER,
@@ -97,18 +97,18 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       });
       primary.set({ delayMs: 700 });
       await postMany(40);
-      // Charged when the worker had long stopped waiting for the answer.
+      // Charged long after the worker stopped waiting for the response.
       await primary.waitFor(({ payments }) => payments.size >= 4, PATIENCE_MS);
-      const honoured = [...primary.payments.keys()];
+      const charged = [...primary.payments.keys()];
       primary.set({ delayMs: 0 });
       const books = await settled();
       expect(books.primary.size + books.fallback.size).to.equal(40);
       expect(books.fallback.size).to.be.greaterThan(0);
       expect(strayed(primary, fallback)).to.deep.equal([]);
-      for (const id of honoured) expectFirstAttempt(primary, id);
+      for (const id of charged) expectFirstAttempt(primary, id);
     },
 
-    'a payment that the primary refuses to connect for waits for the primary (row 3)': async () => {
+    'a payment waits for the primary while the primary refuses connections (row 3)': async () => {
       const { primary, fallback, proxies, workers, postMany, settled } = await startTestStack({ through: ['primary'] });
       await proxies.primary.set({ kind: 'refuse' });
       await postMany(20);
@@ -119,16 +119,17 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
       expect(fallback.requests.total).to.equal(0);
     },
 
-    'a payment whose primary has an unknown name waits for a worker that knows the right one (row 3)': async () => {
-      const { fallback, workers, startWorker, postMany, settled } = await startTestStack({ workers: 0 });
-      await startWorker({ GATEWAY_PRIMARY_URL: UNKNOWN_NAME });
-      await postMany(20);
-      await workers[0]!.logged({ state: 'open' });
-      expect(await workers[0]!.stop()).to.equal(0);
-      await startWorker();
-      expect((await settled()).primary.size).to.equal(20);
-      expect(fallback.requests.total).to.equal(0);
-    },
+    'a payment waits while a worker has an unknown name for the primary, until a worker has the right one (row 3)':
+      async () => {
+        const { fallback, workers, startWorker, postMany, settled } = await startTestStack({ workers: 0 });
+        await startWorker({ GATEWAY_PRIMARY_URL: UNKNOWN_NAME });
+        await postMany(20);
+        await workers[0]!.logged({ state: 'open' });
+        expect(await workers[0]!.stop()).to.equal(0);
+        await startWorker();
+        expect((await settled()).primary.size).to.equal(20);
+        expect(fallback.requests.total).to.equal(0);
+      },
 
     'a payment that cannot be sent to the primary goes to the fallback at once, with FALLBACK_ON=not_sent (row 3)':
       async () => {
@@ -148,23 +149,23 @@ describe('faults of the gateways, attempts that do not reach or do not pay', fun
   });
 });
 
-describe('faults of the gateways, answers that do not come', function () {
+describe('faults of the gateways: responses that do not come', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
-    'a payment whose answer is lost (cut_replies) is recorded once, with the requestedAt that was charged (row 4)':
-      () => loseAnswers('cut_replies'),
+    'a payment whose response is lost (cut_replies) is recorded once, with the requestedAt that was charged (row 4)':
+      () => loseResponses('cut_replies'),
 
-    'a payment whose answer is lost (reset_replies) is recorded once, with the requestedAt that was charged (row 4)':
-      () => loseAnswers('reset_replies'),
+    'a payment whose response is lost (reset_replies) is recorded once, with the requestedAt that was charged (row 4)':
+      () => loseResponses('reset_replies'),
 
-    'a gateway behind a black_hole does not use up the connections, and payments go on after it (row 5)': () =>
+    'a primary behind a black_hole does not use up the connections, and payments go on afterwards (row 5)': () =>
       swallowRequests('black_hole'),
 
-    'a gateway behind a half_open does not use up the connections, and payments go on after it (row 5)': () =>
+    'a primary behind half_open does not use up the connections, and payments go on afterwards (row 5)': () =>
       swallowRequests('half_open'),
 
-    'no payment is lost to a primary that answers 429 to most of them (row 6)': async () => {
+    'no payment is lost at a primary that responds 429 to most of them (row 6)': async () => {
       const { primary, fallback, postMany, settled } = await startTestStack({
         env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '16' },
         primary: { maxConcurrent: 2, maxQueued: 1, delayMs: 20, retryAfterSeconds: 1 },
@@ -175,7 +176,7 @@ describe('faults of the gateways, answers that do not come', function () {
       expect(fallback.requests.total).to.equal(0);
     },
 
-    'with both gateways down the queue fills to its cap, then refuses, and drains when they are back (row 7)':
+    'with both gateways down the queue fills to its cap, accepts no more, and drains after the recovery (row 7)':
       async () => {
         const CAP = 30;
         const CONCURRENCY = 4;
@@ -193,9 +194,9 @@ describe('faults of the gateways, answers that do not come', function () {
         const statuses = await Promise.all(Array.from({ length: 3 * CAP }, () => post()));
         expect(new Set(statuses)).to.deep.equal(new Set([204, 503]));
         expect(unknown.size).to.equal(0);
-        // What a worker hands back is never refused, so the payments it holds come on top.
+        // A payment that a worker hands back is always stored, so the payments in flight come on top.
         expect((await countQueue()).size).to.be.within(CAP - CONCURRENCY, CAP + CONCURRENCY);
-        // Polled, not hammered: a probe every 200 ms.
+        // One probe every 200 ms.
         const before = primary.requests.total;
         const startedAt = performance.now();
         await primary.waitFor(({ requests }) => requests.total >= before + 5, PATIENCE_MS);

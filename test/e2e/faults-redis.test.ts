@@ -7,10 +7,10 @@ import { aPayment, eventually } from '../support/relay.ts';
 import { sideBySide } from '../support/side-by-side.ts';
 import { PATIENCE_MS, startTestStack, type TestStack } from '../support/stack.ts';
 
-/** From Redis being back to a new payment being made. */
+/** From the recovery of Redis to the next new payment at the primary. */
 const RESUMED_MS = 2_000;
 
-/** How long it takes from now until a payment is accepted and made. */
+/** How long it takes from now until a payment is accepted and paid. */
 async function timeToResume({ post, primary }: Pick<TestStack, 'post' | 'primary'>): Promise<number> {
   const startedAt = performance.now();
   const { correlationId } = await eventually(async () => {
@@ -22,13 +22,13 @@ async function timeToResume({ post, primary }: Pick<TestStack, 'post' | 'primary
 }
 
 /** How many scripts have ended with an error. */
-async function refusedScripts(redis: Redis): Promise<number> {
+async function failedScripts(redis: Redis): Promise<number> {
   const stats = await redis.info('commandstats');
   const counts = [...stats.matchAll(/cmdstat_eval(?:sha)?:.*failed_calls=(\d+)/g)];
   return counts.reduce((sum, [, count]) => sum + Number(count), 0);
 }
 
-/** A way to a server that can lose the connections there are: nothing passes any more, and nobody is told. */
+/** A proxy that can forget its connections: nothing passes any more, without an error. */
 async function forgetfulNetwork(targetPort: number) {
   const pairs: (readonly [Socket, Socket])[] = [];
   const listener = createServer((client) => {
@@ -58,7 +58,7 @@ async function forgetfulNetwork(targetPort: number) {
 describe('faults of Redis', function () {
   this.timeout(3 * PATIENCE_MS);
 
-  it('restarted under load: what was accepted survives, and the worker goes on within 2 s (row 13)', async () => {
+  it('restarted under load: every accepted payment survives, and the worker goes on within 2 s (row 13)', async () => {
     const stack = await startTestStack({ own: ['redis'] });
     const { primary, fallback, redisServer, unknown, settled } = stack;
     const stopLoad = stack.startLoad();
@@ -72,7 +72,7 @@ describe('faults of Redis', function () {
     expect(fallback.requests.total).to.equal(0);
   });
 
-  it('absent when API and worker start: they serve within 2 s of its coming (row 14)', async () => {
+  it('down when API and worker start: they serve within 2 s of its start (row 14)', async () => {
     const stack = await startTestStack({ own: ['redis'], apis: 0, workers: 0 });
     await stack.redisServer.stop();
     await Promise.all([stack.startApi(), stack.startWorker()]);
@@ -82,7 +82,7 @@ describe('faults of Redis', function () {
     await stack.settled();
   });
 
-  it('hung for 2 s under load: posts are refused in time, and nothing is lost or paid twice (row 15)', async () => {
+  it('hung for 2 s under load: posts get 503 in time, and nothing is lost or paid twice (row 15)', async () => {
     const stack = await startTestStack({ own: ['redis'] });
     const { primary, fallback, redisServer, unknown, settled } = stack;
     primary.set({ delayMs: 20 });
@@ -109,8 +109,8 @@ describe('faults of Redis that take their time', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
-    // The slowest of all: it is to start first.
-    'dead without a word on the connections of a worker: it goes on over new ones within 20 s (row 15)': async () => {
+    // The slowest scenario starts first.
+    'silent on all connections of a worker: the worker goes on over new ones within 20 s (row 15)': async () => {
       const { primary, redisServer, startWorker, post, postMany, settled } = await startTestStack({
         own: ['redis'],
         workers: 0,
@@ -123,48 +123,47 @@ describe('faults of Redis that take their time', function () {
       await settled();
       network.forget();
       await postMany(10);
-      // Given up after 15 s of silence (payment-queue.ts).
+      // The worker replaces a connection after 15 s of silence (redis.ts).
       await primary.waitFor(({ payments }) => payments.size === 11, 20_000);
       await settled();
     },
 
-    // The worker cannot tell Redis how the attempt ended. That must not make it one that ended clean.
-    'read-only for a moment, as in a failover: a payment with an open attempt stays with the primary (row 13)':
-      async () => {
-        const { primary, fallback, proxies, redis, workers, post, recorded, settled } = await startTestStack({
-          own: ['redis'],
-          through: ['redis', 'primary'],
-          env: { FALLBACK_ON: 'not_sent', GATEWAY_RECEIVE_TIMEOUT_MS: '300' },
-        });
-        primary.set({ delayMs: 1_500 });
-        await post();
-        await primary.waitFor(({ requests }) => requests.total === 1, PATIENCE_MS);
-        await redis.replicaof('127.0.0.1', 1);
-        // Slow enough for the failover to be over before the worker is connected again.
-        await proxies.redis.set({ kind: 'delay', ms: 300 });
-        await workers[0]!.logged({ code: 'ETIMEDOUT' });
-        await eventually(async () => (await refusedScripts(redis)) > 0, PATIENCE_MS);
-        await redis.replicaof('NO', 'ONE');
-        await proxies.primary.set({ kind: 'refuse' });
-        await proxies.redis.set({ kind: 'none' });
-        const isRefusedOrPaid = async () =>
-          workers[0]!.hasLogged({ code: 'ECONNREFUSED' }) || (await recorded()).primary.size === 1;
-        await eventually(isRefusedOrPaid, PATIENCE_MS);
-        await primary.waitFor(({ payments }) => payments.size === 1, PATIENCE_MS);
-        await proxies.primary.set({ kind: 'none' });
-        primary.set({ delayMs: 0 });
-        await settled();
-        expect(fallback.requests.total).to.equal(0);
-      },
+    // The worker cannot write down how the attempt ended. The payment must count as unresolved all the same.
+    'read-only for a moment, as in a failover: an unresolved payment stays with the primary (row 13)': async () => {
+      const { primary, fallback, proxies, redis, workers, post, recorded, settled } = await startTestStack({
+        own: ['redis'],
+        through: ['redis', 'primary'],
+        env: { FALLBACK_ON: 'not_sent', GATEWAY_RECEIVE_TIMEOUT_MS: '300' },
+      });
+      primary.set({ delayMs: 1_500 });
+      await post();
+      await primary.waitFor(({ requests }) => requests.total === 1, PATIENCE_MS);
+      await redis.replicaof('127.0.0.1', 1);
+      // Slow enough for the failover to end before the worker is connected again.
+      await proxies.redis.set({ kind: 'delay', ms: 300 });
+      await workers[0]!.logged({ code: 'ETIMEDOUT' });
+      await eventually(async () => (await failedScripts(redis)) > 0, PATIENCE_MS);
+      await redis.replicaof('NO', 'ONE');
+      await proxies.primary.set({ kind: 'refuse' });
+      await proxies.redis.set({ kind: 'none' });
+      const isRefusedOrPaid = async () =>
+        workers[0]!.hasLogged({ code: 'ECONNREFUSED' }) || (await recorded()).primary.size === 1;
+      await eventually(isRefusedOrPaid, PATIENCE_MS);
+      await primary.waitFor(({ payments }) => payments.size === 1, PATIENCE_MS);
+      await proxies.primary.set({ kind: 'none' });
+      primary.set({ delayMs: 0 });
+      await settled();
+      expect(fallback.requests.total).to.equal(0);
+    },
 
-    'killed under load and away for 6.5 s: what was accepted survives, and the worker goes on within 2 s (rows 14, 16)':
+    'killed under load and down for 6.5 s: every accepted payment survives, and the worker goes on within 2 s (rows 14, 16)':
       async () => {
         const stack = await startTestStack({ own: ['redis'], env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '2' } });
         const { primary, fallback, redisServer, accepted, settled } = stack;
         primary.set({ delayMs: 50 });
         const stopLoad = stack.startLoad();
         await eventually(() => accepted.size >= 200, PATIENCE_MS);
-        // Most of them are only in Redis.
+        // Most accepted payments are only in Redis.
         expect(primary.payments.size).to.be.below(accepted.size / 2);
         await redisServer.kill();
         await stopLoad();
@@ -194,23 +193,22 @@ describe('faults of Redis that take their time', function () {
       expect(fallback.requests.total).to.equal(0);
     },
 
-    'out of memory under load: nothing is accepted that is not stored, and all of it is paid afterwards (row 17)':
-      async () => {
-        const stack = await startTestStack({ own: ['redis'], env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '4' } });
-        const { primary, redis, workers, accepted, unknown, settled } = stack;
-        primary.set({ delayMs: 50 });
-        const stopLoad = stack.startLoad();
-        await eventually(() => accepted.size >= 200, PATIENCE_MS);
-        await redis.config('SET', 'maxmemory', '1mb');
-        await eventually(() => unknown.size >= 50, PATIENCE_MS);
-        await workers[0]!.logged({ code: 'out_of_memory' });
-        await stopLoad();
-        await redis.config('SET', 'maxmemory', '0');
-        primary.set({ delayMs: 0 });
-        await settled();
-      },
+    'out of memory under load: every accepted payment is stored, and paid afterwards (row 17)': async () => {
+      const stack = await startTestStack({ own: ['redis'], env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '4' } });
+      const { primary, redis, workers, accepted, unknown, settled } = stack;
+      primary.set({ delayMs: 50 });
+      const stopLoad = stack.startLoad();
+      await eventually(() => accepted.size >= 200, PATIENCE_MS);
+      await redis.config('SET', 'maxmemory', '1mb');
+      await eventually(() => unknown.size >= 50, PATIENCE_MS);
+      await workers[0]!.logged({ code: 'out_of_memory' });
+      await stopLoad();
+      await redis.config('SET', 'maxmemory', '0');
+      primary.set({ delayMs: 0 });
+      await settled();
+    },
 
-    'resets of its connections, again and again while payments are made: each is paid once (row 23)': async () => {
+    'resets of its connections while payments are made: each payment is paid once (row 23)': async () => {
       const stack = await startTestStack({ through: ['redis'], env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '8' } });
       const { primary, fallback, proxies, postMany, settled } = stack;
       primary.set({ delayMs: 5 });
@@ -221,7 +219,7 @@ describe('faults of Redis that take their time', function () {
         if (resets % 2 === 0) {
           proxies.redis.resetAll();
         } else {
-          // Redis does what it is told, and its answer is lost: the command is sent again.
+          // Redis runs the command and the reply is lost, so the worker sends the command again.
           await proxies.redis.set({ kind: 'reset_replies' });
           await sleep(20);
           await proxies.redis.set({ kind: 'none' });

@@ -5,7 +5,7 @@ import { PATIENCE_MS, sends, startTestStack } from '../support/stack.ts';
 describe('a payment that is posted again', function () {
   this.timeout(3 * PATIENCE_MS);
 
-  it('because the API was killed under load and gave no answer, is paid once (row 20)', async () => {
+  it('because the API was killed under load and did not respond, is paid once (row 20)', async () => {
     const { primary, fallback, apis, startLoad, postAgain, unknown, accepted, settled } = await startTestStack({
       apis: 2,
     });
@@ -23,7 +23,7 @@ describe('a payment that is posted again', function () {
     expect(fallback.requests.total).to.equal(0);
   });
 
-  it('100 times at once over two APIs, and after it was paid, and with another amount, is paid once as it came first (row 21)', async () => {
+  it('100 times at once over two APIs, after it was paid, and with another amount, is paid once with its first amount (row 21)', async () => {
     const { primary, fallback, post, settled } = await startTestStack({
       apis: 2,
       workers: 2,
@@ -43,7 +43,7 @@ describe('a payment that is posted again', function () {
     expect(fallback.requests.total).to.equal(0);
   });
 
-  it('after the fallback was paid, never reaches the primary: not after a worker restart, nor when Redis forgot everything', async () => {
+  it('after the fallback has charged it, never reaches the primary, even after a restart of the worker or the loss of all data in Redis', async () => {
     const { primary, fallback, redis, workers, post, startWorker, settled } = await startTestStack({
       own: ['redis'],
       env: { GATEWAY_POOL_SIZE: '1', GATEWAY_POOL_TIMEOUT_MS: '50', PAYMENT_QUEUE_MAX_CONCURRENCY: '2' },
@@ -67,7 +67,7 @@ describe('a payment that is posted again', function () {
     await settled();
     expect(sends(primary, [second.correlationId])).to.deep.equal([0]);
     expect(sends(fallback, [second.correlationId])).to.deep.equal([1]);
-    // All of it goes on working with what Redis forgot.
+    // New payments work without the lost data, too.
     await post();
     expect((await settled()).primary.size).to.equal(2);
   });

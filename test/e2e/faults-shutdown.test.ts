@@ -5,14 +5,14 @@ import { PATIENCE_MS, type StackOptions, sends, startTestStack, type TestProcess
 
 const SHUTDOWN_TIMEOUT_MS = 5_000;
 
-/** Ends it as a supervisor does. @returns how long it took */
+/** Ends the process as a supervisor does. @returns how long that took, in ms */
 async function terminate(service: TestProcess): Promise<number> {
   const startedAt = performance.now();
   expect(await service.stop(), service.log.slice(-5).join('\n')).to.equal(0);
   return performance.now() - startedAt;
 }
 
-/** A worker in the midst of it: payments at the primary, more in the queue. */
+/** A worker with payments in flight and more in the queue. */
 async function startBusyStack(options: Pick<StackOptions, 'own' | 'through'> = {}) {
   const stack = await startTestStack({
     ...options,
@@ -27,7 +27,7 @@ async function startBusyStack(options: Pick<StackOptions, 'own' | 'through'> = {
 describe('a shutdown', function () {
   this.timeout(3 * PATIENCE_MS);
 
-  it('lets a busy worker record what is in flight; nothing is sent twice (row 12)', async () => {
+  it('lets a busy worker record its payments in flight, and nothing is sent twice (row 12)', async () => {
     const { primary, worker, ids, recorded, startWorker, settled } = await startBusyStack();
     expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
     expect(primary.requests.inFlight).to.equal(0);
@@ -48,7 +48,7 @@ describe('a shutdown', function () {
     );
     await proxies.redis.set({ kind: 'delay', ms: redisDelayMs });
     const posts = postMany(50);
-    // The first of them are in Redis, and their answer has far to go.
+    // The first of them are in Redis, and the reply is still on its way.
     await eventually(async () => (await redis.llen(queueKey('wait'))) > 0, PATIENCE_MS);
     expect(accepted.size).to.equal(0);
     const elapsedMs = await terminate(apis[0]!);
@@ -61,9 +61,9 @@ describe('a shutdown', function () {
     await settled();
   }
 
-  it('lets a busy API answer what is in flight (row 12)', () => stopBusyApi({ redisDelayMs: 60 }));
+  it('lets a busy API respond to every request in flight (row 12)', () => stopBusyApi({ redisDelayMs: 60 }));
 
-  it('lets a busy API answer what is in flight and end with 0, though Redis is slow (row 12)', () =>
+  it('lets a busy API respond to every request in flight and exit with 0, though Redis is slow (row 12)', () =>
     stopBusyApi({ redisDelayMs: 200 }));
 });
 
@@ -71,7 +71,7 @@ describe('a shutdown of a busy worker', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
-    'whose Redis is gone ends in time with 0, and what was in flight is recorded (row 12)': async () => {
+    'whose Redis is down exits in time with 0, and the payments in flight are recorded (row 12)': async () => {
       const { primary, redisServer, worker, ids, recorded, startWorker, settled } = await startBusyStack({
         own: ['redis'],
       });
@@ -84,7 +84,7 @@ describe('a shutdown of a busy worker', function () {
       expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
     },
 
-    'whose Redis hangs ends in time with 0, and what was in flight is recorded (row 12)': async () => {
+    'whose Redis hangs exits in time with 0, and the payments in flight are recorded (row 12)': async () => {
       const { primary, redisServer, worker, ids, recorded, startWorker, settled } = await startBusyStack({
         own: ['redis'],
       });
@@ -97,7 +97,7 @@ describe('a shutdown of a busy worker', function () {
       expect(new Set(sends(primary, ids))).to.deep.equal(new Set([1]));
     },
 
-    'whose PostgreSQL is gone ends in time with 0, and the next one records what it paid (row 12)': async () => {
+    'whose PostgreSQL is down exits in time with 0, and the next worker records what it paid (row 12)': async () => {
       const { primary, postgresServer, worker, ids, startWorker, settled } = await startBusyStack({
         own: ['postgres'],
       });
@@ -110,13 +110,14 @@ describe('a shutdown of a busy worker', function () {
       expect((await settled()).primary.size).to.equal(ids.length);
     },
 
-    'whose PostgreSQL is unreachable ends in time with 0, and the next one records what it paid (row 12)': async () => {
-      const { proxies, worker, ids, startWorker, settled } = await startBusyStack({ through: ['postgres'] });
-      await proxies.postgres.set({ kind: 'black_hole' });
-      expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
-      await proxies.postgres.set({ kind: 'none' });
-      await startWorker();
-      expect((await settled()).primary.size).to.equal(ids.length);
-    },
+    'whose PostgreSQL is unreachable exits in time with 0, and the next worker records what it paid (row 12)':
+      async () => {
+        const { proxies, worker, ids, startWorker, settled } = await startBusyStack({ through: ['postgres'] });
+        await proxies.postgres.set({ kind: 'black_hole' });
+        expect(await terminate(worker)).to.be.below(SHUTDOWN_TIMEOUT_MS);
+        await proxies.postgres.set({ kind: 'none' });
+        await startWorker();
+        expect((await settled()).primary.size).to.equal(ids.length);
+      },
   });
 });

@@ -4,16 +4,16 @@ import { aPayment, eventually } from '../support/relay.ts';
 import { sideBySide } from '../support/side-by-side.ts';
 import { PATIENCE_MS, sends, startTestStack, type TestProcess, type TestStack } from '../support/stack.ts';
 
-/** Sends to the fallback whatever may go there. */
+/** The fallback gets every payment that may go there. */
 const EAGER = { FALLBACK_ON: 'not_sent', FALLBACK_AFTER_MS: '1' };
 
-/** BullMQ's own limit is 1 stall; what stalls more often fails without being asked. */
+/** BullMQ's default allows 1 stall and fails a job that stalls more often. */
 const KILLS = 3;
 
-/** A lock lives 5 s, stalled payments are looked for every 2 s; the rest is for a busy machine. */
+/** A lock lives 5 s, the check for stalled payments runs every 2 s. The rest is for a busy machine. */
 const TAKEN_OVER_MS = 5_000 + 2_000 + 3_000;
 
-/** A worker that was stopped past its locks finds out, and works on as if nothing had happened. */
+/** A worker that was stopped past its locks notices, and works on. */
 async function expectToWorkOn(
   { stopped, other }: { stopped: TestProcess; other: TestProcess },
   { post, settled }: Pick<TestStack, 'post' | 'settled'>,
@@ -26,8 +26,8 @@ async function expectToWorkOn(
 }
 
 /**
- * Stops the worker while it holds `waiting` before the fallback, has another one pay it at the primary, and lets the first go on,
- * which may not send it to the fallback any more. @returns the other worker.
+ * Stops the worker while `waiting` waits for the fallback, lets another worker pay it at the primary, then lets the first go
+ * on. The first must not send it to the fallback any more. @returns the other worker
  */
 async function overtake(
   {
@@ -40,14 +40,14 @@ async function overtake(
     /** Paid and recorded already. */
     known: ReturnType<typeof aPayment>;
     waiting: ReturnType<typeof aPayment>;
-    /** What else has been posted: the other worker pays it, too. */
+    /** Other posted payments. The other worker pays them, too. */
     others: readonly string[];
   },
   { primary, fallback, proxies, redis, queueKey, startWorker, post, isQueueEmpty, settled }: TestStack,
 ): Promise<TestProcess> {
   await post(waiting);
-  // Taken after the waiting one and known to the ledger: once it is gone, the other has been looked up, too, and is held.
-  // Stopped in its look-up instead, it would find itself paid, and never come to the fallback.
+  // The worker takes this one after the waiting one, and finds it in the ledger. When its job has ended, the look-up of the
+  // waiting one has ended, too. A worker stopped within that look-up would find it paid and never come to the fallback.
   await post(known);
   await eventually(async () => (await redis.exists(queueKey(known.correlationId))) === 0, PATIENCE_MS);
   stopped.signal('SIGSTOP');
@@ -68,8 +68,8 @@ describe('a worker that is killed', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
-    // The slowest of all: it is to start first.
-    'again and again: the payment is neither failed nor lost, and stays with the primary (row 11)': async () => {
+    // The slowest scenario starts first.
+    'again and again: the payment does not fail, is not lost, and stays with the primary (row 11)': async () => {
       const { primary, fallback, redis, queueKey, post, startWorker, settled } = await startTestStack({
         workers: 0,
         env: EAGER,
@@ -90,7 +90,7 @@ describe('a worker that is killed', function () {
       expect(fallback.requests.total).to.equal(0);
     },
 
-    'before it sends: another one pays, once (row 9a)': async () => {
+    'before it sends: another worker pays, once (row 9a)': async () => {
       const { primary, fallback, databaseUrl, workers, startWorker, postMany, settled } = await startTestStack();
       const ledger = await holdLedger(databaseUrl);
       const ids = await postMany(4);
@@ -106,7 +106,7 @@ describe('a worker that is killed', function () {
       expect(fallback.requests.total).to.equal(0);
     },
 
-    'during the request: another one stays with the primary, though it is unreachable, and records the first charge (row 9b)':
+    'during the request: another worker stays with the primary, though it is unreachable, and records the first charge (row 9b)':
       async () => {
         const { primary, fallback, proxies, workers, startWorker, postMany, countQueue, settled } =
           await startTestStack({
@@ -115,7 +115,7 @@ describe('a worker that is killed', function () {
           });
         primary.set({ delayMs: 600 });
         const ids = await postMany(4);
-        // One that was never taken is free, and may go to the fallback.
+        // A payment that no worker has taken may go to the fallback.
         await eventually(async () => (await countQueue()).inFlight === 4, PATIENCE_MS);
         await primary.waitFor(({ requests }) => requests.inFlight > 0, PATIENCE_MS);
         await workers[0]!.kill();
@@ -125,7 +125,7 @@ describe('a worker that is killed', function () {
         await proxies.primary.set({ kind: 'refuse' });
         const other = await startWorker();
         await other.logged({ state: 'open' });
-        // What the dead worker had not sent yet counts as unresolved as well.
+        // Payments that the dead worker had not sent yet count as unresolved, too.
         expect(fallback.requests.total).to.equal(0);
         await proxies.primary.set({ kind: 'none' });
         const books = await settled();
@@ -137,7 +137,7 @@ describe('a worker that is killed', function () {
         expect(fallback.requests.total).to.equal(0);
       },
 
-    'after the charge, before the ledger has it: another one records it (row 9c)': async () => {
+    'after the charge, before the row: another worker records it (row 9c)': async () => {
       const { primary, fallback, databaseUrl, workers, startWorker, post, recorded, settled } = await startTestStack({
         env: EAGER,
       });
@@ -159,7 +159,7 @@ describe('a worker that is killed', function () {
       expect(fallback.requests.total).to.equal(0);
     },
 
-    'after the ledger has it, before the queue knows: another one sends nothing (row 9c)': async () => {
+    'after the row, before the end of the job: another worker sends nothing (row 9c)': async () => {
       const { primary, fallback, databaseUrl, workers, startWorker, post, recorded, settled } = await startTestStack();
       primary.set({ delayMs: 300 });
       const payment = aPayment();
@@ -182,7 +182,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
   this.timeout(3 * PATIENCE_MS);
 
   sideBySide({
-    'during the request: two workers held the payment, one charge and one row (row 10a)': async () => {
+    'during the request: two workers have the payment in flight, with one charge and one row (row 10a)': async () => {
       const stack = await startTestStack({ env: EAGER });
       const { primary, fallback, workers, startWorker, post, isQueueEmpty, settled } = stack;
       primary.set({ delayMs: 300 });
@@ -203,7 +203,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
       await expectToWorkOn({ stopped, other }, stack);
     },
 
-    'while it waits for a free connection: it may not send to the fallback what was paid meanwhile (row 10b)':
+    'while it waits for a free connection: it does not send to the fallback what another worker has paid (row 10b)':
       async () => {
         const stack = await startTestStack({
           env: {
@@ -219,7 +219,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
         const [known, occupant, waiting] = [aPayment(), aPayment(), aPayment()];
         await post(known);
         await settled();
-        // The occupant holds the only connection: its answer never comes.
+        // The occupant uses the only connection, as its response never comes.
         primary.set({ delayMs: 200 });
         await post(occupant);
         await primary.waitFor(({ requests }) => requests.total === 2, PATIENCE_MS);
@@ -229,7 +229,7 @@ describe('a worker that is stopped past its locks and goes on', function () {
         await expectToWorkOn({ stopped, other }, stack);
       },
 
-    'while it waits for a primary that is down: it may not send to the fallback what was paid meanwhile (row 10b)':
+    'while it waits for a primary that is down: it does not send to the fallback what another worker has paid (row 10b)':
       async () => {
         const stack = await startTestStack({ workers: 0, through: ['primary'] });
         const { proxies, startWorker, post, postMany, settled } = stack;
