@@ -15,23 +15,23 @@ import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
  *
  * A run's seed decides what it is like: the policy (FALLBACK_ON, FALLBACK_AFTER_MS), whether the pools and the queue are small,
  * and whether intermediaries respond in the gateways' place. In such a run GATEWAY_EMPTY_500 is `unknown`; in the others an
- * empty 500 is the gateway's own and the setting is `refused`. The faults are drawn from the seed, too, but meet other
- * payments each time. The longest pause of an unresolved payment is 30 s, so that the 60 s of the first guarantee are enough.
+ * empty 500 is the gateway's own and the setting is `refused`. The seed decides about the faults, too, but they
+ * meet other payments each time. An unresolved payment pauses for 30 s at most, so the 60 s of the first guarantee are enough.
  *
- * The verdict compares sets of ids. `lost`: accepted, valid, and not on record at any gateway (those that were buried
- * included). `unrecorded`: on record and not, or otherwise, in the ledger. `unpaid rows`: in the ledger and not on record.
- * `buried valid`: valid payments among the dead letters. `failures`: processes that ended by themselves or not in order.
+ * The verdict compares sets of ids. `lost`: accepted, valid, and not on record at any gateway, buried ones included.
+ * `unrecorded`: on record, but not in the ledger or there with other values. `unpaid rows`: in the ledger and not on record.
+ * `buried valid`: valid payments among the dead letters. `failures`: processes that ended unexpectedly or with a wrong code.
  *
  * CHAOS_SECONDS: how long faults are injected (default 120; 60 with CHAOS_SEEDS). CHAOS_SEED: repeats a run.
- * CHAOS_SEEDS=1-20: these runs one after the other, and one row for each; 20 in a row have every policy, with and without
- * intermediaries. The exit code is 1 when any of them has a breach, 2 when one could not be run.
- * CHAOS_APPENDFSYNC (always): how Redis keeps what it is told. With `everysec` Redis replies before it writes while an fsync
- * runs in the background, and a kill in that window loses what it replied to (README, "Durability"): payments, which the
- * verdict shows as lost or unrecorded, and bindings to the fallback, without which a payment is paid twice. The cause is this
- * window and nothing else: `node test/chaos/fsync-window.ts` aims at it, and `always` has none.
- * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once; the verdict must be a breach.
+ * CHAOS_SEEDS=1-20: these runs one after the other, with one row each. 20 in a row have every policy, with and without
+ * intermediaries. The exit code is 1 when any of them has a breach, 2 when one did not run to its end.
+ * CHAOS_APPENDFSYNC (always): when Redis writes to disk. With `everysec` Redis replies before it writes while an fsync runs
+ * in the background, and a kill in that window loses those writes (README, "Durability"): payments, which the verdict shows
+ * as lost or unrecorded, and bindings to the fallback, without which a payment is paid twice. Only this window has that
+ * effect: `node test/chaos/fsync-window.ts` aims at it, and `always` has no such window.
+ * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once. The verdict must be a breach.
  * CHAOS_FAULTS='fsync|429': injects only faults whose names match this regular expression.
- * CHAOS_LOG=info: prints all that the services log, from this level on.
+ * CHAOS_LOG=info: prints every log line of the services, from this level on.
  */
 const BREAK_RULE = process.env['CHAOS_BREAK_RULE'] === '1';
 const APPENDFSYNC = process.env['CHAOS_APPENDFSYNC'] ?? 'always';
@@ -40,7 +40,7 @@ const LOG_LEVEL = process.env['CHAOS_LOG'];
 const SEEDS = parseSeeds(process.env['CHAOS_SEEDS']);
 const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? (SEEDS ? 60 : 120));
 
-/** Variants of the rule. */
+/** The settings of the routing that runs use by turns. */
 const POLICIES = [
   { FALLBACK_ON: 'pool_timeout' },
   { FALLBACK_ON: 'not_sent' },
@@ -49,19 +49,19 @@ const POLICIES = [
   { FALLBACK_ON: 'never' },
 ] as const;
 
-/** Which of the rule's variants shows its absence soonest. */
+/** The policy under which a broken rule shows soonest. */
 const POLICY_TO_BREAK = POLICIES[2];
 
 /** What a run is like. */
 interface Plan {
   readonly areIntermediariesLying: boolean;
-  /** Whether a caller meets the intermediary or the network first: behind it, a broken network is a response, too. */
+  /** Whether the intermediary or the network comes first. Behind the intermediary a broken network is a response, too. */
   readonly isIntermediaryInFront: boolean;
   readonly env: Readonly<Record<string, string>>;
 }
 
 function plan(seed: number, random: Random): Plan {
-  // By the seed itself, and 3 has no factor of 5: a row of seeds has all of them.
+  // By the seed itself. 3 and 5 have no common factor, so consecutive seeds have all combinations.
   const areIntermediariesLying = !BREAK_RULE && seed % 3 !== 0;
   return {
     areIntermediariesLying,
@@ -74,7 +74,7 @@ function plan(seed: number, random: Random): Plan {
       // Both small enough to be under pressure whenever the primary is slow.
       GATEWAY_POOL_SIZE: random.pick(['2', '6', '6']),
       GATEWAY_POOL_TIMEOUT_MS: '40',
-      // A small one is full two seconds after both gateways went down.
+      // A small one is full two seconds after both gateways have gone down.
       PAYMENT_QUEUE_MAX_SIZE: random.pick(['300', '50000', '50000']),
       DURABILITY: APPENDFSYNC === 'always' ? 'disk' : 'memory',
     },
@@ -161,12 +161,12 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
   };
 }
 
-/** @throws an Error when it is neither a number nor a range, as `1-20`. */
+/** @throws an Error when the text is neither a number nor a range like `1-20` */
 function parseSeeds(text: string | undefined): readonly number[] | undefined {
   if (text === undefined || text === '') return undefined;
   const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(text) ?? [];
   const count = Number(last) - Number(first) + 1;
-  if (!(count >= 1)) throw new Error(`CHAOS_SEEDS must be a range as 1-20 (got "${text}")`);
+  if (!(count >= 1)) throw new Error(`CHAOS_SEEDS must be a range like 1-20 (got "${text}")`);
   return Array.from({ length: count }, (_, index) => Number(first) + index);
 }
 
@@ -181,17 +181,17 @@ async function main(): Promise<number> {
       rows.push(row);
       if (!isKept) breached.push(seed);
     } catch (error) {
-      console.error(`seed ${seed} could not be run to its end:`, error);
+      console.error(`seed ${seed} did not run to its end:`, error);
       notRun.push(seed);
     }
-    // All so far: a long series that is interrupted has shown what it found.
+    // After each run, so that an interrupted series has shown its results.
     console.log(`\n${formatRows(rows)}\n`);
   }
-  if (notRun.length > 0) console.log(`Not run to its end: seed ${notRun.join(', ')}`);
+  if (notRun.length > 0) console.log(`Did not run to the end: seed ${notRun.join(', ')}`);
   if (breached.length > 0) console.log(`Verdict: BREACH (seed ${breached.join(', ')})`);
   else if (rows.length > 0) {
     console.log(
-      `Verdict: every guarantee held (${rows.length === 1 ? `seed ${rows[0]!['seed']}` : `${rows.length} seeds`}).`,
+      `Verdict: every guarantee was kept (${rows.length === 1 ? `seed ${rows[0]!['seed']}` : `${rows.length} seeds`}).`,
     );
   }
   if (breached.length > 0) return 1;

@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /**
- * Loaded before a program (`node --import`): its wall clock is off by CLOCK_SHIFT_MS. What measures durations
- * (performance.now, timers) is not, as on a machine whose clock was set wrong. With CLOCK_SHIFT_DIR the clock can step while
- * the program runs: on SIGUSR2 it reads the new shift from the file in there that is named after its pid.
+ * Loaded before a program (`node --import`): shifts its wall clock by CLOCK_SHIFT_MS, as on a machine with a wrong clock.
+ * performance.now and timers stay right. With CLOCK_SHIFT_DIR the clock can step while the program runs: on SIGUSR2 the
+ * program reads the new shift from the file in that directory that is named after its pid.
  */
 const directory = process.env['CLOCK_SHIFT_DIR'];
 let shiftMs = Number(process.env['CLOCK_SHIFT_MS'] ?? 0);

@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ServiceProcess } from '../../dev/local/service.ts';
 
-/** The wall clocks of programs that were started with `clock-shift.ts` and this `env`. */
+/** The wall clocks of programs that run with `clock-shift.ts` and this `env`. */
 export interface Clocks {
   readonly env: Readonly<Record<string, string>>;
-  /** Steps the clock of a running program to so many ms off the true time. It takes effect at the program's next turn. */
+  /** Steps the clock of a running program to `shiftMs` off the true time. Takes effect in the program's next turn. */
   step(service: ServiceProcess, shiftMs: number): void;
   close(): void;
 }

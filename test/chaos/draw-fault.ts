@@ -5,12 +5,12 @@ import { postgresFaults } from './postgres-faults.ts';
 import { processFaults } from './process-faults.ts';
 import { redisFaults } from './redis-faults.ts';
 
-/** Draws in vain before a filter counts as one that no fault matches. */
+/** After so many draws without a match, a filter counts as one that no fault matches. */
 const MAX_DRAWS = 10_000;
 
 /**
- * Draws a fault whose name matches: first its kind, so that many faults of one kind do not make the others rare, then one of that kind. The
- * numbers in the names are those of the README's table.
+ * Draws a fault whose name matches: first a kind, then a fault of that kind, so that many faults of one kind do not make the
+ * others rare. The numbers in the names are those of the README's table.
  */
 export function createFaults(stage: Stage, filter: RegExp): { draw(): Fault } {
   const { random } = stage;

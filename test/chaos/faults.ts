@@ -15,32 +15,32 @@ export interface Proxies {
 
 export type GatewayKey = 'primary' | 'fallback';
 
-/** What the faults take hold of. */
+/** Everything that faults act on. */
 export interface Stage {
   readonly stack: Required<Stack>;
   readonly proxies: Proxies;
   readonly intermediaries: Readonly<Record<GatewayKey, Intermediary>>;
-  /** Whether the intermediaries may respond in the gateways' place; otherwise they only say what is true. */
+  /** Whether the intermediaries may respond in the gateways' place. Otherwise their responses are true. */
   readonly areIntermediariesLying: boolean;
   readonly clocks: Clocks;
   readonly random: Random;
 }
 
-/** A fault that can be injected; two that touch the same thing never overlap. */
+/** A fault to inject. Two faults on the same target never overlap. */
 export interface Fault {
   readonly name: string;
-  /** What it takes hold of. */
+  /** Its target: a server, a process or an intermediary. */
   readonly on: string;
-  /** Injects it, waits, and takes it back. Resolves when everything is as before. */
+  /** Injects the fault, waits, and takes it back. Resolves when everything is as before. */
   run(): Promise<void>;
 }
 
-/** Resolves after a random time of so many seconds. */
+/** Resolves after a random time between these bounds, in seconds. */
 export function lasting({ random }: Pick<Stage, 'random'>, fromS: number, toS: number): Promise<void> {
   return sleep(random.between(fromS, toS) * 1000);
 }
 
-/** A fault of the network before a server, for so many seconds. */
+/** A fault of the network in front of a server. It lasts between `fromS` and `toS` seconds. */
 export function networkFault(
   stage: Stage,
   on: keyof Proxies,

@@ -7,30 +7,30 @@ import { createEnqueuer } from '../../src/queue/enqueuer.ts';
 import { createProducerConnection } from '../../src/queue/redis.ts';
 
 /**
- * `node test/chaos/fsync-window.ts [rounds]`: kills Redis at the one moment in which `appendfsync everysec` loses what it has
- * answered, and compares what was answered with what is there afterwards.
+ * `node test/chaos/fsync-window.ts [rounds]`: kills Redis in the one window in which `appendfsync everysec` loses writes that
+ * it has confirmed, and compares the confirmed payments with the stored ones.
  *
- * Under `everysec` a thread of Redis calls fsync once a second. While it does (`aof_pending_bio_fsync:1`), Redis keeps what it
- * would write to its file in memory, for up to 2 s, and answers all the same. Killed then, it takes that with it. A slow disk
- * makes the moment long, a fast one short: then more rounds are needed. `always` answers after its own fsync.
+ * Under `everysec` a thread of Redis calls fsync once a second. Meanwhile (`aof_pending_bio_fsync:1`) Redis keeps new writes in
+ * memory, for up to 2 s, and confirms them all the same. A kill in that window loses them. A slow disk makes the window long,
+ * a fast one short: then it takes more rounds. `always` confirms after its own fsync.
  *
- * Exits with 1 when `always` has lost a payment, or when no kill of `everysec` has hit the moment: then nothing is shown.
+ * Exits with 1 when `always` has lost a payment, or when no kill of `everysec` has lost one: then the run shows nothing.
  */
 const ROUNDS = Number(process.argv[2] ?? 30);
 
 /** Posts at once. Each batch of the enqueuer holds up to 200 payments. */
 const CLIENTS = 400;
 
-/** The moment comes once a second; then there is a disk that is never late. */
+/** The window comes once a second. When none comes for so long, the disk is too fast for this test. */
 const WAIT_MS = 5_000;
 
-/** Bytes of every payload: what is written between two fsyncs is what makes the disk late. */
+/** Makes every payload large: many bytes between two fsyncs make the disk slow. */
 const PADDING = 'x'.repeat(4_096);
 
 interface Result {
-  answered: number;
+  confirmed: number;
   lost: number;
-  /** Kills that were sent in the moment. Without one (`always` has none) the kill comes at a random time. */
+  /** Kills within the window. `always` has no window, so its kills come at random times. */
   aimed: number;
 }
 
@@ -43,16 +43,16 @@ async function round(appendfsync: 'everysec' | 'always'): Promise<Result> {
     const queue = { name: 'payments', prefix: '{fsync}' };
     const enqueuer = createEnqueuer({ redis, queue, maxSize: 1e9, serverCheck: { fault: undefined } });
     while (redis.status !== 'ready') await sleep(5);
-    const answered: string[] = [];
+    const confirmed: string[] = [];
     let isOver = false;
     const client = async () => {
       while (!isOver) {
         const id = randomUUID();
         try {
           await enqueuer.enqueue({ id, data: JSON.stringify({ correlationId: id, amount: 1, padding: PADDING }) });
-          answered.push(id);
+          confirmed.push(id);
         } catch {
-          // Not answered, so not promised.
+          // Not confirmed, so it may be lost.
           return;
         }
       }
@@ -72,8 +72,8 @@ async function round(appendfsync: 'everysec' | 'always'): Promise<Result> {
     const stored = new Set(await after.lrange('{fsync}:payments:wait', 0, -1));
     after.disconnect();
     return {
-      answered: answered.length,
-      lost: answered.filter((id) => !stored.has(id)).length,
+      confirmed: confirmed.length,
+      lost: confirmed.filter((id) => !stored.has(id)).length,
       aimed: isAimed ? 1 : 0,
     };
   } finally {
@@ -85,17 +85,17 @@ async function round(appendfsync: 'everysec' | 'always'): Promise<Result> {
 
 async function main(): Promise<number> {
   const totals: Record<'everysec' | 'always', Result> = {
-    everysec: { answered: 0, lost: 0, aimed: 0 },
-    always: { answered: 0, lost: 0, aimed: 0 },
+    everysec: { confirmed: 0, lost: 0, aimed: 0 },
+    always: { confirmed: 0, lost: 0, aimed: 0 },
   };
   for (let number = 1; number <= ROUNDS; number += 1) {
     for (const appendfsync of ['everysec', 'always'] as const) {
       const result = await round(appendfsync);
-      for (const key of ['answered', 'lost', 'aimed'] as const) totals[appendfsync][key] += result[key];
+      for (const key of ['confirmed', 'lost', 'aimed'] as const) totals[appendfsync][key] += result[key];
     }
     const { everysec, always } = totals;
     console.log(
-      `round ${number}: everysec lost ${everysec.lost} of ${everysec.answered} (${everysec.aimed} kills in the window), always lost ${always.lost} of ${always.answered}`,
+      `round ${number}: everysec lost ${everysec.lost} of ${everysec.confirmed} (${everysec.aimed} kills in the window), always lost ${always.lost} of ${always.confirmed}`,
     );
   }
   return totals.always.lost > 0 || totals.everysec.aimed === 0 || totals.everysec.lost === 0 ? 1 : 0;

@@ -3,7 +3,7 @@ import { type Fault, type GatewayKey, lasting, type Stage } from './faults.ts';
 
 type ResponseName = keyof typeof OWN_RESPONSES;
 
-/** What a look-up is answered by those that know nothing of the payment. */
+/** What an intermediary may respond to a look-up, as it does not know the payment. */
 const LOOK_UP_FAILURES = [
   'empty500',
   'empty502',
@@ -20,19 +20,18 @@ const LOOK_UP_FAILURES = [
 ] as const satisfies readonly ResponseName[];
 
 /**
- * A payment that a gateway declines three times within so long a time or longer, while others are paid, is rejected: nobody
- * can tell a proxy's JSON 400 from the gateway's then (GATEWAY_REJECT_AFTER_MS is 30 s). So from the first to the last of
- * an intermediary less time passes.
+ * A payment is rejected after three declines over at least GATEWAY_REJECT_AFTER_MS (30 s) while others are paid: then a
+ * proxy's JSON 400 looks exactly like the gateway's. So all such responses of an intermediary come within a shorter time.
  */
 const DECLINES_WITHIN_MS = 25_000;
 
 /**
- * JSON of a 200 that a gateway, too, could have sent. Who gives the very same one before and after the charge cannot be told
- * from a gateway by its response. So each of them means one thing as long as a run lasts.
+ * 200s with JSON that a gateway could have sent, too. The same response before and after the charge would prove nothing. So
+ * each of them has one meaning in a run.
  */
 const PLAUSIBLE: readonly ResponseName[] = ['declined200', 'declinedById200', 'echo200'];
 
-/** Intermediaries that respond in the gateway's place, before and after the charge, each drawn anew. */
+/** Intermediaries that respond in the gateway's place, before, during or after the charge. Each draw makes a new fault. */
 export function intermediaryFaults(stage: Stage): { draw(): Fault } {
   const { random, intermediaries } = stage;
   const firstDeclineAtMs: Partial<Record<GatewayKey, number>> = {};
@@ -54,7 +53,7 @@ export function intermediaryFaults(stage: Stage): { draw(): Fault } {
     for (const each of on) intermediaries[each].set(mode);
   };
 
-  /** Payments, and at times look-ups too. */
+  /** Responds to payments, and sometimes to look-ups, too. */
   function responds(on: readonly GatewayKey[]): Fault {
     const lastsS = random.between(1, 4);
     const [name, response] = drawResponse(on, lastsS);
@@ -75,7 +74,7 @@ export function intermediaryFaults(stage: Stage): { draw(): Fault } {
     };
   }
 
-  /** Charged payments whose response is lost are known (422) when they are sent again, and then the look-up fails. */
+  /** Loses responses after the charge. Such a payment gets 422 when it is sent again, and then its look-up fails. */
   function hidesRecords(on: GatewayKey): Fault {
     const name = random.pick(LOOK_UP_FAILURES);
     const lookUps = { response: OWN_RESPONSES[name] };

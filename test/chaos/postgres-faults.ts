@@ -3,7 +3,7 @@ import pg from 'pg';
 import { sql } from '../support/services.ts';
 import { type Fault, lasting, networkFault, type Stage } from './faults.ts';
 
-/** PostgreSQL that is restarted, killed, hangs, is locked, or loses its connections. */
+/** PostgreSQL is restarted, killed or locked, hangs, or loses its connections. */
 export function postgresFaults(stage: Stage): Fault[] {
   const { databaseUrl } = stage.stack;
   const postgres = stage.stack.postgres!;
@@ -27,7 +27,7 @@ export function postgresFaults(stage: Stage): Fault[] {
     onPostgres('hangs (18)', async () => {
       const pids = stopAll(postgres.pid);
       const goOn = () => continueAll(pids);
-      // Its backends are no children of ours: stopped, they would outlive us.
+      // Its backends are not our children. Stopped, they would outlive this process.
       process.once('exit', goOn);
       await lasting(stage, 0.5, 4);
       goOn();
@@ -50,14 +50,14 @@ export function postgresFaults(stage: Stage): Fault[] {
         'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL',
       );
     }),
-    networkFault(stage, 'postgres', 'loses its answers (19)', { kind: 'cut_replies' }, [0.2, 1]),
+    networkFault(stage, 'postgres', 'loses its replies (19)', { kind: 'cut_replies' }, [0.2, 1]),
     networkFault(stage, 'postgres', 'is a black hole (18)', { kind: 'black_hole' }, [0.5, 4]),
   ];
 }
 
-/** Stops PostgreSQL with all its backends, each of which has a session of its own. @returns what was stopped. */
+/** SIGSTOPs PostgreSQL and all its backends, each of which has a session of its own. @returns their pids */
 function stopAll(postmaster: number): number[] {
-  // First: from now on there are no new ones.
+  // The postmaster first, so that no new backend starts.
   process.kill(postmaster, 'SIGSTOP');
   const { stdout } = spawnSync('pgrep', ['-P', String(postmaster)], { encoding: 'utf8' });
   const pids = [postmaster, ...stdout.split('\n').filter(Boolean).map(Number)];

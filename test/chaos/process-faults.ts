@@ -3,7 +3,7 @@ import { type Fault, lasting, type Stage } from './faults.ts';
 
 const HOUR_MS = 3_600_000;
 
-/** Processes of ours that are killed, stopped or shut down, and their clocks. */
+/** Our own processes are killed, stopped or shut down, or their clocks step. */
 export function processFaults(stage: Stage): Fault[] {
   const { stack, clocks, random } = stage;
   const clock = () => ({ CLOCK_SHIFT_MS: String(random.pick([0, 0, HOUR_MS, -HOUR_MS])) });

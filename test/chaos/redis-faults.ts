@@ -1,12 +1,12 @@
 import { Redis } from 'ioredis';
 import { type Fault, lasting, networkFault, type Stage } from './faults.ts';
 
-/** Redis that is restarted, killed, hangs, or is there and replies errors. */
+/** Redis is restarted, killed, hangs, or replies errors. */
 export function redisFaults(stage: Stage): Fault[] {
   const { proxies, random } = stage;
   const redis = stage.stack.redis!;
 
-  /** Runs it over a connection of its own, past the proxy. */
+  /** Runs commands over a connection of its own, not through the proxy. */
   async function command(run: (client: Redis) => Promise<unknown>): Promise<void> {
     const client = new Redis(redis.url);
     try {
@@ -25,7 +25,7 @@ export function redisFaults(stage: Stage): Fault[] {
       }),
     );
   const withoutRight = (rule: string): Fault =>
-    onRedis(`refuses what needs ${rule} (17)`, () =>
+    onRedis(`takes away the right to ${rule} (17)`, () =>
       command(async (client) => {
         await client.acl('SETUSER', 'default', `-${rule}`);
         await lasting(stage, 0.5, 4);
@@ -38,7 +38,7 @@ export function redisFaults(stage: Stage): Fault[] {
       await redis.stop();
       await redis.start();
     }),
-    onRedis('is killed and away for a while (13, 14)', async () => {
+    onRedis('is killed and down for a while (13, 14)', async () => {
       await redis.kill();
       await lasting(stage, 0.5, 7);
       await redis.start();
@@ -50,7 +50,7 @@ export function redisFaults(stage: Stage): Fault[] {
     }),
     onRedis('is killed while it rewrites its file (16)', async () => {
       await command(async (client) => {
-        // Redis may have begun by itself.
+        // Redis may have started a rewrite by itself.
         if (!(await client.info('persistence')).includes('aof_rewrite_in_progress:1')) await client.bgrewriteaof();
         await lasting(stage, 0, 0.3);
       });
@@ -75,16 +75,16 @@ export function redisFaults(stage: Stage): Fault[] {
     onRedis('kills all connections (23)', async () => {
       proxies.redis.resetAll();
     }),
-    networkFault(stage, 'redis', 'loses its answers (23)', { kind: 'cut_replies' }, [0.2, 1]),
+    networkFault(stage, 'redis', 'loses its replies (23)', { kind: 'cut_replies' }, [0.2, 1]),
     networkFault(stage, 'redis', 'is a black hole (15)', { kind: 'black_hole' }, [0.5, 3]),
   ];
 }
 
-/** How long to look for an fsync in the background: with `appendfsync always` there is none, and the moment is any. */
+/** How long to wait for an fsync in the background. With `appendfsync always` there is none, so the kill comes at any time. */
 const FSYNC_PATIENCE_MS = 2_000;
 
 /**
- * Resolves while Redis syncs its file in the background: what it replies under `everysec` until that is over is in no file.
+ * Resolves while Redis syncs its file in the background. Under `everysec`, what it confirms until then is in no file.
  */
 async function untilFsync(client: Redis): Promise<void> {
   const deadline = performance.now() + FSYNC_PATIENCE_MS;

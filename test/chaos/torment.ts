@@ -9,10 +9,10 @@ import { createFaults } from './draw-fault.ts';
 import type { Stage } from './faults.ts';
 
 const PAYMENTS_PER_SECOND = 150;
-/** Of faults at the same time. */
+/** Upper bound of faults at the same time. */
 const MAX_ACTIVE = 3;
 
-/** No fault lasts longer than 10 s, and a start after it no longer than 30. */
+/** A fault lasts 10 s at most, and a start after it 30 s at most. */
 const FAULTS_END_WITHIN_MS = 60_000;
 
 /** What happened while the faults were injected. */
@@ -22,13 +22,16 @@ export interface Account {
   readonly invalid: ReadonlySet<string>;
   readonly startedAtMs: number;
   readonly faults: number;
-  /** From the end of the last fault to the next payment at a gateway, the longest. */
+  /** The longest time from the end of the last active fault to the next payment at a gateway. */
   readonly longestRecoveryMs: number;
-  /** What went wrong with the programs themselves: one that ended without being told to, or not in order. */
+  /** Faults that could not be injected or taken back, and programs that ended unexpectedly or with a wrong code. */
   readonly failures: readonly string[];
 }
 
-/** Load, and faults whose names match, for so many seconds; resolves when every fault has been taken back and every post has ended. */
+/**
+ * Load, and faults whose names match the filter, for so many seconds. Resolves when every fault is taken back and every post
+ * has ended.
+ */
 export async function torment(stage: Stage, seconds: number, filter: RegExp): Promise<Account> {
   const { stack, random } = stage;
   const load = createLoad({ urls: stack.apis.map(({ url }) => url!), amount: 19.9 });
@@ -43,7 +46,7 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
   const recovery = watchRecovery(stack, () => active.size > 0);
   let faultsInjected = 0;
 
-  function hold(on: string, run: () => Promise<void>): void {
+  function activate(on: string, run: () => Promise<void>): void {
     active.set(
       on,
       run()
@@ -62,12 +65,12 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
       if (active.has(fault.on) || active.size >= MAX_ACTIVE) continue;
       faultsInjected += 1;
       say(fault.name);
-      hold(fault.on, fault.run);
+      activate(fault.on, fault.run);
     }
     await ended();
   }
 
-  /** Resolves when all faults have been taken back. @throws an Error that names those that do not end. */
+  /** Resolves when all faults are taken back. @throws an Error that names those that do not end */
   async function ended(): Promise<void> {
     const timeOut = new AbortController();
     const tooLate = sleep(FAULTS_END_WITHIN_MS, undefined, { signal: timeOut.signal, ref: false }).then(
@@ -80,7 +83,7 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
     timeOut.abort();
   }
 
-  /** As a supervisor would: a program that ended by itself is started again. Each end counts as a failure. */
+  /** Starts a program again that ended by itself, as a supervisor would. Each such end counts as a failure. */
   function supervise(service: ServiceProcess): void {
     const { pid } = service;
     void service.exited.then((code) => {
@@ -88,7 +91,7 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
       if (isClosed || service.pid !== pid) return;
       say(`FAILED: ${service.name} ended by itself with code ${code}`);
       failures.push(`${service.name} ended by itself with code ${code}`);
-      hold(service.name, () => service.start());
+      activate(service.name, () => service.start());
     });
   }
   let isClosed = false;
@@ -107,7 +110,7 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
     while (!isOver()) {
       const draw = Math.random();
       if (draw < 0.05 && recent.length > 0) {
-        // Long after, when it may have been paid anywhere.
+        // Posts an old id again. It may have been paid at either gateway.
         posts.push(load.post(recent[Math.floor(Math.random() * recent.length)]));
       } else if (draw < 0.08) {
         const id = randomUUID();
@@ -137,13 +140,13 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
     clearInterval(supervisor);
     longestRecoveryMs = recovery.stop();
   }
-  // A program that has been started again since.
+  // Waits for a program that is starting again.
   await ended();
   load.close();
   return { load: load.report, invalid, startedAtMs, faults: faultsInjected, longestRecoveryMs, failures };
 }
 
-/** Measures the time from the end of the last fault to the next payment at a gateway. `stop` returns the longest, in ms. */
+/** Measures the times from the end of the last active fault to the next payment at a gateway. `stop` returns the longest, in ms. */
 function watchRecovery(stack: Stack, isDisturbed: () => boolean): { stop(): number } {
   let longestMs = 0;
   let paidBefore = 0;
@@ -173,7 +176,7 @@ function watchRecovery(stack: Stack, isDisturbed: () => boolean): { stop(): numb
   };
 }
 
-/** Posts and is gone before the answer. */
+/** Posts and hangs up before the response. */
 function postAndHangUp(url: string, report: LoadReport): Promise<void> {
   const correlationId = randomUUID();
   report.unknown.add(correlationId);

@@ -12,20 +12,20 @@ const DRAIN_MS = 60_000;
 const QUEUE = paymentQueue({ name: 'payments' });
 
 export interface ChaosBreaches extends Breaches {
-  /** Valid payments among the dead letters: faults alone never make one. */
+  /** Valid payments among the dead letters. Faults alone must never make one. */
   readonly buried: readonly string[];
 }
 
 export interface Verdict {
   readonly isKept: boolean;
-  /** What the table shows of the run, by column. */
+  /** The run's row of the table, by column. */
   readonly row: Readonly<Record<string, string | number>>;
   readonly breaches: ChaosBreaches;
-  /** The jobs of payments that were lost, and of those that still were in the queue: at most {@link SHOWN} of each. */
+  /** The jobs of lost payments and of payments that are still in the queue, at most {@link SHOWN} of each. */
   readonly jobs: readonly string[];
 }
 
-/** Of each kind, in what is printed. */
+/** How many ids of a kind are printed. */
 const SHOWN = 10;
 
 /**
@@ -67,7 +67,7 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
       const acceptedAtMs = load.acceptedAtMs.get(id);
       const accepted =
         acceptedAtMs === undefined
-          ? 'has no known answer'
+          ? 'has no known response'
           : `was accepted at ${((acceptedAtMs - account.startedAtMs) / 1000).toFixed(2)} s`;
       jobs.push(`${id} ${accepted}; its job: ${JSON.stringify(await redis.hgetall(queueKey(QUEUE, id)))}`);
     }
@@ -77,7 +77,7 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
   }
 }
 
-/** @returns how long it took in ms; the guarantee's time or more when the queue was not emptied. */
+/** @returns how long it took, in ms: the guarantee's time or more when the queue is not empty */
 async function drain(redis: Redis): Promise<number> {
   const startedAtMs = performance.now();
   const elapsedMs = () => performance.now() - startedAtMs;
@@ -96,7 +96,7 @@ async function readQueued(redis: Redis): Promise<string[]> {
   return (await Promise.all([...lists, ...sets])).flat();
 }
 
-/** Runs as a table, a column for each thing that was counted. */
+/** Runs as a table with a column for each count. */
 export function formatRows(rows: readonly Readonly<Record<string, string | number>>[]): string {
   const columns = Object.keys(rows[0] ?? {});
   const widths = columns.map((column) => Math.max(column.length, ...rows.map((row) => String(row[column]).length)));
@@ -105,7 +105,7 @@ export function formatRows(rows: readonly Readonly<Record<string, string | numbe
   return [line(columns), ...rows.map((row) => line(columns.map((column) => row[column]!)))].join('\n');
 }
 
-/** What a breach looks like: its ids, and the jobs of payments that were lost or are still waiting. */
+/** The ids of each kind of breach, and the jobs of payments that are lost or still in the queue. */
 export function describeBreaches({ breaches, jobs }: Verdict): string {
   const lines = Object.entries(breaches as unknown as Record<string, readonly string[]>)
     .filter(([, ids]) => ids.length > 0)
