@@ -15,11 +15,11 @@ describe('a payment that is posted again', function () {
     await eventually(() => unknown.size > 20, PATIENCE_MS);
     await apis[0]!.start();
     await stopLoad();
-    const unanswered = [...unknown];
-    for (const id of unanswered) expect(await postAgain(id)).to.equal(204);
+    const withoutResponse = [...unknown];
+    for (const id of withoutResponse) expect(await postAgain(id)).to.equal(204);
     const books = await settled();
     expect(books.primary.size).to.equal(accepted.size);
-    expect([...books.primary.keys()]).to.include.members(unanswered);
+    expect([...books.primary.keys()]).to.include.members(withoutResponse);
     expect(fallback.requests.total).to.equal(0);
   });
 

@@ -12,28 +12,28 @@ interface Effects {
   readonly listeners: string[];
 }
 
-/** What all these files leave behind in a process that imports them. */
+/** Resources and listeners that these files leave in a process that imports them. */
 async function effectsOf(pattern: string): Promise<Effects> {
   const files = globSync(pattern, { cwd: PROJECT }).map((file) => PROJECT + file);
   const program = `
     import { createHook } from 'node:async_hooks';
-    // Used once, so that the libraries that use them later do not count.
+    // Opened first, so that a library that opens them later does not count.
     process.stdin; process.stdout; process.stderr;
     const listeners = () => new Map(process.eventNames().map((name) => [name, process.listenerCount(name)]));
     const before = listeners();
     const resources = [];
     const watched = ['Timeout', 'TCPSERVERWRAP', 'PIPESERVERWRAP', 'TCPWRAP', 'PROCESSWRAP', 'WORKER'];
-    // Unlike the list of active resources it shows what was unreferenced, too.
+    // Unlike the list of active resources, it shows unreferenced ones, too.
     createHook({ init: (_, type) => watched.includes(type) && resources.push(type) }).enable();
     for (const file of ${JSON.stringify(files)}) await import(file);
     const added = [...listeners()].filter(([name, count]) => count > (before.get(name) ?? 0));
     process.stdout.write(JSON.stringify({
       resources,
-      // Node's own module node:repl listens to who listens.
+      // Node's own module node:repl adds these listeners.
       listeners: added.map(([name]) => name).filter((name) => !['newListener', 'removeListener'].includes(name)),
     }));`;
   const args = ['--input-type=module', '--eval', program];
-  // Ends by itself: nothing that was imported keeps the process alive, and nothing has written.
+  // The process ends by itself and writes nothing else.
   const { stdout, stderr } = await promisify(execFile)(process.execPath, args, { cwd: PROJECT, timeout: 9_000 });
   expect(stderr).to.equal('');
   return { files: files.length, ...JSON.parse(stdout) } as Effects;
@@ -47,7 +47,7 @@ describe('importing', () => {
   });
 
   it('any tool of test/bench/ and test/chaos/ has no effect', async () => {
-    // What is left out is preloaded to change the process (clock-shift, break-the-rule), or runs in an image without src (naive).
+    // clock-shift and break-the-rule are there to change the process. naive has an image without src, and rinha its own room.
     const { files, ...effects } = await effectsOf('test/{bench,chaos}/!(clock-shift|break-the-rule|naive|rinha).ts');
     expect(files).to.be.above(20);
     expect(effects).to.deep.equal({ resources: [], listeners: [] });
