@@ -36,6 +36,7 @@ interface Pair {
 export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
   let fault: ProxyFault = { kind: 'none' };
   const pairs = new Set<Pair>();
+  const resetting = new WeakSet<Socket>();
   let listener: Server | undefined;
   // A port of our own range: while the proxy refuses connections, the system must not give its port to another process.
   const ownPort = await freePort();
@@ -56,7 +57,7 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
         // In half_open and black_hole one side outlives the other. It must still be reset when the fault ends.
         if (to.destroyed) pairs.delete(pair);
         if (from === server && fault.kind === 'half_open') return;
-        if (fault.kind !== 'black_hole') to.destroy();
+        if (fault.kind !== 'black_hole' && !resetting.has(to)) to.destroy();
       });
     }
     if (fault.kind === 'half_open') server.destroy();
@@ -76,7 +77,7 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
       case 'reset_replies':
         if (from === client) to.write(chunk);
         else if (fault.kind === 'cut_replies') client.destroy();
-        else client.resetAndDestroy();
+        else reset(client);
         if (from === server) server.destroy();
         return;
       case 'black_hole':
@@ -86,10 +87,16 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
     }
   }
 
+  /** Node ends a socket before it resets it. A `destroy` in between would leave the handle open for ever. */
+  function reset(socket: Socket): void {
+    resetting.add(socket);
+    socket.resetAndDestroy();
+  }
+
   function resetAll(): void {
     for (const { client, server } of pairs) {
-      client.resetAndDestroy();
-      server.resetAndDestroy();
+      reset(client);
+      reset(server);
     }
   }
 
