@@ -15,19 +15,12 @@ const RECHECK_MS = 250;
 export async function payFree(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<void> {
   const { primary, fallback, policy } = deps;
   const visit = visitAt(primary, payment, run);
-  const history = {
-    isFree: true,
-    // It grows while the payment waits, and while an attempt takes its time.
-    get ageMs() {
-      return run.ageMs;
-    },
-  };
   for (;;) {
     const isPrimaryClosed = primary.circuit.cause === undefined;
-    if (isPrimaryClosed && mayFallBackInstead(history, policy, primary.gateway) && fallback.circuit.isAccepting) {
+    if (isPrimaryClosed && mayFallBackInstead(run.ageMs, policy, primary.gateway) && fallback.circuit.isAccepting) {
       return payAtFallback(payment, run, deps);
     }
-    const patience = patienceMs(history, primary.circuit.cause, policy);
+    const patience = patienceMs(run.ageMs, primary.circuit.cause, policy);
     const maxWaitMs = fallback.circuit.isAccepting ? patience : Math.max(patience, RECHECK_MS);
     const result = await tryAt(visit, { isTied: false, maxWaitMs }, deps);
     switch (result.kind) {
@@ -44,7 +37,7 @@ export async function payFree(payment: Payment, run: PaymentRun, deps: Processin
         return payTied(visit, deps);
       case 'not_sent':
       case 'refused':
-        if (mayFallBackAfter(result, history, policy) && fallback.circuit.isAccepting) {
+        if (mayFallBackAfter(result, run.ageMs, policy) && fallback.circuit.isAccepting) {
           return payAtFallback(payment, run, deps);
         }
         // While the circuit is open the payment keeps its job: requeuing would cost Redis a round trip for every pause.

@@ -6,24 +6,19 @@ import type { FailedAttempt, Gateway } from '../gateways/gateway.ts';
  * The rule that keeps a payment paid once.
  *
  * A gateway never pays an id a second time, so repeating there is safe. Only a change of gateway can pay twice. Hence a
- * payment may change from the primary to the fallback only while no attempt at the primary was made, or certainly none can
- * still be paid: `isFree`. Whether it *should* change then is the operator's choice (FALLBACK_ON, FALLBACK_AFTER_MS).
+ * payment may change from the primary to the fallback only while it is free: no attempt at the primary, in this run or an
+ * earlier one, may be paid or is in doubt. `processPayment` sends only free payments through this file. Whether a free payment
+ * *should* change is the operator's choice (FALLBACK_ON, FALLBACK_AFTER_MS). Ages are in ms, since the payment was accepted.
  */
-export interface PrimaryHistory {
-  /** No attempt at the primary, in this run or an earlier one, may be paid or is in doubt. */
-  readonly isFree: boolean;
-  /** Since the payment was accepted. */
-  readonly ageMs: number;
-}
 
 /** Whether a payment goes to the fallback after an attempt at the primary that did not pay. */
-export function mayFallBackAfter(outcome: FailedAttempt, history: PrimaryHistory, policy: FallbackConfig): boolean {
-  if (!history.isFree || policy.on === 'never') return false;
+export function mayFallBackAfter(outcome: FailedAttempt, ageMs: number, policy: FallbackConfig): boolean {
+  if (policy.on === 'never') return false;
   switch (outcome.kind) {
     case 'not_sent':
-      return outcome.reason === 'pool_timeout' || policy.on === 'not_sent' || isOldEnough(history, policy);
+      return outcome.reason === 'pool_timeout' || policy.on === 'not_sent' || isOldEnough(ageMs, policy);
     case 'refused':
-      return isOldEnough(history, policy);
+      return isOldEnough(ageMs, policy);
     case 'doubtful':
     case 'unknown':
       return false;
@@ -37,12 +32,12 @@ export function mayFallBackAfter(outcome: FailedAttempt, history: PrimaryHistory
  * with a slow primary no more payments would be paid than the places divided by the time-out.
  */
 export function mayFallBackInstead(
-  history: PrimaryHistory,
+  ageMs: number,
   policy: FallbackConfig,
   { hasFreeConnection, wouldWaitInVain }: Pick<Gateway, 'hasFreeConnection' | 'wouldWaitInVain'>,
 ): boolean {
-  if (!history.isFree || policy.on === 'never' || hasFreeConnection) return false;
-  return wouldWaitInVain || isOldEnough(history, policy);
+  if (policy.on === 'never' || hasFreeConnection) return false;
+  return wouldWaitInVain || isOldEnough(ageMs, policy);
 }
 
 /**
@@ -50,14 +45,14 @@ export function mayFallBackInstead(
  * Infinity: it waits for the primary.
  */
 export function patienceMs(
-  history: PrimaryHistory,
+  ageMs: number,
   openBecause: Pick<CircuitCause, 'evidence'> | undefined,
   policy: FallbackConfig,
 ): number {
-  if (!history.isFree || policy.on === 'never') return Number.POSITIVE_INFINITY;
+  if (policy.on === 'never') return Number.POSITIVE_INFINITY;
   // An attempt would end as the one that opened the circuit.
   if (openBecause?.evidence === 'not_sent' && policy.on === 'not_sent') return 0;
-  return Math.max(0, policy.afterMs - history.ageMs);
+  return Math.max(0, policy.afterMs - ageMs);
 }
 
 /** Whether payments may ever leave a silent primary for the fallback. */
@@ -65,6 +60,6 @@ export function canLeaveSilence(policy: FallbackConfig): boolean {
   return policy.on !== 'never' && Number.isFinite(policy.afterMs);
 }
 
-function isOldEnough({ ageMs }: PrimaryHistory, { afterMs }: FallbackConfig): boolean {
+function isOldEnough(ageMs: number, { afterMs }: FallbackConfig): boolean {
   return ageMs >= afterMs;
 }

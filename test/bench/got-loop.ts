@@ -4,8 +4,8 @@ import got from 'got';
 import { runTool } from '../../src/process/run-tool.ts';
 
 /**
- * The yardstick of the drain: a bare loop that makes the worker's POSTs with got, and nothing else.
- * For every line `<count>` on stdin it makes so many and prints a line when they are done.
+ * The baseline of the drain: a bare loop that makes the worker's POSTs with got, and nothing else.
+ * For every line `<count>` on stdin it makes that many, and prints a line when all of them have their response.
  */
 async function main(): Promise<void> {
   const concurrency = Number(process.env['CONCURRENCY']);
@@ -17,8 +17,8 @@ async function main(): Promise<void> {
     followRedirect: false,
     throwHttpErrors: false,
   });
-  process.stdin.setEncoding('utf8').on('data', async (line: string) => {
-    let left = Number(line);
+  async function pay(count: number): Promise<void> {
+    let left = count;
     await Promise.all(
       Array.from({ length: concurrency }, async () => {
         while (left > 0) {
@@ -33,7 +33,8 @@ async function main(): Promise<void> {
       }),
     );
     console.log('done');
-  });
+  }
+  process.stdin.setEncoding('utf8').on('data', (line: string) => void pay(Number(line)));
   console.log('ready');
 }
 

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
  * has moved or has another name, the worker does not start.
  */
 const FILE = new URL('../../src/processing/process-payment.ts', import.meta.url).href;
-const RULE = 'mayBeAtPrimary';
+const RULE = 'unresolvedAt';
 
 const source = readFileSync(fileURLToPath(FILE), 'utf8');
 if (!source.includes(`function ${RULE}(`)) throw new Error(`${FILE} has no function ${RULE} to break`);
@@ -17,6 +17,6 @@ registerHooks({
   load(url, context, nextLoad) {
     if (url !== FILE) return nextLoad(url, context);
     // A function declaration can be assigned to within its module.
-    return { format: 'module-typescript', source: `${source}\n${RULE} = () => false;\n`, shortCircuit: true };
+    return { format: 'module-typescript', source: `${source}\n${RULE} = () => undefined;\n`, shortCircuit: true };
   },
 });

@@ -21,7 +21,7 @@ const ROUNDS = Number(process.argv[2] ?? 30);
 /** Posts at once. Each batch of the enqueuer holds up to 200 payments. */
 const CLIENTS = 400;
 
-/** The window comes once a second. When none comes for so long, the disk is too fast for this test. */
+/** The window comes once a second. When none comes within this time, the disk is too fast for this test. */
 const WAIT_MS = 5_000;
 
 /** Makes every payload large: many bytes between two fsyncs make the disk slow. */

@@ -23,7 +23,7 @@ const POLICIES = [ON_POOL_TIMEOUT, ON_NOT_SENT, ON_NEVER, AFTER_5_S, ...EAGER];
 
 /** The outcomes after which the fallback gets its chance. */
 function allowed(policy: FallbackConfig, ageMs: number): FailedAttempt[] {
-  return OUTCOMES.filter((outcome) => mayFallBackAfter(outcome, { isFree: true, ageMs }, policy));
+  return OUTCOMES.filter((outcome) => mayFallBackAfter(outcome, ageMs, policy));
 }
 
 describe('mayFallBackAfter', () => {
@@ -45,14 +45,6 @@ describe('mayFallBackAfter', () => {
     expect(allowed(AFTER_5_S, 5_000)).to.deep.equal([POOL_TIMEOUT, UNREACHABLE, REFUSED]);
     expect(allowed({ on: 'pool_timeout', afterMs: 0 }, 0)).to.deep.equal([POOL_TIMEOUT, UNREACHABLE, REFUSED]);
   });
-
-  it('never allows the fallback to a payment that is not free, whatever the policy', () => {
-    for (const policy of POLICIES) {
-      for (const outcome of OUTCOMES) {
-        expect(mayFallBackAfter(outcome, { isFree: false, ageMs: 1e9 }, policy)).to.equal(false);
-      }
-    }
-  });
 });
 
 describe('mayFallBackInstead', () => {
@@ -60,36 +52,27 @@ describe('mayFallBackInstead', () => {
   const CROWDED = { hasFreeConnection: false, wouldWaitInVain: true };
 
   it('allows the fallback from FALLBACK_AFTER_MS on when no connection is free', () => {
-    expect(mayFallBackInstead({ isFree: true, ageMs: 4_999 }, AFTER_5_S, BUSY)).to.equal(false);
-    expect(mayFallBackInstead({ isFree: true, ageMs: 5_000 }, AFTER_5_S, BUSY)).to.equal(true);
+    expect(mayFallBackInstead(4_999, AFTER_5_S, BUSY)).to.equal(false);
+    expect(mayFallBackInstead(5_000, AFTER_5_S, BUSY)).to.equal(true);
   });
 
   it('does not allow the fallback with a free connection, however old the payment is', () => {
     for (const policy of POLICIES) {
-      expect(
-        mayFallBackInstead({ isFree: true, ageMs: 1e9 }, policy, { ...CROWDED, hasFreeConnection: true }),
-      ).to.equal(false);
+      expect(mayFallBackInstead(1e9, policy, { ...CROWDED, hasFreeConnection: true })).to.equal(false);
     }
   });
 
   it('does not allow the fallback without FALLBACK_AFTER_MS, or under FALLBACK_ON=never', () => {
     for (const policy of [ON_POOL_TIMEOUT, ON_NOT_SENT, { on: 'never', afterMs: 0 } as const]) {
-      expect(mayFallBackInstead({ isFree: true, ageMs: 1e9 }, policy, BUSY)).to.equal(false);
+      expect(mayFallBackInstead(1e9, policy, BUSY)).to.equal(false);
     }
   });
 
   it('allows the fallback at any age when a wait for a connection would be in vain, but not under FALLBACK_ON=never', () => {
     for (const policy of [ON_POOL_TIMEOUT, ON_NOT_SENT, AFTER_5_S]) {
-      expect(mayFallBackInstead({ isFree: true, ageMs: 0 }, policy, CROWDED)).to.equal(true);
+      expect(mayFallBackInstead(0, policy, CROWDED)).to.equal(true);
     }
-    expect(mayFallBackInstead({ isFree: true, ageMs: 1e9 }, ON_NEVER, CROWDED)).to.equal(false);
-  });
-
-  it('never allows the fallback to a payment that is not free, whatever the policy', () => {
-    for (const policy of POLICIES) {
-      expect(mayFallBackInstead({ isFree: false, ageMs: 1e9 }, policy, CROWDED)).to.equal(false);
-      expect(mayFallBackInstead({ isFree: false, ageMs: 1e9 }, policy, BUSY)).to.equal(false);
-    }
+    expect(mayFallBackInstead(1e9, ON_NEVER, CROWDED)).to.equal(false);
   });
 });
 
@@ -100,38 +83,32 @@ describe('patienceMs', () => {
 
   it('is endless without FALLBACK_AFTER_MS', () => {
     for (const cause of [undefined, NOT_SENT, RESPONSE, SILENCE]) {
-      expect(patienceMs({ isFree: true, ageMs: 1e9 }, cause, ON_POOL_TIMEOUT)).to.equal(FOR_EVER);
+      expect(patienceMs(1e9, cause, ON_POOL_TIMEOUT)).to.equal(FOR_EVER);
     }
   });
 
   it('is none under FALLBACK_ON=not_sent while the primary is unreachable', () => {
-    expect(patienceMs({ isFree: true, ageMs: 0 }, NOT_SENT, ON_NOT_SENT)).to.equal(0);
-    expect(patienceMs({ isFree: true, ageMs: 0 }, NOT_SENT, { on: 'not_sent', afterMs: 5_000 })).to.equal(0);
+    expect(patienceMs(0, NOT_SENT, ON_NOT_SENT)).to.equal(0);
+    expect(patienceMs(0, NOT_SENT, { on: 'not_sent', afterMs: 5_000 })).to.equal(0);
   });
 
   it('is endless under FALLBACK_ON=not_sent while the primary fails in another way', () => {
     for (const cause of [undefined, RESPONSE, SILENCE]) {
-      expect(patienceMs({ isFree: true, ageMs: 1e9 }, cause, ON_NOT_SENT)).to.equal(FOR_EVER);
+      expect(patienceMs(1e9, cause, ON_NOT_SENT)).to.equal(FOR_EVER);
     }
   });
 
   it('is the time left until FALLBACK_AFTER_MS', () => {
     for (const cause of [undefined, NOT_SENT, RESPONSE, SILENCE]) {
-      expect(patienceMs({ isFree: true, ageMs: 0 }, cause, AFTER_5_S)).to.equal(5_000);
-      expect(patienceMs({ isFree: true, ageMs: 1_500 }, cause, AFTER_5_S)).to.equal(3_500);
-      expect(patienceMs({ isFree: true, ageMs: 5_000 }, cause, AFTER_5_S)).to.equal(0);
-      expect(patienceMs({ isFree: true, ageMs: 9_000 }, cause, AFTER_5_S)).to.equal(0);
+      expect(patienceMs(0, cause, AFTER_5_S)).to.equal(5_000);
+      expect(patienceMs(1_500, cause, AFTER_5_S)).to.equal(3_500);
+      expect(patienceMs(5_000, cause, AFTER_5_S)).to.equal(0);
+      expect(patienceMs(9_000, cause, AFTER_5_S)).to.equal(0);
     }
   });
 
   it('is endless under FALLBACK_ON=never', () => {
-    expect(patienceMs({ isFree: true, ageMs: 1e9 }, NOT_SENT, { on: 'never', afterMs: 0 })).to.equal(FOR_EVER);
-  });
-
-  it('is endless for a payment that is not free, whatever the policy', () => {
-    for (const policy of POLICIES) {
-      expect(patienceMs({ isFree: false, ageMs: 1e9 }, NOT_SENT, policy)).to.equal(FOR_EVER);
-    }
+    expect(patienceMs(1e9, NOT_SENT, { on: 'never', afterMs: 0 })).to.equal(FOR_EVER);
   });
 });
 
