@@ -87,10 +87,15 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
     }
   }
 
-  /** Node ends a socket before it resets it. A `destroy` in between would leave the handle open for ever. */
+  /**
+   * Not by `resetAndDestroy`: it ends the socket first, waits until all is written, and only then resets it. While an end is
+   * under way a reset fails and leaves the handle open for ever. So this marks the socket as that function does (Node 24,
+   * lib/net.js), and destroys it at once; one that has been ended already is closed instead.
+   */
   function reset(socket: Socket): void {
     resetting.add(socket);
-    socket.resetAndDestroy();
+    if (!socket.writableEnded && !socket.connecting) Reflect.set(socket, 'resetAndClosing', true);
+    socket.destroy();
   }
 
   function resetAll(): void {

@@ -20,6 +20,9 @@ if (worker !== undefined) takePortsOfPart(Number(worker) % PARALLEL_PARTS, PARAL
 /** nock never closes the handles of the sockets that it takes over. They do not keep the process alive. */
 let socketsOfNock = 0;
 
+/** By kind: what earlier files of this process have left, and were reported for. */
+const reported = new Map<string, number>();
+
 /** Loaded by mocha before every run (.mocharc.json). */
 export const mochaHooks = {
   /** Undoes what the test registered, and fails it when it leaves a server listening or an interceptor unused. */
@@ -58,12 +61,14 @@ async function expectClosed(allowed: Readonly<Record<string, number>>): Promise<
     await sleep(1);
     left = resourcesBeyond(allowed);
   }
-  if (left.length > 0) throw new Error(`left open after the test: ${left.join(', ')}`);
+  if (left.length === 0) return;
+  for (const kind of Object.keys(allowed)) reported.set(kind, Math.max(0, countActive(kind) - allowed[kind]!));
+  throw new Error(`left open after the test: ${left.join(', ')}`);
 }
 
 function resourcesBeyond(allowed: Readonly<Record<string, number>>): string[] {
   return Object.entries(allowed)
-    .map(([kind, count]) => [kind, countActive(kind) - count] as const)
+    .map(([kind, count]) => [kind, countActive(kind) - count - (reported.get(kind) ?? 0)] as const)
     .filter(([, beyond]) => beyond > 0)
     .map(([kind, beyond]) => `${beyond} ${kind}`);
 }
