@@ -2,6 +2,7 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { connect, Server as NetServer } from 'node:net';
 import { within } from '../process/deadline.ts';
+import { serveConnections } from './connections.ts';
 
 /** A listening server. */
 export interface HttpServer {
@@ -18,12 +19,28 @@ export interface HttpServer {
 /** Longer than nginx's 60 s, so that nginx closes idle connections first. Otherwise a request could meet a closed socket. */
 const KEEP_ALIVE_MS = 65_000;
 
+/** A slow client must not keep a connection for long. A request has at most 64 KiB, so it arrives well within these limits. */
+const HEADERS_TIMEOUT_MS = 5_000;
+const REQUEST_TIMEOUT_MS = 8_000;
+const TIMEOUT_CHECK_MS = 1_000;
+
+/** Bounds memory and file descriptors: an idle connection takes some 10 KB. Node closes further ones at once. */
+const MAX_CONNECTIONS = 8_192;
+
 /** @throws the error of listening: another process has the address, or we may not use it. */
 export async function startServer(
   handler: RequestListener,
   address: { readonly host: string; readonly port: number },
 ): Promise<HttpServer> {
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, handler);
+  const server = createServer({
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    headersTimeout: HEADERS_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+    requireHostHeader: false,
+  });
+  serveConnections(server, handler);
+  server.maxConnections = MAX_CONNECTIONS;
   await listen(server, address);
   const bound = server.address();
   return {
