@@ -122,6 +122,15 @@ describe('the documents', () => {
     expect(settings.filter((name) => !new RegExp(`\\b${name}\\b`).test(page))).to.deep.equal([]);
   });
 
+  it('have a line for every code of an error response, and for no other', () => {
+    const sources = ['src/errors.ts', 'src/http/connections.ts', 'docker/nginx.conf'].map((path) =>
+      readFileSync(join(PROJECT, path), 'utf8'),
+    );
+    const codes = sources.flatMap((text) => [...text.matchAll(/(?:code(?: =|:)|"error":) ?['"]([a-z_]+)['"]/g)]);
+    const lines = readFileSync(join(PROJECT, 'docs/errors.md'), 'utf8').matchAll(/^\| `([a-z_]+)` \| \d{3} \|/gm);
+    expect([...lines].map(([, code]) => code)).to.have.members([...new Set(codes.map(([, code]) => code))]);
+  });
+
   it('begin with a README that is read in five minutes', () => {
     const words = readFileSync(join(PROJECT, 'README.md'), 'utf8').split(/\s+/).filter(Boolean);
     expect(words.length).to.be.at.most(README_WORDS);
