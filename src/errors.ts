@@ -99,6 +99,15 @@ export class UnauthorizedError extends ServiceError {
   }
 }
 
+/** There were too many wrong logins within a second, and this is one more. The right login is never answered so. */
+export class TooManyLoginsError extends ServiceError {
+  readonly code = 'too_many_logins';
+  readonly status = 429;
+  constructor() {
+    super('too many wrong logins', { retryAfterSeconds: 1 });
+  }
+}
+
 /** The credentials are valid, but the request is not trusted. */
 export class ForbiddenError extends ServiceError {
   readonly code = 'forbidden';

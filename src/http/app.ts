@@ -8,6 +8,7 @@ import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 import { errorHandler } from './error-handler.ts';
 import { operatorAuth } from './operator/operator-auth.ts';
+import { sameOriginOnly } from './operator/same-origin.ts';
 import { createRoutes, type Route } from './routes.ts';
 
 /** The parts that the routes use. */
@@ -31,7 +32,7 @@ export function createApp(deps: AppDeps): Express {
   app.set('query parser', 'simple');
 
   const routes = createRoutes(deps);
-  const guardsOf = createGuards(config);
+  const guardsOf = createGuards(config, deps.logger);
   const exact = routes.filter(({ mount }) => mount === undefined);
   for (const route of exact) {
     const { method, path, handler } = route;
@@ -54,12 +55,16 @@ export function createApp(deps: AppDeps): Express {
 }
 
 /** Makes the guards of a route. @throws an Error for an operator's route when no operator is set: anybody could use it. */
-function createGuards({ dashboard }: Config['http']): (route: Route) => RequestHandler[] {
-  const operator = dashboard && operatorAuth(dashboard);
-  return ({ role, path }) => {
-    if (role === undefined) return [];
-    if (operator === undefined) throw new Error(`${path} is for the operator, but no operator is set`);
-    return [operator];
+function createGuards({ dashboard }: Config['http'], logger: Logger): (route: Route) => RequestHandler[] {
+  const operator = dashboard && operatorAuth(dashboard, logger);
+  return ({ role, path, from }) => {
+    const guards: RequestHandler[] = [];
+    if (role === 'operator') {
+      if (operator === undefined) throw new Error(`${path} is for the operator, but no operator is set`);
+      guards.push(operator);
+    }
+    if (from === 'own_pages') guards.push(sameOriginOnly);
+    return guards;
   };
 }
 

@@ -21,6 +21,11 @@ export interface Route {
   /** Who may call it. Without a role, anybody who can reach the port. */
   readonly role?: 'operator';
   readonly changesState?: boolean;
+  /**
+   * Which pages may make a browser send a change. Without it any page may: `POST /payments` has no login that a browser would
+   * add, and the network in front of it decides who may pay.
+   */
+  readonly from?: 'own_pages';
 }
 
 /** Every route that the configuration enables. */
@@ -46,10 +51,11 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
       handler: purge(deps),
       action: 'payments.purge',
       changesState: true,
+      from: 'own_pages',
     });
   }
   if (config.dashboard) {
-    const board = { handler: dashboard(deps), mount: DASHBOARD_PATH, role: 'operator' } as const;
+    const board = { handler: dashboard(deps), mount: DASHBOARD_PATH, role: 'operator', from: 'own_pages' } as const;
     routes.push(
       { ...board, method: 'GET', path: `${DASHBOARD_PATH}{/*page}` },
       ...DASHBOARD_CHANGES.map(({ method, path, action }) => ({

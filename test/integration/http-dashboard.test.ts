@@ -62,7 +62,8 @@ describe('GET /admin/queues', () => {
   } satisfies Record<string, (request: Test) => Test>)) {
     it(`gets 401 for ${name}, whatever the path`, async () => {
       const { url } = await dashboard();
-      for (const path of [PATH, `${PATH}/`, `${PATH}/api/queues`, `${PATH}/static/favicon.ico`, `${PATH}/nothing`]) {
+      // With the one below five, which is the limit of wrong logins in a second.
+      for (const path of [PATH, `${PATH}/api/queues`, `${PATH}/static/favicon.ico`, `${PATH}/nothing`]) {
         const { headers, body } = await authorize(http(url).get(path)).expect(401);
         expect(headers['www-authenticate']).to.match(/^Basic realm=/);
         expect(body).to.deep.equal({ error: 'unauthorized' });
@@ -301,6 +302,16 @@ describe('GET /admin/queues', () => {
     expect(await queue.waiting()).to.deep.equal([payment.correlationId]);
   });
 
+  it('lets the right login in while others guess, and logs the guesses once', async () => {
+    const { url, operator, entries } = await dashboard();
+    const guesses = Array.from({ length: 50 }, () => http(url).get(PATH).auth(USER, 'guess'));
+    const statuses = (await Promise.all(guesses)).map(({ status }) => status);
+    expect(statuses.filter((status) => status === 401)).to.have.length(5);
+    expect(statuses.filter((status) => status === 429)).to.have.length(45);
+    await operator.get(PATH).expect(200);
+    expect(entries.filter(({ code }) => code === 'unauthorized')).to.have.length(1);
+  });
+
   it('responds with 403 to a change that another site has made the browser send', async () => {
     const { url, prefix, operator, opened } = await dashboard({ DATABASE_URL: await freshDatabase() });
     const id = await deadLetter(url, prefix);
@@ -340,5 +351,19 @@ describe('GET /admin/queues', () => {
     const { operator } = await dashboard(NO_REDIS);
     const { body } = await operator.get(`${PATH}/api/queues`).expect(503);
     expect(body).to.deep.equal({ error: 'queue_unavailable' });
+  });
+});
+
+describe('POST /purge-payments', () => {
+  it('gets 403 when the page of another site sends it, and purges for a program', async () => {
+    const { url, prefix } = await testApi({ ALLOW_PURGE: 'true' });
+    await http(url).post('/payments').send(aPayment()).expect(204);
+    for (const headers of [{ Origin: 'https://evil.example' }, { 'Sec-Fetch-Site': 'cross-site' }]) {
+      const { body } = await http(url).post('/purge-payments').set(headers).expect(403);
+      expect(body).to.deep.equal({ error: 'forbidden' });
+    }
+    expect(await (await lookInto(prefix)).waiting()).to.have.length(1);
+    await http(url).post('/purge-payments').expect(200);
+    expect(await (await lookInto(prefix)).waiting()).to.deep.equal([]);
   });
 });

@@ -36,6 +36,12 @@ describe('routes', () => {
     expect(board).to.have.length.above(8);
     expect(board.every(({ role, mount }) => role === 'operator' && mount === '/admin/queues')).to.equal(true);
   });
+
+  it('accept a change from their own pages only, but for POST /payments', () => {
+    for (const { path, changesState, from } of routes(OPEN)) {
+      if (changesState) expect(from, path).to.equal(path === '/payments' ? undefined : 'own_pages');
+    }
+  });
 });
 
 describe('isAllowedChange', () => {

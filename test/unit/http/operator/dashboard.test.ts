@@ -5,6 +5,7 @@ import supertest from 'supertest';
 import { errorHandler } from '../../../../src/http/error-handler.ts';
 import { dashboard } from '../../../../src/http/operator/dashboard.ts';
 import { operatorAuth } from '../../../../src/http/operator/operator-auth.ts';
+import { sameOriginOnly } from '../../../../src/http/operator/same-origin.ts';
 import { recordingLogger } from '../../../support/logger.ts';
 
 const USER = 'admin';
@@ -25,7 +26,8 @@ function guarded() {
   const app = express();
   app.use(
     '/admin/queues',
-    operatorAuth({ user: USER, password: PASSWORD }),
+    operatorAuth({ user: USER, password: PASSWORD }, recordingLogger().logger),
+    sameOriginOnly,
     dashboard({ queueAdmin, deadLetters: { find: sinon.stub() }, enqueuer: { enqueueAgain: sinon.stub() } }),
   );
   app.use(errorHandler(recordingLogger().logger));
@@ -36,31 +38,6 @@ type Method = 'get' | 'put' | 'post' | 'patch' | 'delete';
 const API = '/admin/queues/api/queues/payments';
 
 describe('dashboard', () => {
-  const strangers: [title: string, authorization: string | undefined][] = [
-    ['without a password', undefined],
-    ['with an empty header', ''],
-    ['with a wrong password', basic(USER, 'wrong')],
-    ['with a wrong password of the same length', basic(USER, PASSWORD.replace('p', 'q'))],
-    ['with a wrong user', basic('root', PASSWORD)],
-    ['with the beginning of the password', basic(USER, PASSWORD.slice(0, -1))],
-    ['with more than the password', basic(USER, `${PASSWORD}x`)],
-    ['with another scheme', RIGHT.replace('Basic', 'Bearer')],
-    ['with the password in the clear', `Basic ${USER}:${PASSWORD}`],
-    ['with the scheme alone', 'Basic'],
-  ];
-  for (const [title, authorization] of strangers) {
-    it(`responds 401 and asks for the password ${title}`, async () => {
-      const { agent, queueAdmin } = guarded();
-      const request = agent.get('/admin/queues');
-      if (authorization !== undefined) request.set('Authorization', authorization);
-      const response = await request;
-      expect(response.status).to.equal(401);
-      expect(response.body).to.deep.equal({ error: 'unauthorized' });
-      expect(response.headers['www-authenticate']).to.equal('Basic realm="Payrelay", charset="UTF-8"');
-      expect(queueAdmin.queue.called).to.equal(false);
-    });
-  }
-
   it('responds 401 to a stranger, whatever the path and the method', async () => {
     for (const [method, path] of [
       ['get', API],
@@ -72,24 +49,13 @@ describe('dashboard', () => {
     }
   });
 
-  describe('given a change that another site makes the browser send', () => {
-    const origins: [title: string, origin: string][] = [
-      ['of another host', 'https://evil.example'],
-      ['of another port', 'http://127.0.0.1:1'],
-      ['that is hidden', 'null'],
-      ['that is no URL', 'evil'],
-      ['that is empty', ''],
-    ];
-    for (const [title, origin] of origins) {
-      it(`responds 403 to a change from an origin ${title}`, async () => {
-        for (const path of ['pause', '1/retry']) {
-          const { agent, queueAdmin } = guarded();
-          const response = await agent.put(`${API}/${path}`).set({ Authorization: RIGHT, Origin: origin });
-          expect(response.status, path).to.equal(403);
-          expect(response.body).to.deep.equal({ error: 'forbidden' });
-          expect(queueAdmin.queue.called).to.equal(false);
-        }
-      });
+  it('responds 403 to a change that another site makes the browser send', async () => {
+    for (const path of ['pause', '1/retry']) {
+      const { agent, queueAdmin } = guarded();
+      const response = await agent.put(`${API}/${path}`).set({ Authorization: RIGHT, Origin: 'https://evil.example' });
+      expect(response.status, path).to.equal(403);
+      expect(response.body).to.deep.equal({ error: 'forbidden' });
+      expect(queueAdmin.queue.called).to.equal(false);
     }
   });
 
