@@ -161,6 +161,31 @@ describe('GET /admin/queues', () => {
       expect((await worker.getNextJob('token'))!.id).to.equal(id);
     });
 
+    it('takes the payload from the ledger however the path is spelled', async () => {
+      const { queue, operator, dead, bury } = await withLedger();
+      for (const spell of [
+        (id: string) => `/API/Queues/payments/${id}/RETRY`,
+        (id: string) => `/api/queues/payments/${id}/retry/`,
+        (id: string) => `/api/queues/%70ayments/${id}/Retry`,
+        () => '/api/queues/payments/RETRY/Failed/',
+      ]) {
+        const id = await dead();
+        const payload = `{"correlationId": "${id}", "amount": 1.50}`;
+        await bury(id, payload);
+        await operator.put(PATH + spell(id)).expect(({ status }) => expect(status, spell(id)).to.be.within(200, 204));
+        expect(await queue.job(id), spell(id)).to.include({ data: payload });
+        await queue.redis.del(queue.key(id), queue.key('wait'));
+      }
+    });
+
+    it('responds with 404 for a queue that there is not', async () => {
+      const { queue, operator, dead } = await withLedger();
+      const id = await dead();
+      await operator.put(`${PATH}/api/queues/others/${id}/retry`).expect(404);
+      await operator.put(`${PATH}/api/queues/others/retry/failed`).expect(404);
+      expect(await queue.waiting()).to.deep.equal([]);
+    });
+
     it('keeps what is known of earlier attempts', async () => {
       const { queue, dead, bury, retry } = await withLedger();
       const id = await dead();
@@ -191,9 +216,10 @@ describe('GET /admin/queues', () => {
     it('changes nothing for a payment that is not dead, or not there', async () => {
       const { queue, prefix, retry } = await withLedger();
       const job = await (await bullQueue(prefix)).add('payment', aPayment(), { jobId: aPayment().correlationId });
-      await retry(job.id!).expect(400);
-      await retry(encodeURIComponent('%')).expect(404);
-      await retry(aPayment().correlationId).expect(404);
+      for (const id of [job.id!, '%25', aPayment().correlationId, 'clean', 'CLEAN']) {
+        const { body } = await retry(id).expect(409);
+        expect(body.message, id).to.match(/no dead letter/);
+      }
       expect(await queue.waiting()).to.deep.equal([job.id]);
     });
 
@@ -288,6 +314,9 @@ describe('GET /admin/queues', () => {
       ['put', '/api/queues/payments/empty'],
       ['put', '/api/queues/payments/obliterate'],
       ['put', '/API/QUEUES/payments/OBLITERATE'],
+      ['put', '/api/queues/payments/CLEAN/failed'],
+      ['put', '/api/queues/payments/%63lean/failed/'],
+      ['put', '/api/queues/payments/retry/completed'],
       ['put', '/api/queues/payments/concurrency'],
       ['put', '/api/queues/payments/rate-limit'],
       ['post', '/api/queues/payments/add'],
@@ -300,6 +329,27 @@ describe('GET /admin/queues', () => {
     }
     expect(await queue.keys()).to.deep.equal(before);
     expect(await queue.waiting()).to.deep.equal([payment.correlationId]);
+  });
+
+  it('changes nothing by a path that bull-board reads as another change', async () => {
+    const { prefix, operator, opened } = await dashboard({ DATABASE_URL: await freshDatabase() });
+    const queue = await bullQueue(prefix);
+    await queue.add('payment', aPayment(), { delay: 60_000 });
+    await opened();
+    // For bull-board these remove all jobs of the state `retry` or `promote`.
+    for (const path of ['CLEAN/retry', 'clean/retry', 'Clean/promote', '%63lean/retry']) {
+      const { status } = await operator.put(`${PATH}/api/queues/payments/${path}`);
+      expect(status, path).to.be.oneOf([404, 409]);
+    }
+    expect(await queue.getDelayedCount()).to.equal(1);
+  });
+
+  it('responds with 405 to other methods, also to those that no page uses', async () => {
+    const { url, authorization } = await dashboard();
+    for (const method of ['OPTIONS', 'TRACE', 'PROPFIND', 'DELETE']) {
+      const { status, headers } = await exchange(`${url}${PATH}/api/queues`, { method, headers: { authorization } });
+      expect([status, headers['allow']], method).to.deep.equal([405, 'GET, HEAD']);
+    }
   });
 
   it('lets the right login in while others guess, and logs the guesses once', async () => {

@@ -65,6 +65,8 @@ describe('dashboard', () => {
       ['put', 'obliterate'],
       ['put', 'clean/failed'],
       ['put', 'clean/completed'],
+      ['put', 'CLEAN/failed/'],
+      ['put', '%63lean/failed'],
       ['put', 'retry/completed'],
       ['put', 'concurrency'],
       ['put', 'rate-limit'],
