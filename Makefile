@@ -36,7 +36,7 @@ test: $(INSTALLED) ## Lint, types, unit, integration and end-to-end tests
 test-unit: $(INSTALLED) ## The unit tests alone: no network, a few seconds
 	npm run test:unit
 
-test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx
+test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx, Chromium
 	npm run test:full
 
 demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict

@@ -10,6 +10,7 @@ import { errorHandler } from './error-handler.ts';
 import { operatorAuth } from './operator/operator-auth.ts';
 import { sameOriginOnly } from './operator/same-origin.ts';
 import { createRoutes, type Route } from './routes.ts';
+import { secureData, secureErrors, securePages } from './security-headers.ts';
 
 /** The parts that the routes use. */
 export interface AppDeps {
@@ -50,15 +51,15 @@ export function createApp(deps: AppDeps): Express {
   app.use((request) => {
     throw new NotFoundError(`no such path: ${request.path}`);
   });
-  app.use(errorHandler(deps.logger));
+  app.use(secureErrors, errorHandler(deps.logger));
   return app;
 }
 
 /** Makes the guards of a route. @throws an Error for an operator's route when no operator is set: anybody could use it. */
 function createGuards({ dashboard }: Config['http'], logger: Logger): (route: Route) => RequestHandler[] {
   const operator = dashboard && operatorAuth(dashboard, logger);
-  return ({ role, path, from }) => {
-    const guards: RequestHandler[] = [];
+  return ({ role, path, mount, from, isEmptyOnSuccess = false }) => {
+    const guards: RequestHandler[] = isEmptyOnSuccess ? [] : [mount === undefined ? secureData : securePages];
     if (role === 'operator') {
       if (operator === undefined) throw new Error(`${path} is for the operator, but no operator is set`);
       guards.push(operator);

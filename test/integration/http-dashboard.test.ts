@@ -404,6 +404,51 @@ describe('GET /admin/queues', () => {
   });
 });
 
+describe('Every response with a body', () => {
+  it('has headers that keep browsers from framing, guessing and caching it', async () => {
+    const { operator, opened } = await dashboard({ ALLOW_PURGE: 'true', DATABASE_URL: await freshDatabase() });
+    await opened();
+    const { text } = await operator.get(PATH);
+    const script = /src="(static\/[^"]+\.js)"/.exec(text)![1]!;
+    for (const [method, path, status] of [
+      ['get', '/payments-summary?from=2026-01-01&to=2026-01-02', 200],
+      ['get', '/payments-summary?from=x', 400],
+      ['get', '/health', 200],
+      ['get', '/health/live', 200],
+      ['get', '/health/ready', 200],
+      ['get', '/nothing', 404],
+      ['get', `${PATH}/api/queues/payments/%E0%A4%A`, 400],
+      ['put', '/payments', 405],
+      ['post', '/payments', 400],
+      ['get', PATH, 200],
+      ['get', `${PATH}/api/queues`, 200],
+      ['get', `${PATH}/${script}`, 200],
+      ['get', `${PATH}/nothing/at/all`, 404],
+      ['put', `${PATH}/api/queues/payments/obliterate`, 405],
+      ['post', '/purge-payments', 200],
+    ] as const) {
+      const { headers } = await operator[method](path).expect(status);
+      expect(headers, path).to.include({ 'x-content-type-options': 'nosniff', 'cache-control': 'no-store' });
+      expect(headers, path).to.include({ 'x-frame-options': 'DENY', 'referrer-policy': 'same-origin' });
+      expect(headers['content-security-policy'], path).to.match(/^default-src 'none'; .*frame-ancestors 'none'$/);
+      expect(headers['content-security-policy'], path).to.not.match(/https?:|\*|unsafe-eval|script-src[^;]*unsafe/);
+      expect(headers, path).to.not.have.property('x-powered-by');
+    }
+  });
+
+  it('is a page without a file of another host', async () => {
+    const { operator } = await dashboard();
+    const { text } = await operator.get(PATH).expect(200);
+    expect(text).to.not.match(/(?:href|src)="(?:https?:)?\/\//);
+  });
+
+  it('does not include the 204 of a payment, which has no headers but its date', async () => {
+    const { url } = await dashboard();
+    const { headers } = await http(url).post('/payments').send(aPayment()).expect(204);
+    expect(Object.keys(headers)).to.have.members(['connection', 'date']);
+  });
+});
+
 describe('POST /purge-payments', () => {
   it('gets 403 when the page of another site sends it, and purges for a program', async () => {
     const { url, prefix } = await testApi({ ALLOW_PURGE: 'true' });

@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { createBullBoard } from '@bull-board/api';
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
-import type { AppControllerRoute } from '@bull-board/api/typings/app';
+import type { AppControllerRoute, AppViewRoute } from '@bull-board/api/typings/app';
 import { ExpressAdapter } from '@bull-board/express';
 import type { Queue } from 'bullmq';
 import type { RequestHandler } from 'express';
@@ -10,23 +11,37 @@ import { DASHBOARD_CHANGES, DASHBOARD_PATH, RETRY_ALL, RETRY_ONE } from './dashb
 /** A payload nested deeper is not shown. Its JSON would exhaust the stack, and the whole list would fail. */
 const MAX_DEPTH = 100;
 
-/** bull-board over this queue, without the changes that an operator may not make. */
+/** bull-board over this queue, without the changes that an operator may not make, and without files of other hosts. */
 export function createBoard(queue: Queue): RequestHandler {
   const serverAdapter = new OperatorAdapter();
   serverAdapter.setBasePath(DASHBOARD_PATH);
-  const adapter = new BullMQAdapter(queue, {
+  const adapter = new PaymentsAdapter(queue, {
     description: 'Payments. Failed ones are the newest dead letters; the ledger has all of them.',
   });
   adapter.setFormatter('data', shown);
   createBullBoard({
     queues: [adapter],
     serverAdapter,
-    options: { uiConfig: { boardTitle: 'Payrelay' } },
+    // bull-board's own documentation explains buttons that are not there.
+    options: { uiConfig: { boardTitle: 'Payrelay', hideDocsLink: true } },
   });
   return serverAdapter.getRouter() as RequestHandler;
 }
 
+/** Says which of bull-board's parts a page need not show. */
+class PaymentsAdapter extends BullMQAdapter {
+  override readonly allowCompletedRetries = false;
+  override get supportsGlobalRateLimit(): boolean {
+    return false;
+  }
+}
+
 class OperatorAdapter extends ExpressAdapter {
+  constructor() {
+    super();
+    this.app.disable('x-powered-by');
+  }
+
   /**
    * bull-board gets the routes that read, and the allowed changes. So a path that bull-board would read as another change
    * than our table does (`PUT …/CLEAN/promote` is its removal of a state's jobs) changes nothing.
@@ -34,7 +49,22 @@ class OperatorAdapter extends ExpressAdapter {
   override setApiRoutes(routes: AppControllerRoute[]): ExpressAdapter {
     return super.setApiRoutes(routes.filter(isOffered));
   }
+
+  /** bull-board's page, with our style sheet in the place of fonts that it would fetch from another host. */
+  override setEntryRoute({ method, route, handler }: AppViewRoute): ExpressAdapter {
+    const style = `<style>${readFileSync(new URL('dashboard.css', import.meta.url), 'utf8')}</style>`;
+    this.app[method](route, (_request, response, next) => {
+      const { name, params } = handler({ basePath: this.basePath, uiConfig: this.uiConfig });
+      response.render(name, params, (error, html) => {
+        if (error) next(error);
+        else response.send(html.replace(FOREIGN_LINKS, '').replace('</head>', `${style}</head>`));
+      });
+    });
+    return this;
+  }
 }
+
+const FOREIGN_LINKS = /<link\b[^>]*\bhref="https?:[^>]*>/g;
 
 function isOffered({ method, route }: AppControllerRoute): boolean {
   if (method === 'get') return true;

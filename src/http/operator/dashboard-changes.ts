@@ -15,7 +15,7 @@ export const RETRY_ONE = '/api/queues/:queueName/:jobId/retry';
 
 /**
  * Changes that an operator may make. Not to remove or edit a payment: it would be lost, or paid as another one.
- * bull-board gets no route for any other change (bull-board.ts).
+ * bull-board gets no route for any other change (bull-board.ts), and its pages show no button for one (dashboard.css).
  */
 export const DASHBOARD_CHANGES: readonly DashboardChange[] = [
   { method: 'PUT', path: '/api/queues/pause', action: 'queues.pause' },
