@@ -1,0 +1,91 @@
+import { readFileSync } from 'node:fs';
+import { expect } from 'chai';
+import { parse } from 'yaml';
+
+interface Service {
+  image: string;
+  build?: { target?: string };
+  user?: string;
+  read_only?: boolean;
+  privileged?: boolean;
+  cap_drop?: string[];
+  cap_add?: string[];
+  security_opt?: string[];
+  pids_limit?: number;
+  mem_limit?: string;
+  volumes?: string[];
+  ports?: string[];
+  environment?: Record<string, unknown>;
+  restart?: string;
+  logging?: { options?: Record<string, string> };
+  healthcheck?: { test?: string[]; disable?: boolean };
+}
+
+interface Stack {
+  services: Record<string, Service>;
+  volumes?: Record<string, unknown>;
+}
+
+function textOf(path: string): string {
+  return readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
+}
+
+function stackOf(path: string): Stack {
+  return parse(textOf(path), { merge: true });
+}
+
+const STACKS = ['docker-compose.yml', 'rinha/compose.yml', 'rinha/compose.gateways.yml'];
+
+/** What the entrypoints of these images need before they become another user, and their init to pass signals on to that user. */
+const RIGHTS: Readonly<Record<string, readonly string[]>> = {
+  redis: ['CHOWN', 'DAC_READ_SEARCH', 'KILL', 'SETGID', 'SETPCAP', 'SETUID'],
+  postgres: ['CHOWN', 'DAC_READ_SEARCH', 'FOWNER', 'KILL', 'SETGID', 'SETUID'],
+};
+
+/** Every service of every stack, with the name of its file. */
+const all = STACKS.flatMap((path) =>
+  Object.entries(stackOf(path).services).map(([name, service]) => ({ where: `${path}: ${name}`, name, service })),
+);
+
+/** The services for which a rule does not hold. */
+function breaking(rule: (service: Service, name: string) => boolean): string[] {
+  return all.filter(({ service, name }) => !rule(service, name)).map(({ where }) => where);
+}
+
+describe('the compose files', () => {
+  it('have services', () => {
+    expect(all.length).to.be.above(15);
+  });
+
+  it('let no service write to its image, gain rights, or start processes without end', () => {
+    expect(breaking(({ read_only }) => read_only === true)).to.deep.equal([]);
+    expect(breaking(({ security_opt }) => security_opt?.includes('no-new-privileges:true') === true)).to.deep.equal([]);
+    expect(breaking(({ pids_limit = Infinity }) => pids_limit > 0 && pids_limit <= 200)).to.deep.equal([]);
+    expect(breaking(({ privileged }) => privileged === undefined)).to.deep.equal([]);
+  });
+
+  it('give a service no right of root but those that the entrypoints of Redis and PostgreSQL need', () => {
+    expect(breaking(({ cap_drop }) => cap_drop?.join() === 'ALL')).to.deep.equal([]);
+    const isKnown = ({ cap_add = [] }: Service, name: string) =>
+      cap_add.every((right) => RIGHTS[name]?.includes(right));
+    expect(breaking(isKnown)).to.deep.equal([]);
+  });
+
+  it('run nginx and our code not as root', () => {
+    expect(
+      breaking(({ image, user }) => !image.startsWith('nginx:') || /^[1-9]\d*:[1-9]\d*$/.test(user ?? '')),
+    ).to.deep.equal([]);
+    expect(breaking(({ user }, name) => user === undefined || name === 'nginx')).to.deep.equal([]);
+    // Stages that a stack runs have a CMD; the Rinha image inherits it.
+    const stages = textOf('docker/Dockerfile')
+      .split(/^FROM /m)
+      .filter((stage) => /^CMD /m.test(stage));
+    const lastUser = (text: string) => [...text.matchAll(/^USER (.*)$/gm)].at(-1)?.[1];
+    expect([...stages, textOf('rinha/Dockerfile')].map(lastUser)).to.deep.equal(['node', 'node', 'node']);
+  });
+
+  it('mount files of this repository for reading only', () => {
+    const isReadOnly = (volume: string) => !volume.startsWith('.') || volume.endsWith(':ro');
+    expect(breaking(({ volumes = [] }) => volumes.every(isReadOnly))).to.deep.equal([]);
+  });
+});
