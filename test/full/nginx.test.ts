@@ -331,7 +331,7 @@ describe('nginx with docker/nginx.conf', () => {
       raw(port, `GET / HTTP/1.1\r\n${HEAD}`, { drip: 'Accept: */*\r\n' }),
       raw(port, `POST /payments HTTP/1.1\r\n${HEAD}Content-Length: 2\r\n\r\n{`),
     ]);
-    for (const { ms } of closed) expect(ms).to.be.below(10_500);
+    for (const { ms } of closed) expect(ms).to.be.below(10_000);
   });
 
   it("ends a body that comes in drips with the node's 408", async function () {
