@@ -34,7 +34,8 @@ function stackOf(path: string): Stack {
   return parse(textOf(path), { merge: true });
 }
 
-const STACKS = ['docker-compose.yml', 'rinha/compose.yml', 'rinha/compose.gateways.yml'];
+const PRODUCTION = 'docker/compose.production.yml';
+const STACKS = ['docker-compose.yml', PRODUCTION, 'rinha/compose.yml', 'rinha/compose.gateways.yml'];
 
 /** What the entrypoints of these images need before they become another user, and their init to pass signals on to that user. */
 const RIGHTS: Readonly<Record<string, readonly string[]>> = {
@@ -54,7 +55,7 @@ function breaking(rule: (service: Service, name: string) => boolean): string[] {
 
 describe('the compose files', () => {
   it('have services', () => {
-    expect(all.length).to.be.above(15);
+    expect(all.length).to.be.above(20);
   });
 
   it('let no service write to its image, gain rights, or start processes without end', () => {
@@ -87,5 +88,56 @@ describe('the compose files', () => {
   it('mount files of this repository for reading only', () => {
     const isReadOnly = (volume: string) => !volume.startsWith('.') || volume.endsWith(':ro');
     expect(breaking(({ volumes = [] }) => volumes.every(isReadOnly))).to.deep.equal([]);
+  });
+});
+
+describe('docker/compose.production.yml', () => {
+  const { services } = stackOf(PRODUCTION);
+  const settings = services['app1']!.environment!;
+  const always = Object.entries(services).filter(([name]) => name !== 'migrate');
+
+  it('demands passwords and gateways', () => {
+    for (const name of ['DB_PASSWORD', 'REDIS_PASSWORD', 'GATEWAY_PRIMARY_URL', 'GATEWAY_FALLBACK_URL']) {
+      expect(settings[name], name).to.equal(`\${${name}:?${name} is required}`);
+    }
+    expect(services['postgres']!.environment!['POSTGRES_PASSWORD']).to.match(/:\?/);
+    expect(services['redis']!.environment!['REDISCLI_AUTH']).to.match(/:\?/);
+  });
+
+  it('neither purges nor promises less than the disk', () => {
+    expect([settings['ALLOW_PURGE'], settings['DURABILITY']]).to.deep.equal(['false', 'disk']);
+  });
+
+  it('has no simulated gateways and no password of its own', () => {
+    expect(Object.keys(services)).to.have.members(['nginx', 'app1', 'app2', 'worker1', 'migrate', 'redis', 'postgres']);
+    expect([...textOf(PRODUCTION).matchAll(/PASSWORD:-[^}]/g)]).to.deep.equal([]);
+  });
+
+  it('runs the code of the image', () => {
+    for (const name of ['app1', 'app2', 'worker1', 'migrate'])
+      expect(services[name]!.volumes, name).to.equal(undefined);
+    expect(services['migrate']!.build!.target).to.equal('production');
+  });
+
+  it('publishes nginx alone, on this machine unless BIND_ADDRESS says otherwise', () => {
+    const published = Object.entries(services).filter(([, { ports }]) => ports !== undefined);
+    expect(published.map(([name, { ports }]) => [name, ports])).to.deep.equal([
+      ['nginx', [`\${BIND_ADDRESS:-127.0.0.1}:\${HTTP_PORT:-9999}:9999`]],
+    ]);
+  });
+
+  it('starts each service again, checks its health, bounds its memory and its log', () => {
+    for (const [name, { restart, healthcheck, mem_limit, logging }] of always) {
+      expect(restart, name).to.equal('unless-stopped');
+      expect(healthcheck?.test, name).to.be.an('array');
+      expect(mem_limit, name).to.match(/^\d+[mg]$/);
+      expect(logging?.options, name).to.have.all.keys('max-size', 'max-file');
+    }
+  });
+
+  it('passes every setting on that the development stack passes on, but those of another Redis or PostgreSQL', () => {
+    const elsewhere = ['REDIS_URL', 'REDIS_PORT', 'REDIS_CLUSTER_NODES', 'DATABASE_URL', 'DB_PORT', 'DB_SSL'];
+    const ofDevelopment = Object.keys(stackOf('docker-compose.yml').services['app1']!.environment!);
+    expect(Object.keys(settings)).to.have.members(ofDevelopment.filter((name) => !elsewhere.includes(name)));
   });
 });
