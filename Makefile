@@ -82,8 +82,12 @@ down: ## Stop and remove the containers; the data stay (ARGS=--volumes removes t
 logs: ## Follow the logs (ARGS="--tail 20 worker1" instead)
 	$(COMPOSE) --profile gateways logs $(or $(ARGS),--follow --tail 100)
 
-restart: ## Restart API nodes and worker with the current source
-	$(COMPOSE) restart app1 app2 worker1 nginx
+# A node only stops when the other one takes payments, so clients notice nothing.
+restart: ## Restart API nodes and worker with the current source, one after the other
+	for node in app1 app2; do \
+	  $(COMPOSE) restart $$node && docker/until-healthy.sh $$($(COMPOSE) ps -q $$node) || exit 1; \
+	done
+	$(COMPOSE) restart worker1
 
 ps: ## Show the containers and their health
 	$(COMPOSE) --profile gateways ps
