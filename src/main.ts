@@ -1,29 +1,36 @@
-import { loadConfig } from './config.ts';
-import { type Lifecycle, runUntilSignal, type Service } from './process/lifecycle.ts';
-import { createLogger } from './process/logger.ts';
-import { ConfigError } from './process/settings.ts';
+import type { Lifecycle } from './process/lifecycle.ts';
+import { watchSignals } from './process/signals.ts';
+
+// Before everything else is loaded, which takes up to half a second.
+const signals = watchSignals();
+let lifecycle: Lifecycle | undefined;
 
 /** The entry of every process. `APP_ROLE` selects the roles; a process loads only the code of its roles. */
 async function main(): Promise<void> {
+  const [{ loadConfig }, { createLogger }, { runUntilSignal }] = await Promise.all([
+    import('./config.ts'),
+    import('./process/logger.ts'),
+    import('./process/lifecycle.ts'),
+  ]);
   const config = loadConfig();
   const logger = createLogger({ level: config.logLevel, role: config.role });
-  const services: Service[] = [];
-  let lifecycle: Lifecycle | undefined;
+  const running = runUntilSignal({ signals, logger, shutdownTimeoutMs: config.shutdownTimeoutMs });
+  lifecycle = running;
   if (config.role !== 'worker') {
     const { startApi } = await import('./api.ts');
-    services.push(await startApi(config, logger));
+    await running.start(() => startApi(config, logger));
   }
   if (config.role !== 'api') {
     const { startWorker } = await import('./worker.ts');
-    services.push(startWorker(config, logger, { onStuck: (reason) => lifecycle?.shutdown(reason, 1) }));
+    await running.start(() => startWorker(config, logger, { onStuck: (reason) => running.shutdown(reason, 1) }));
   }
-  lifecycle = runUntilSignal(services, { logger, shutdownTimeoutMs: config.shutdownTimeoutMs });
   // For a parent that waits for it: a supervisor, `make run`, a test.
   process.send?.('ready');
 }
 
-main().catch((error: unknown) => {
-  // Nothing has started yet, so there is nothing to close.
-  console.error(error instanceof ConfigError ? error.message : error);
-  process.exit(1);
+main().catch((error: Error & { code?: unknown }) => {
+  const areSettingsFaulty = error.code === 'invalid_config';
+  if (areSettingsFaulty) console.error(error.message);
+  if (areSettingsFaulty || lifecycle === undefined) process.exit(1);
+  lifecycle.shutdown('could not start', 1, error);
 });

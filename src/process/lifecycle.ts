@@ -1,5 +1,6 @@
 import { describeError } from './describe-error.ts';
 import type { Logger } from './logger.ts';
+import type { Signals } from './signals.ts';
 
 /** A running part of the process. `close` ends it and loses nothing that it has accepted. */
 export interface Service {
@@ -8,6 +9,7 @@ export interface Service {
 }
 
 export interface LifecycleOptions {
+  signals: Signals;
   logger: Logger;
   /** From the signal to the forced exit. Must stay below the supervisor's grace period. */
   shutdownTimeoutMs: number;
@@ -16,6 +18,8 @@ export interface LifecycleOptions {
 }
 
 export interface Lifecycle {
+  /** Starts a service, unless the shutdown has begun. @throws what `service` throws */
+  start(service: () => Service | Promise<Service>): Promise<void>;
   /** Closes the services, as a signal does, and exits with the given code. */
   shutdown(reason: string, exitCode: number, cause?: unknown): void;
 }
@@ -27,10 +31,13 @@ export interface Lifecycle {
  * That loses nothing, because every accepted payment is in Redis. But requests in flight get no response, and the next
  * worker checks the payments in flight again.
  */
-export function runUntilSignal(
-  services: readonly Service[],
-  { logger, shutdownTimeoutMs, processLike = process }: LifecycleOptions,
-): Lifecycle {
+export function runUntilSignal({
+  signals,
+  logger,
+  shutdownTimeoutMs,
+  processLike = process,
+}: LifecycleOptions): Lifecycle {
+  const services: Service[] = [];
   let closing = false;
 
   function shutdown(reason: string, exitCode: number, cause?: unknown): void {
@@ -74,8 +81,13 @@ export function runUntilSignal(
     setImmediate(() => processLike.exit(code));
   }
 
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) processLike.on(signal, () => shutdown(signal, 0));
+  async function start(service: () => Service | Promise<Service>): Promise<void> {
+    if (closing) return;
+    services.push(await service());
+  }
+
+  signals.listen((signal) => shutdown(signal, 0));
   processLike.on('uncaughtException', (error: Error) => shutdown('uncaught exception', 1, error));
   processLike.on('unhandledRejection', (reason: unknown) => shutdown('unhandled rejection', 1, reason));
-  return { shutdown };
+  return { start, shutdown };
 }

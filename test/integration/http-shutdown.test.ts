@@ -117,7 +117,24 @@ describe('an API process that is asked to stop', () => {
     expect(performance.now() - startedAt).to.be.below(3_000);
   });
 
-  it('ends at once, with code 1, at a second signal', async () => {
+  it('takes SIGINT and SIGTERM at once for one signal, and responds to a request in flight', async () => {
+    const { api } = await apiProcess();
+    const body = JSON.stringify(aPayment());
+    const connection = await openConnection(api.url);
+    connection.socket.write(`POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body[0]}`);
+    await http(api.url).get('/health/live').expect(200);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGINT', 'SIGTERM'] as const) {
+      api.signal(signal);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    await untilConnectionsAreRefused(api.url);
+    connection.socket.write(body.slice(1));
+    await once(connection.socket, 'end');
+    expect(connection.received).to.match(/^HTTP\/1\.1 204 /);
+    expect(await api.exited).to.equal(0);
+  });
+
+  it('ends at once, with code 1, at a signal more than a second after the first', async () => {
     const { api } = await apiProcess();
     const { socket } = await openConnection(api.url);
     socket.on('error', () => {});
@@ -125,7 +142,9 @@ describe('an API process that is asked to stop', () => {
     await http(api.url).get('/health/live').expect(200);
     api.signal('SIGTERM');
     await untilConnectionsAreRefused(api.url);
-    expect(await api.stop()).to.equal(1);
+    const repeats = setInterval(() => api.signal('SIGTERM'), 100);
+    atTestEnd(() => clearInterval(repeats));
+    expect(await api.exited).to.equal(1);
   });
 });
 

@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import { expect } from 'chai';
 import sinon from 'sinon';
 import { type LifecycleOptions, runUntilSignal, type Service } from '../../../src/process/lifecycle.ts';
+import { watchSignals } from '../../../src/process/signals.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 import { recordingLogger } from '../../support/logger.ts';
 
@@ -24,23 +25,22 @@ function slowService() {
 
 const quickService = (): Service => ({ close: () => Promise.resolve() });
 
-function run(services: readonly Service[]) {
+async function run(services: readonly Service[]) {
   const clock = sinon.useFakeTimers();
   atTestEnd(() => clock.restore());
-  const processLike = new FakeProcess();
+  const fake = new FakeProcess();
+  const processLike = fake as unknown as NonNullable<LifecycleOptions['processLike']>;
   const { logger, entries } = recordingLogger();
-  const lifecycle = runUntilSignal(services, {
-    logger,
-    shutdownTimeoutMs: SHUTDOWN_TIMEOUT_MS,
-    processLike: processLike as unknown as NonNullable<LifecycleOptions['processLike']>,
-  });
-  return { clock, processLike, entries, lifecycle, signal: (name = 'SIGTERM') => processLike.emit(name, name) };
+  const signals = watchSignals(processLike);
+  const lifecycle = runUntilSignal({ signals, logger, shutdownTimeoutMs: SHUTDOWN_TIMEOUT_MS, processLike });
+  for (const service of services) await lifecycle.start(() => service);
+  return { clock, processLike: fake, entries, lifecycle, signal: (name = 'SIGTERM') => fake.emit(name, name) };
 }
 
 describe('runUntilSignal', () => {
   it('does nothing before a signal', async () => {
     const service = slowService();
-    const { clock, processLike } = run([service]);
+    const { clock, processLike } = await run([service]);
     await clock.tickAsync(10 * SHUTDOWN_TIMEOUT_MS);
     expect(service.close.called).to.equal(false);
     expect(processLike.exits).to.deep.equal([]);
@@ -48,7 +48,7 @@ describe('runUntilSignal', () => {
 
   async function endsOn(name: string): Promise<void> {
     const service = slowService();
-    const { clock, processLike, signal } = run([service]);
+    const { clock, processLike, signal } = await run([service]);
     signal(name);
     await clock.tickAsync(100);
     expect(service.close.callCount).to.equal(1);
@@ -62,7 +62,7 @@ describe('runUntilSignal', () => {
 
   it('closes in reverse order of the start, one after the other', async () => {
     const [first, second] = [slowService(), slowService()];
-    const { clock, signal } = run([first, second]);
+    const { clock, signal } = await run([first, second]);
     signal();
     await clock.tickAsync(0);
     expect([first.close.called, second.close.called]).to.deep.equal([false, true]);
@@ -73,14 +73,14 @@ describe('runUntilSignal', () => {
 
   it('passes the deadline to the services', async () => {
     const service = slowService();
-    const { clock, signal } = run([service]);
+    const { clock, signal } = await run([service]);
     await clock.tickAsync(500);
     signal();
     expect(service.close.firstCall.args).to.deep.equal([500 + SHUTDOWN_TIMEOUT_MS]);
   });
 
   it('exits with 1 when the deadline passes, and not before', async () => {
-    const { clock, processLike, entries, signal } = run([slowService()]);
+    const { clock, processLike, entries, signal } = await run([slowService()]);
     signal();
     await clock.tickAsync(SHUTDOWN_TIMEOUT_MS - 1);
     expect(processLike.exits).to.deep.equal([]);
@@ -94,7 +94,7 @@ describe('runUntilSignal', () => {
   });
 
   it('does not exit a second time at the deadline', async () => {
-    const { clock, processLike, signal } = run([quickService()]);
+    const { clock, processLike, signal } = await run([quickService()]);
     signal();
     await clock.tickAsync(2 * SHUTDOWN_TIMEOUT_MS);
     expect(processLike.exits).to.deep.equal([0]);
@@ -102,18 +102,51 @@ describe('runUntilSignal', () => {
 
   it('exits with 1 at once on a second signal', async () => {
     const service = slowService();
-    const { clock, processLike, signal } = run([service]);
+    const { clock, processLike, signal } = await run([service]);
     signal('SIGTERM');
-    await clock.tickAsync(100);
+    await clock.tickAsync(1_000);
     signal('SIGINT');
     await clock.tickAsync(0);
     expect(processLike.exits).to.deep.equal([1]);
     expect(service.close.callCount).to.equal(1);
   });
 
+  it('takes repeats within a second for the same signal', async () => {
+    const service = slowService();
+    const { clock, processLike, signal } = await run([service]);
+    signal('SIGINT');
+    await clock.tickAsync(1);
+    signal('SIGTERM');
+    await clock.tickAsync(998);
+    signal('SIGINT');
+    await clock.tickAsync(10);
+    expect(processLike.exits).to.deep.equal([]);
+    service.closed();
+    await clock.tickAsync(0);
+    expect(processLike.exits).to.deep.equal([0]);
+  });
+
+  it('starts nothing after a signal', async () => {
+    const running = slowService();
+    const { lifecycle, signal } = await run([running]);
+    signal();
+    const start = sinon.spy(quickService);
+    await lifecycle.start(start);
+    expect(start.called).to.equal(false);
+  });
+
+  it('rejects with the error of a service that cannot start, and does not close that service', async () => {
+    const { clock, processLike, lifecycle, signal } = await run([quickService()]);
+    const failure = new Error('no');
+    expect(await lifecycle.start(() => Promise.reject(failure)).catch((error: unknown) => error)).to.equal(failure);
+    signal();
+    await clock.tickAsync(0);
+    expect(processLike.exits).to.deep.equal([0]);
+  });
+
   async function failsOn(event: string, reason: string): Promise<void> {
     const service = slowService();
-    const { clock, processLike, entries } = run([service]);
+    const { clock, processLike, entries } = await run([service]);
     processLike.emit(event, new TypeError('no such thing'));
     await clock.tickAsync(0);
     expect(service.close.callCount).to.equal(1);
@@ -134,7 +167,7 @@ describe('runUntilSignal', () => {
     failsOn('unhandledRejection', 'unhandled rejection'));
 
   it('exits with 1 at once on an uncaught exception while it closes, and logs it', async () => {
-    const { clock, processLike, entries, signal } = run([slowService()]);
+    const { clock, processLike, entries, signal } = await run([slowService()]);
     signal();
     processLike.emit('uncaughtException', new Error('while closing'));
     await clock.tickAsync(0);
@@ -144,7 +177,7 @@ describe('runUntilSignal', () => {
 
   async function closesTheOthers(failing: Service): Promise<void> {
     const other = slowService();
-    const { clock, processLike, entries, signal } = run([other, failing]);
+    const { clock, processLike, entries, signal } = await run([other, failing]);
     signal();
     await clock.tickAsync(0);
     expect(other.close.callCount).to.equal(1);
@@ -168,7 +201,7 @@ describe('runUntilSignal', () => {
       [1, 'error'],
     ] as const) {
       const service = slowService();
-      const { clock, processLike, entries, lifecycle } = run([service]);
+      const { clock, processLike, entries, lifecycle } = await run([service]);
       lifecycle.shutdown('stuck', exitCode);
       service.closed();
       await clock.tickAsync(0);
@@ -179,7 +212,7 @@ describe('runUntilSignal', () => {
   });
 
   it('logs no error when nothing fails', async () => {
-    const { clock, entries, signal } = run([quickService()]);
+    const { clock, entries, signal } = await run([quickService()]);
     signal();
     await clock.tickAsync(0);
     expect(entries.map(({ level, message }) => `${level} ${message}`)).to.deep.equal([
