@@ -1,9 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { freePort } from '../../dev/local/ports.ts';
+import { startRedis } from '../../dev/local/redis.ts';
 import { atTestEnd } from '../support/cleanup.ts';
+import { exchange } from '../support/http-client.ts';
 import { NO_DATABASE, NO_REDIS } from '../support/queue.ts';
 import { eventually, type TestEnv } from '../support/relay.ts';
 
@@ -61,3 +64,39 @@ describe('a process that receives a signal while it starts', () => {
     expect(written.text).to.not.include('listening');
   });
 });
+
+describe('an API process whose log has no reader', () => {
+  it('responds to the requests in flight and ends with code 1 when it has a line to write', async () => {
+    const redis = await startRedis();
+    atTestEnd(() => redis.dispose());
+    const port = await freePort();
+    const { child, exited } = startMain({ APP_ROLE: 'api', PORT: String(port), REDIS_URL: redis.url });
+    await eventually(() => isHealthy(port));
+    const client = connect(port, '127.0.0.1');
+    let received = '';
+    client.on('data', (data) => (received += data));
+    client.write('POST /payments HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{');
+    expect(await isHealthy(port)).to.equal(true);
+    child.stdout.destroy();
+    child.stderr.destroy();
+    // The line says that Redis is down.
+    await redis.stop();
+    await eventually(async () => !(await isListening(port)));
+    client.write('}');
+    await once(client, 'end');
+    expect(received).to.match(/^HTTP\/1\.1 503 /);
+    expect(await exited).to.deep.equal([1, null]);
+  });
+});
+
+const isHealthy = (port: number) =>
+  exchange(`http://127.0.0.1:${port}/health`, { method: 'GET' }).then(
+    ({ status }) => status === 200,
+    () => false,
+  );
+
+const isListening = (port: number) =>
+  exchange(`http://127.0.0.1:${port}/health/live`, { method: 'GET' }).then(
+    () => true,
+    () => false,
+  );

@@ -10,6 +10,8 @@ const SHUTDOWN_TIMEOUT_MS = 10_000;
 
 /** A stand-in for the process: it receives signals and records exit codes. */
 class FakeProcess extends EventEmitter {
+  readonly stdout = new EventEmitter();
+  readonly stderr = new EventEmitter();
   readonly exits: number[] = [];
   exit(code: number): void {
     this.exits.push(code);
@@ -142,6 +144,21 @@ describe('runUntilSignal', () => {
     signal();
     await clock.tickAsync(0);
     expect(processLike.exits).to.deep.equal([0]);
+  });
+
+  it('closes the services once and exits with 1 when nobody reads the log', async () => {
+    const service = slowService();
+    const { clock, processLike } = await run([service]);
+    for (let lines = 0; lines < 3; lines += 1) {
+      processLike.stdout.emit('error', new Error('write EPIPE'));
+      processLike.stderr.emit('error', new Error('write EPIPE'));
+      await clock.tickAsync(1_000);
+    }
+    expect(service.close.callCount).to.equal(1);
+    expect(processLike.exits).to.deep.equal([]);
+    service.closed();
+    await clock.tickAsync(0);
+    expect(processLike.exits).to.deep.equal([1]);
   });
 
   async function failsOn(event: string, reason: string): Promise<void> {
