@@ -8,7 +8,7 @@ import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
-import { paymentQueue, QUEUE_PREFIX } from './queue/payment-queue.ts';
+import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
@@ -23,8 +23,8 @@ export interface Api extends Service {
  * Starts an API node. It listens even while Redis and PostgreSQL are down, and serves requests once they are up.
  * @throws the error of `listen`: the port is in use, or the process may not use it
  */
-export async function startApi(config: Config, logger: Logger, prefix = QUEUE_PREFIX): Promise<Api> {
-  const queue = paymentQueue(config.queue, prefix);
+export async function startApi(config: Config, logger: Logger): Promise<Api> {
+  const queue = paymentQueue(config.queue);
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
   const db = createDb(config.database);

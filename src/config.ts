@@ -11,7 +11,17 @@ import {
   serverHost,
   tlsContradiction,
 } from './process/addresses.ts';
-import { asPrivate, boolean, ConfigError, integer, oneOf, password, readSettings, text } from './process/settings.ts';
+import {
+  asPrivate,
+  boolean,
+  ConfigError,
+  integer,
+  keyPrefix,
+  oneOf,
+  password,
+  readSettings,
+  text,
+} from './process/settings.ts';
 
 /** How the worker reaches one gateway. */
 export interface GatewayConfig {
@@ -71,6 +81,8 @@ export interface Config {
   readonly database: DatabaseConfig;
   readonly queue: {
     readonly name: string;
+    /** In front of every key in Redis. Its braces put all of them into one slot of a Redis Cluster. */
+    readonly prefix: string;
     readonly maxSize: number;
     /** What a 204 must promise: a Redis that promises less is not used. Undefined: one below `disk` is used with a warning. */
     readonly durability: Durability | undefined;
@@ -115,6 +127,7 @@ const SETTINGS = {
   REDIS_PORT: port(6379),
   REDIS_PASSWORD: password(undefined),
   REDIS_CLUSTER_NODES: hostPorts(),
+  REDIS_KEY_PREFIX: keyPrefix('payrelay'),
   DURABILITY: oneOf(['memory', 'disk'], undefined, ['replica']),
 
   DATABASE_URL: postgresUrl(),
@@ -231,6 +244,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     },
     queue: {
       name: 'payments',
+      prefix: `{${settings.REDIS_KEY_PREFIX}}`,
       maxSize: settings.PAYMENT_QUEUE_MAX_SIZE,
       durability: settings.DURABILITY,
     },

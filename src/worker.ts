@@ -17,7 +17,7 @@ import type { GuardedGateway } from './processing/processing-deps.ts';
 import { canLeaveSilence } from './processing/route.ts';
 import { isPaused, queueKey } from './queue/bullmq-layout.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
-import { paymentQueue, QUEUE_PREFIX } from './queue/payment-queue.ts';
+import { paymentQueue } from './queue/payment-queue.ts';
 import { createPaymentWorker } from './queue/payment-worker.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import { createRedisClock } from './queue/redis-clock.ts';
@@ -43,9 +43,9 @@ const RESERVE_MS = 2_000;
 export function startWorker(
   config: Config,
   logger: Logger,
-  { prefix = QUEUE_PREFIX, onStuck }: { prefix?: string; onStuck: (reason: string) => void },
+  { onStuck }: { onStuck: (reason: string) => void },
 ): Service {
-  const queue = paymentQueue(config.queue, prefix);
+  const queue = paymentQueue(config.queue);
   const { concurrency, turnMs } = config.worker;
   const redis = createWorkerConnection(config.redis);
   logConnection(redis, logger);

@@ -117,6 +117,17 @@ export function text<D extends string | undefined>(byDefault: D): Setting<string
   return { default: byDefault, parse: (value) => value };
 }
 
+/** The first part of a key in Redis. Braces would change its slot in a cluster, `*` and `?` what a pattern of an ACL matches. */
+export function keyPrefix(byDefault: string): Setting<string> {
+  return {
+    default: byDefault,
+    parse(text) {
+      if (/^[\w.:-]{1,64}$/.test(text)) return text;
+      throw new SettingFault('must be 1 to 64 letters, digits or . _ : -');
+    },
+  };
+}
+
 /** A password: any text, white space included. */
 export function password<D extends string | undefined>(byDefault: D): Setting<string | D> {
   return { default: byDefault, parse: (value) => value, isPrivate: true, isVerbatim: true };

@@ -3,11 +3,14 @@ import type { Config } from '../config.ts';
 import { type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { readScript } from './scripts.ts';
 
-/** The prefix of all our keys in Redis. */
+/** The prefix of all our keys in Redis unless `REDIS_KEY_PREFIX` is set. */
 export const QUEUE_PREFIX = '{payrelay}';
 
-/** The queue of the payments. @param prefix other than ours for tests that share a Redis */
-export function paymentQueue({ name }: Pick<Config['queue'], 'name'>, prefix = QUEUE_PREFIX): PaymentQueueName {
+/** The queue of the payments. Without a prefix it is the one of the default settings. */
+export function paymentQueue({
+  name,
+  prefix = QUEUE_PREFIX,
+}: Pick<Config['queue'], 'name'> & Partial<Pick<Config['queue'], 'prefix'>>): PaymentQueueName {
   return { name, prefix };
 }
 

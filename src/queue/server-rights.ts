@@ -73,7 +73,7 @@ export async function checkRights(redis: Redis | Cluster, queue: PaymentQueueNam
     if (actual === 'none' || actual === expected) continue;
     failures.push({
       code: 'wrong_type',
-      detail: `the key ${queueKey(queue, type)} is a ${actual} instead of a ${expected}: another program uses this prefix in this database`,
+      detail: `the key ${queueKey(queue, type)} is a ${actual} instead of a ${expected}: another program uses this prefix in this database. Set another REDIS_KEY_PREFIX`,
     });
   }
   return failures;

@@ -32,12 +32,14 @@ export interface TestApi {
 
 /** An API node in this process on a free port, closed after the test. */
 export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promise<TestApi> {
-  const config = { ...(await testConfig(env)), port: 0 };
+  const config = { ...withPrefix(await testConfig(env), prefix), port: 0 };
   const { logger, entries } = recordingLogger();
-  const api = await startApi(config, logger, prefix);
+  const api = await startApi(config, logger);
   atTestEnd(() => api.close(performance.now() + 5_000));
   return { url: `http://127.0.0.1:${api.port}`, prefix, config, entries, api };
 }
+
+const withPrefix = (config: Config, prefix: string): Config => ({ ...config, queue: { ...config.queue, prefix } });
 
 /**
  * A worker in this process, closed after the test.
@@ -49,8 +51,7 @@ export async function testWorker(
   change: (config: Config) => Config = (config) => config,
 ): Promise<{ entries: readonly LogEntry[]; close(): Promise<void> }> {
   const { logger, entries } = recordingLogger();
-  const worker = startWorker(change(await testConfig(env)), logger, {
-    prefix,
+  const worker = startWorker(change(withPrefix(await testConfig(env), prefix)), logger, {
     onStuck: (reason) => {
       throw new Error(reason);
     },

@@ -38,7 +38,7 @@ describe('loadConfig', () => {
       shutdownTimeoutMs: 10_000,
       redis: { url: 'redis://localhost:6379', clusterNodes: [] },
       database: { url: 'postgres://payrelay:payrelay@localhost:5432/payrelay', poolSize: 5, ssl: false },
-      queue: { name: 'payments', maxSize: 50_000, durability: undefined },
+      queue: { name: 'payments', prefix: '{payrelay}', maxSize: 50_000, durability: undefined },
       worker: { concurrency: 2 * availableParallelism(), turnMs: 0 },
       gateways: {
         primary: { url: 'http://localhost:8001', ...gateway },
@@ -70,6 +70,7 @@ describe('loadConfig', () => {
         { host: '::1', port: 7001 },
       ],
     ],
+    ['REDIS_KEY_PREFIX', { REDIS_KEY_PREFIX: 'eu:pay-2' }, (c) => c.queue.prefix, '{eu:pay-2}'],
     ['DATABASE_URL', { DATABASE_URL: 'postgresql://d/x' }, (c) => c.database.url, 'postgresql://d/x'],
     [
       'DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_NAME',
@@ -201,6 +202,10 @@ describe('loadConfig', () => {
     [{ DURABILITY: 'tape' }, 'DURABILITY must be one of memory, disk (got "tape")'],
     [{ REDIS_CLUSTER_NODES: 'a:1,b' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
     [{ REDIS_CLUSTER_NODES: 'a:70000' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
+    ...['{a}', 'a b', 'a*', 'ä'].map((prefix): [Record<string, string>, string] => [
+      { REDIS_KEY_PREFIX: prefix },
+      `REDIS_KEY_PREFIX must be 1 to 64 letters, digits or . _ : - (got "${prefix}")`,
+    ]),
     [{ DATABASE_URL: 'mysql://d' }, 'DATABASE_URL must be a URL starting with postgres:// or postgresql://'],
     [{ DB_POOL_SIZE: '1' }, 'DB_POOL_SIZE must be an integer from 2 to 1000 (got "1")'],
     [{ DB_SSL: 'perhaps' }, 'DB_SSL must be true or false'],
