@@ -75,6 +75,8 @@ export interface Config {
   readonly host: string;
   /** Ignored for a Unix socket. */
   readonly port: number;
+  /** How long the API keeps an idle connection. Longer than the load balancer's own limit. */
+  readonly keepAliveTimeoutMs: number;
   readonly logLevel: string;
   readonly shutdownTimeoutMs: number;
   readonly redis: RedisConfig;
@@ -119,6 +121,7 @@ const SETTINGS = {
   NODE_ENV: text('development'),
   HOST: listenAddress('0.0.0.0'),
   PORT: port(9999),
+  KEEP_ALIVE_TIMEOUT_MS: integer({ min: 1_000, max: HOUR_MS }, 65_000),
   LOG_LEVEL: oneOf(['error', 'warn', 'info', 'debug'], undefined),
   SHUTDOWN_TIMEOUT_MS: milliseconds(HOUR_MS, 10_000),
 
@@ -227,6 +230,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     role: settings.APP_ROLE,
     host: settings.HOST,
     port: settings.PORT,
+    keepAliveTimeoutMs: settings.KEEP_ALIVE_TIMEOUT_MS,
     logLevel: settings.LOG_LEVEL ?? (settings.NODE_ENV === 'production' ? 'warn' : 'info'),
     shutdownTimeoutMs: settings.SHUTDOWN_TIMEOUT_MS,
     redis: {

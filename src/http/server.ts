@@ -1,6 +1,7 @@
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { connect, Server as NetServer } from 'node:net';
+import type { Config } from '../config.ts';
 import { within } from '../process/deadline.ts';
 import { serveConnections } from './connections.ts';
 
@@ -16,9 +17,6 @@ export interface HttpServer {
   drain(deadline: number): Promise<void>;
 }
 
-/** Longer than nginx's 60 s, so that nginx closes idle connections first. Otherwise a request could meet a closed socket. */
-const KEEP_ALIVE_MS = 65_000;
-
 /** A slow client must not keep a connection for long. A request has at most 64 KiB, so it arrives well within these limits. */
 const HEADERS_TIMEOUT_MS = 5_000;
 const REQUEST_TIMEOUT_MS = 8_000;
@@ -30,10 +28,10 @@ const MAX_CONNECTIONS = 8_192;
 /** @throws the error of listening: another process has the address, or we may not use it. */
 export async function startServer(
   handler: RequestListener,
-  address: { readonly host: string; readonly port: number },
+  { keepAliveTimeoutMs, ...address }: Pick<Config, 'host' | 'port' | 'keepAliveTimeoutMs'>,
 ): Promise<HttpServer> {
   const server = createServer({
-    keepAliveTimeout: KEEP_ALIVE_MS,
+    keepAliveTimeout: keepAliveTimeoutMs,
     headersTimeout: HEADERS_TIMEOUT_MS,
     requestTimeout: REQUEST_TIMEOUT_MS,
     connectionsCheckingInterval: TIMEOUT_CHECK_MS,
