@@ -1,5 +1,6 @@
 import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
+import { listenFault } from './http/listen-fault.ts';
 import { type HttpServer, startServer } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
@@ -7,6 +8,7 @@ import { createLedger } from './ledger/ledger.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
+import { ConfigError } from './process/settings.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
@@ -21,7 +23,7 @@ export interface Api extends Service {
 
 /**
  * Starts an API node. It listens even while Redis and PostgreSQL are down, and serves requests once they are up.
- * @throws the error of `listen`: the port is in use, or the process may not use it
+ * @throws ConfigError when it cannot listen at HOST and PORT
  */
 export async function startApi(config: Config, logger: Logger): Promise<Api> {
   const queue = paymentQueue(config.queue);
@@ -51,7 +53,8 @@ export async function startApi(config: Config, logger: Logger): Promise<Api> {
   } catch (error) {
     serverCheck.close();
     redis.disconnect();
-    throw error;
+    const fault = listenFault(config, error as NodeJS.ErrnoException);
+    throw fault === undefined ? error : new ConfigError([fault]);
   }
   const { port } = server;
   logger.info('listening', { host: config.host, port });

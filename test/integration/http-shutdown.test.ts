@@ -164,7 +164,26 @@ describe('an API process that cannot start', () => {
     expect(failure).to.be.instanceOf(Error);
     expect((failure as Error).message)
       .to.match(/ended with code 1/)
-      .and.to.match(/EADDRINUSE/);
+      .and.to.include(`PORT is taken: another process listens at 127.0.0.1, port ${port} (EADDRINUSE)`);
+  });
+
+  it('ends with code 1 and one sentence about a HOST at which it cannot listen', async () => {
+    for (const [HOST, fault] of [
+      // An address for documentation, which no machine has.
+      ['192.0.2.1', /HOST must be an address of this machine: 192\.0\.2\.1 \(EADDRNOTAVAIL\)/],
+      ['nowhere.invalid', /HOST must be a name that resolves to an address: nowhere\.invalid \(\w+\)/],
+      [
+        '/no/such/directory/api.sock',
+        /HOST must be in an existing directory that this process may write: .* \(EACCES\)/,
+      ],
+    ] as const) {
+      const failure = await startApiProcess({ ...NO_REDIS, HOST }).catch((error: Error) => error);
+      const { message } = failure as Error;
+      expect(message)
+        .to.match(/ended with code 1/)
+        .and.to.match(fault);
+      expect(message).to.not.match(/^\s+at /m);
+    }
   });
 
   it('ends with code 1 and names every wrong setting', async () => {
