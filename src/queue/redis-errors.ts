@@ -1,3 +1,4 @@
+import { withoutArguments } from '../process/describe-error.ts';
 import type { Failure } from '../process/outage-log.ts';
 
 /** What the first word of an error reply means, in words for an operator. */
@@ -36,7 +37,7 @@ export function explainRedisError(error: unknown): Failure {
   const { lastNodeError } = error as { lastNodeError?: unknown };
   if (lastNodeError instanceof Error) return explainRedisError(lastNodeError);
   // ioredis wraps the reply to its own first command.
-  const reply = error.message.replace(/^Ready check failed: /, '');
+  const reply = withoutArguments(error.message.replace(/^Ready check failed: /, ''));
   if (isSelectError(error)) {
     return { code: 'wrong_database', detail: `Redis does not have the database that REDIS_URL names: ${reply}` };
   }

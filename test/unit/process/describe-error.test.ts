@@ -24,6 +24,11 @@ describe('describeError', () => {
       Object.assign(new Error('Failed to refresh slots cache.'), { lastNodeError: new Error('WRONGPASS no') }),
       'Error: Failed to refresh slots cache. <- Error: WRONGPASS no',
     ],
+    [
+      'no arguments of a Redis command, which may be a password',
+      new Error("ERR unknown command 'AUTH', with args beginning with: 'default' 's3cret'"),
+      "Error: ERR unknown command 'AUTH'",
+    ],
     ['a value that is no error', 'just text', 'just text'],
     ['a rejection without a reason', undefined, 'undefined'],
   ];

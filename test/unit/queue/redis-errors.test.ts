@@ -25,6 +25,13 @@ describe('explainRedisError', () => {
     }
   });
 
+  it('repeats no argument of a command, because those of AUTH are user and password', () => {
+    const { detail } = explainRedisError(
+      reply("ERR unknown command 'AUTH', with args beginning with: 'default' 's3cret' ", 'auth'),
+    );
+    expect(detail).to.equal("Redis replied with an error: ERR unknown command 'AUTH'");
+  });
+
   it('distinguishes a failed SELECT from other error replies', () => {
     expect(explainRedisError(reply('ERR DB index is out of range', 'select')).code).to.equal('wrong_database');
     expect(explainRedisError(reply('ERR DB index is out of range')).code).to.equal('error_reply');
