@@ -127,7 +127,7 @@ const SETTINGS = {
 
   REDIS_URL: redisUrl(),
   REDIS_HOST: serverHost('localhost'),
-  REDIS_PORT: port(6379),
+  REDIS_PORT: asPrivate(port(6379)),
   REDIS_PASSWORD: password(undefined),
   REDIS_CLUSTER_NODES: hostPorts(),
   REDIS_KEY_PREFIX: keyPrefix('payrelay'),
@@ -135,7 +135,7 @@ const SETTINGS = {
 
   DATABASE_URL: postgresUrl(),
   DB_HOST: serverHost('localhost'),
-  DB_PORT: port(5432),
+  DB_PORT: asPrivate(port(5432)),
   DB_USER: text('payrelay'),
   DB_PASSWORD: password('payrelay'),
   DB_NAME: text('payrelay'),

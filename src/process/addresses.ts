@@ -1,3 +1,4 @@
+import { accessSync, constants } from 'node:fs';
 import { isIP } from 'node:net';
 import { type Setting, SettingFault } from './settings.ts';
 
@@ -57,10 +58,16 @@ export function redisUrl(): Setting<string | undefined> {
   return {
     default: undefined,
     parse(text) {
-      const { pathname } = parseUrl(text, ['redis:', 'rediss:']);
+      const { pathname, searchParams } = parseUrl(text, ['redis:', 'rediss:']);
       // ioredis takes the path for the database, selects it, and goes on in database 0 when Redis does not know it.
-      if (/^(\/\d*)?$/.test(pathname)) return text;
-      throw new SettingFault('must name its database by a number, as in redis://localhost:6379/0');
+      if (!/^(\/\d*)?$/.test(pathname)) {
+        throw new SettingFault('must name its database by a number, as in redis://localhost:6379/0');
+      }
+      // ioredis prefers each parameter to the option of the same name, and ours keep payments safe.
+      if ([...searchParams.keys()].some((name) => name !== 'family')) {
+        throw new SettingFault('must have no parameter except family, as in redis://localhost:6379/0?family=6');
+      }
+      return text;
     },
     isPrivate: true,
   };
@@ -76,6 +83,10 @@ export function postgresUrl(): Setting<string | undefined> {
           throw new SettingFault(`must have as ${name} one of ${Object.keys(known).join(', ')}`);
         }
       }
+      for (const name of CERTIFICATES) {
+        const file = searchParams.get(name);
+        if (file && !isReadable(file)) throw new SettingFault(`must name as ${name} a file that this process may read`);
+      }
       return text;
     },
     isPrivate: true,
@@ -89,6 +100,10 @@ function parseUrl(text: string, protocols: readonly string[]): URL {
   if (url === null || !isKnown) {
     throw new SettingFault(`must be a URL starting with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`);
   }
+  // A raw one of these ends the host early, and what follows it would be taken for a path and appear in the log.
+  if (/^\w+:\/\/[^/?#]*[/?#].*@/s.test(text)) {
+    throw new SettingFault('must write / ? # @ in user and password as %2F %3F %23 %40');
+  }
   try {
     // The clients decode these parts when they connect, and would throw there.
     for (const part of [url.username, url.password, url.hostname, url.pathname]) decodeURIComponent(part);
@@ -96,6 +111,18 @@ function parseUrl(text: string, protocols: readonly string[]): URL {
     throw new SettingFault('must write a literal % as %25');
   }
   return url;
+}
+
+/** The parameters of a database's URL that name files. */
+const CERTIFICATES = ['sslcert', 'sslkey', 'sslrootcert'] as const;
+
+function isReadable(file: string): boolean {
+  try {
+    accessSync(file, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 type DatabaseTls = 'off' | 'unchecked' | 'checked';
@@ -155,7 +182,7 @@ export function tlsContradiction(url: string, isWanted: boolean): string | undef
     return `whose ${name} ${says}`;
   }
   // A certificate in the URL turns TLS on as well.
-  const hasCertificate = ['sslcert', 'sslkey', 'sslrootcert'].some((name) => searchParams.has(name));
+  const hasCertificate = CERTIFICATES.some((name) => searchParams.has(name));
   return hasCertificate && !isWanted ? 'whose certificates turn TLS on' : undefined;
 }
 

@@ -23,6 +23,9 @@ export interface Setting<T> {
   readonly isVerbatim?: boolean;
 }
 
+/** A message repeats only a short value without the marks of a URL: anything else may be a secret in the wrong place. */
+const MAY_BE_SHOWN = /^[^@/]{1,20}$/;
+
 type Values<Table> = { readonly [Name in keyof Table]: Table[Name] extends Setting<infer T> ? T : never };
 
 export interface SettingsRead<Table> {
@@ -51,7 +54,8 @@ export function readSettings<Table extends Readonly<Record<string, Setting<unkno
       values[name] = setting.parse(text);
     } catch (error) {
       if (!(error instanceof SettingFault)) throw error;
-      faults.set(name, `${name} ${error.message}${setting.isPrivate ? '' : ` (got "${text}")`}`);
+      const isShown = setting.isPrivate !== true && MAY_BE_SHOWN.test(text);
+      faults.set(name, `${name} ${error.message}${isShown ? ` (got "${text}")` : ''}`);
     }
   }
   return { values: values as Values<Table>, faults };

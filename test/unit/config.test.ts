@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { expect } from 'chai';
 import { type Config, loadConfig } from '../../src/config.ts';
@@ -170,6 +171,7 @@ describe('loadConfig', () => {
 
   const redisUrl = 'REDIS_URL must be a URL starting with redis:// or rediss://';
   const listenAddress = 'HOST must be an IP address without brackets, a host name or the path of a Unix socket';
+  const rawMark = 'must write / ? # @ in user and password as %2F %3F %23 %40';
   const noQuery = 'must have no query and no fragment: paths are appended to it';
   const faults: [env: Record<string, string>, fault: string][] = [
     [{ APP_ROLE: 'boss' }, 'APP_ROLE must be one of api, worker, all (got "boss")'],
@@ -187,8 +189,26 @@ describe('loadConfig', () => {
       { REDIS_URL: 'redis://:secret@r/abc' },
       'REDIS_URL must name its database by a number, as in redis://localhost:6379/0',
     ],
+    [
+      { REDIS_URL: 'redis://r/0?keyPrefix=x' },
+      'REDIS_URL must have no parameter except family, as in redis://localhost:6379/0?family=6',
+    ],
+    [
+      { REDIS_URL: 'redis://r/?db=abc' },
+      'REDIS_URL must have no parameter except family, as in redis://localhost:6379/0?family=6',
+    ],
+    [{ DATABASE_URL: 'postgres://u:12/3@d/x' }, `DATABASE_URL ${rawMark}`],
+    [{ DATABASE_URL: 'postgres://u:12#3@d/x' }, `DATABASE_URL ${rawMark}`],
+    [{ REDIS_URL: 'redis://u:12?3@r' }, `REDIS_URL ${rawMark}`],
+    [{ GATEWAY_PRIMARY_URL: 'http://u:12/3@p' }, `GATEWAY_PRIMARY_URL ${rawMark}`],
+    [
+      { DATABASE_URL: 'postgres://u@d/x?sslrootcert=/no/such/file' },
+      'DATABASE_URL must name as sslrootcert a file that this process may read',
+    ],
+    [{ REDIS_PORT: 'tcp://10.0.0.1:6379' }, 'REDIS_PORT must be an integer from 1 to 65535'],
+    [{ DB_PORT: 's3cret' }, 'DB_PORT must be an integer from 1 to 65535'],
     [{ HOST: '[::1]' }, `${listenAddress} (got "[::1]")`],
-    [{ HOST: 'http://relay' }, `${listenAddress} (got "http://relay")`],
+    [{ HOST: 'http://relay' }, listenAddress],
     [{ HOST: '999.1.1.1' }, `${listenAddress} (got "999.1.1.1")`],
     [{ REDIS_HOST: 'redis:6379' }, 'REDIS_HOST must be an IP address, a host name or the path of a Unix socket'],
     [{ DB_HOST: 'a b' }, 'DB_HOST must be an IP address, a host name or the path of a Unix socket'],
@@ -270,7 +290,7 @@ describe('loadConfig', () => {
       ['?ssl=true&sslmode=disable', off('sslmode'), undefined],
       ['?ssl=0', off('ssl'), undefined],
       ['?ssl=true', undefined, on('ssl')],
-      ['?sslrootcert=/ca.pem', undefined, 'DB_SSL must not contradict DATABASE_URL, whose certificates turn TLS on'],
+      ['?sslrootcert=/dev/null', undefined, 'DB_SSL must not contradict DATABASE_URL, whose certificates turn TLS on'],
       ...['?sslmode=disabled', '?sslmode=toString'].map((query): [string, string, string, string] => {
         const fault = `DATABASE_URL must have as sslmode one of ${MODES}`;
         return [query, fault, fault, fault];
@@ -337,6 +357,26 @@ describe('loadConfig', () => {
     });
     expect(faults).to.have.lengthOf(7);
     expect(faults.join()).to.not.include('secret');
+  });
+
+  it('repeats no secret that was put into the wrong setting', () => {
+    const example = readFileSync(new URL('../../.env.example', import.meta.url), 'utf8');
+    const names = [...example.matchAll(/^#([A-Z][A-Z0-9_]+)=/gm)].map(([, name]) => name!);
+    expect(names).to.include.members(['PORT', 'APP_ROLE', 'REDIS_KEY_PREFIX']);
+    for (const misplaced of [
+      'postgres://u:s3cret@d/x',
+      ' redis://:s3cret@r:1/0 ',
+      'https://hooks.example/s3cret',
+      's3cret'.repeat(5),
+      's3cret@host',
+    ]) {
+      const env = Object.fromEntries(names.map((name) => [name, misplaced]));
+      for (const given of [env, { ...env, REDIS_URL: '', DATABASE_URL: '' }]) {
+        const faults = faultsOf(given);
+        expect(faults).to.have.length.above(15);
+        expect(faults.join()).to.not.include('s3cret');
+      }
+    }
   });
 
   it('names a malformed time-out and nothing else', () => {
