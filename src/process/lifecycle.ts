@@ -27,9 +27,9 @@ export interface Lifecycle {
 /**
  * Runs until SIGINT or SIGTERM, then closes the services in reverse order of their start and exits with 0.
  *
- * An uncaught error does the same, with exit code 1, and so does a log that cannot be written. A second signal, or passing the deadline, exits at once with 1.
- * That loses nothing, because every accepted payment is in Redis. But requests in flight get no response, and the next
- * worker checks the payments in flight again.
+ * An uncaught error does the same, with exit code 1, and so does a log that cannot be written. A second signal, or passing
+ * the deadline, exits at once with 1. That loses nothing, because every accepted payment is in Redis. But requests in flight
+ * get no response, and the next worker checks the payments in flight again.
  */
 export function runUntilSignal({
   signals,
