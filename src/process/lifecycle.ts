@@ -27,9 +27,9 @@ export interface Lifecycle {
 /**
  * Runs until SIGINT or SIGTERM, then closes the services in reverse order of their start and exits with 0.
  *
- * An uncaught error does the same, with exit code 1, and so does a log that cannot be written. A second signal, or passing
- * the deadline, exits at once with 1. That loses nothing, because every accepted payment is in Redis. But requests in flight
- * get no response, and the next worker checks the payments in flight again.
+ * An uncaught error does the same, with exit code 1. A second signal, or passing the deadline, exits at once with 1.
+ * That loses nothing, because every accepted payment is in Redis. But requests in flight get no response, and the next
+ * worker checks the payments in flight again.
  */
 export function runUntilSignal({
   signals,
@@ -89,10 +89,7 @@ export function runUntilSignal({
   signals.listen((signal) => shutdown(signal, 0));
   processLike.on('uncaughtException', (error: Error) => shutdown('uncaught exception', 1, error));
   processLike.on('unhandledRejection', (reason: unknown) => shutdown('unhandled rejection', 1, reason));
-  // Each later line fails again, also those of the shutdown itself.
-  const logLost = (error: Error) => {
-    if (!closing) shutdown('the log cannot be written', 1, error);
-  };
-  for (const stream of [processLike.stdout, processLike.stderr]) stream.on('error', logLost);
+  // Payments matter more than their log. Without a listener the EPIPE of a log without a reader would end the process.
+  for (const stream of [processLike.stdout, processLike.stderr]) stream.on('error', () => {});
   return { start, shutdown };
 }
