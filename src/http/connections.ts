@@ -59,7 +59,7 @@ export function serveConnections(server: Server, handler: RequestListener): void
       return;
     }
     const connection = connections.get(socket)!;
-    connection.failure = failureOf(error.code);
+    connection.failure = FAILURES.get(error.code) ?? MALFORMED;
     endIfSettled(socket, connection, connection.failure);
   });
 }
@@ -113,24 +113,19 @@ function parseInSlices(socket: Socket, connection: Connection): void {
 
 /** What Node would respond to without a body: createServer leaves the first to us, and emits `checkExpectation` for the second. */
 function failureOfHead({ headers, httpVersion }: IncomingMessage): Failure | undefined {
-  if (headers.host === undefined && httpVersion === '1.1') return { status: 400, code: 'malformed_request' };
+  if (headers.host === undefined && httpVersion === '1.1') return MALFORMED;
   const isKnownExpectation = headers.expect === undefined || headers.expect.toLowerCase() === '100-continue';
   return isKnownExpectation ? undefined : { status: 417, code: 'expectation_failed' };
 }
 
 /** By the code of Node's parser, https://nodejs.org/api/http.html#event-clienterror. */
-function failureOf(code: string | undefined): Failure {
-  switch (code) {
-    case 'HPE_HEADER_OVERFLOW':
-      return { status: 431, code: 'headers_too_large' };
-    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
-      return { status: 413, code: 'payload_too_large' };
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return { status: 408, code: 'request_timeout' };
-    default:
-      return { status: 400, code: 'malformed_request' };
-  }
-}
+const FAILURES: ReadonlyMap<string | undefined, Failure> = new Map([
+  ['HPE_HEADER_OVERFLOW', { status: 431, code: 'headers_too_large' }],
+  ['HPE_CHUNK_EXTENSIONS_OVERFLOW', { status: 413, code: 'payload_too_large' }],
+  ['ERR_HTTP_REQUEST_TIMEOUT', { status: 408, code: 'request_timeout' }],
+]);
+
+const MALFORMED: Failure = { status: 400, code: 'malformed_request' };
 
 /** Responds with the failure once the complete requests before it have their responses. */
 function endIfSettled(socket: Socket, { underWay, latest, waiting }: Connection, failure: Failure): void {

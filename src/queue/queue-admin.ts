@@ -4,6 +4,9 @@ import { QueueUnavailableError } from '../errors.ts';
 import { jobKey, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
 
+/** BullMQ's own queue, as bull-board takes it. */
+export type BullQueue = Queue;
+
 /**
  * The queue as operators use it, which is rare: they look into it and empty it. BullMQ is loaded and a connection opened at
  * the first use, so that an API node that only accepts payments does not pay for them.

@@ -35,7 +35,7 @@ async function heldServer() {
       request.on('error', () => {});
       request.resume().once('end', () => held.push(() => response.end()));
     },
-    { host: '127.0.0.1', port: 0 },
+    { host: '127.0.0.1', port: 0, keepAliveTimeoutMs: 65_000 },
   );
   atTestEnd(() => server.drain(performance.now()));
   return { port: server.port!, held, paths };

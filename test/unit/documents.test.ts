@@ -123,12 +123,15 @@ describe('the documents', () => {
   });
 
   it('have a line for every code of an error response, and for no other', () => {
-    const sources = ['src/errors.ts', 'src/http/connections.ts', 'docker/nginx.conf'].map((path) =>
-      readFileSync(join(PROJECT, path), 'utf8'),
-    );
-    const codes = sources.flatMap((text) => [...text.matchAll(/(?:code(?: =|:)|"error":) ?['"]([a-z_]+)['"]/g)]);
-    const lines = readFileSync(join(PROJECT, 'docs/errors.md'), 'utf8').matchAll(/^\| `([a-z_]+)` \| \d{3} \|/gm);
-    expect([...lines].map(([, code]) => code)).to.have.members([...new Set(codes.map(([, code]) => code))]);
+    const read = (path: string) => readFileSync(join(PROJECT, path), 'utf8');
+    const nginx = read('docker/nginx.server.conf');
+    const codes = [
+      ...`${read('src/errors.ts')}${read('src/http/connections.ts')}`.matchAll(/code(?: =|:) '([a-z_]+)'/g),
+      ...nginx.matchAll(/"error":"([a-z_]+)"/g),
+      ...nginx.match(/^map \$status \$own_code \{[^}]*\}/m)![0].matchAll(/^ +\d{3} ([a-z_]+);$/gm),
+    ].map(([, code]) => code);
+    const lines = read('docs/errors.md').matchAll(/^\| `([a-z_]+)` \| \d{3} \|/gm);
+    expect([...lines].map(([, code]) => code)).to.have.members([...new Set(codes)]);
   });
 
   it('begin with a README that is read in five minutes', () => {

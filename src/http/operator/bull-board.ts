@@ -3,16 +3,16 @@ import { createBullBoard } from '@bull-board/api';
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
 import type { AppControllerRoute, AppViewRoute } from '@bull-board/api/typings/app';
 import { ExpressAdapter } from '@bull-board/express';
-import type { Queue } from 'bullmq';
 import type { RequestHandler } from 'express';
 import { amountTextOf, correlationIdOf } from '../../payment.ts';
+import type { BullQueue } from '../../queue/queue-admin.ts';
 import { DASHBOARD_CHANGES, DASHBOARD_PATH, RETRY_ALL, RETRY_ONE } from './dashboard-changes.ts';
 
 /** A payload nested deeper is not shown. Its JSON would exhaust the stack, and the whole list would fail. */
 const MAX_DEPTH = 100;
 
 /** bull-board over this queue, without the changes that an operator may not make, and without files of other hosts. */
-export function createBoard(queue: Queue): RequestHandler {
+export function createBoard(queue: BullQueue): RequestHandler {
   const serverAdapter = new OperatorAdapter();
   serverAdapter.setBasePath(DASHBOARD_PATH);
   const adapter = new PaymentsAdapter(queue, {
