@@ -53,7 +53,7 @@ worker_fault() {
 }
 
 # The container's sockets that are connected to a Redis, each as a link in /proc/PID/fd names it. The rules are those of
-# src/config.ts: REDIS_CLUSTER_NODES wins over REDIS_URL, and that over the others. An empty one counts as not set.
+# src/config.ts: REDIS_CLUSTER_NODES replaces REDIS_URL, which replaces the others. An empty one counts as not set.
 connections_to_redis() {
   local authority node nodes=()
   if [ -n "${REDIS_CLUSTER_NODES:-}" ]; then

@@ -21,7 +21,7 @@ const BASIC = /^basic +([^ ]+) *$/i;
  */
 const WRONG_LOGINS_A_SECOND = 5;
 
-/** Wrong logins have ended when there was none for so long. */
+/** Wrong logins have ended when there was none within this time. */
 const QUIET_MS = 60_000;
 
 /**
