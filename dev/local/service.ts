@@ -2,6 +2,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type StartedProcess, startProcess } from './processes.ts';
 
+/** As `npm start` and the image have them. */
+const NODE_FLAGS = ['--max-semi-space-size=8'];
+
 const projectDir = fileURLToPath(new URL('../..', import.meta.url));
 
 /** One of the project's own programs, running as a child process. */
@@ -40,7 +43,7 @@ export async function startService(options: ServiceOptions): Promise<ServiceProc
   async function start(extraEnv: Readonly<Record<string, string>> = {}): Promise<void> {
     current = await startProcess({
       command: process.execPath,
-      args: [...nodeArgs, join(projectDir, script)],
+      args: [...NODE_FLAGS, ...nodeArgs, join(projectDir, script)],
       cwd: projectDir,
       env: { PATH: process.env['PATH'], ...env, ...(port !== undefined && { PORT: String(port) }), ...extraEnv },
       readyWhen: 'message',
