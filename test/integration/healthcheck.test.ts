@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { temporaryDirectory } from '../../dev/local/processes.ts';
 import { atTestEnd } from '../support/cleanup.ts';
+import { eventually } from '../support/relay.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../docker/healthcheck.sh', import.meta.url));
 
@@ -190,6 +191,8 @@ describe('healthcheck.sh worker', () => {
     const port = await listen();
     const worker = await start({ connectTo: port });
     worker.kill('SIGSTOP');
+    // The kernel stops each of its threads, in its own time.
+    await eventually(() => / T /.test(readFileSync(`/proc/${worker.pid}/stat`, 'utf8')));
     expect(await check([worker], { REDIS_PORT: port })).to.deep.equal({
       healthy: false,
       says: 'the worker is in state T',
