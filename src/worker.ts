@@ -87,7 +87,7 @@ export function startWorker(
           { code, detail },
           { gateway: gateway.name, state: 'open', url: gateway.url, waiting: circuit.waiting },
         ),
-      onClosed: () => log.ended(),
+      onClosed: () => log.ended({ gateway: gateway.name, state: 'closed' }),
     });
     return { gateway, circuit, lastPaidAtMs: 0 };
   };

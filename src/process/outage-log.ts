@@ -13,8 +13,8 @@ export interface Failure {
 export interface OutageLog {
   /** @param fields are added to the line, if this failure causes one */
   failed(failure: Failure, fields?: Readonly<Record<string, unknown>>): void;
-  /** It works again. Logs one line for each code that failed. */
-  ended(): void;
+  /** It works again. Logs one line for each code that failed. @param fields are added to these lines */
+  ended(fields?: Readonly<Record<string, unknown>>): void;
 }
 
 export interface OutageLogOptions {
@@ -45,10 +45,10 @@ export function createOutageLog(
 ): OutageLog {
   const outages = new Map<string, Outage>();
 
-  function end(code: string, { since, startedAtMs, count, timer }: Outage): void {
+  function end(code: string, { since, startedAtMs, count, timer }: Outage, fields = {}): void {
     clearTimeout(timer);
     outages.delete(code);
-    logger.info(endMessage, { code, count, since, lastedMs: Math.round(performance.now() - startedAtMs) });
+    logger.info(endMessage, { ...fields, code, count, since, lastedMs: Math.round(performance.now() - startedAtMs) });
   }
 
   /** One timer per code, not one per failure: it waits again while the last failure is too recent. */
@@ -82,8 +82,8 @@ export function createOutageLog(
       outage.nextLineAtMs = nowMs + REPEAT_MS;
       logger[level](message, { ...fields, code, cause: detail, count: outage.count, since: outage.since });
     },
-    ended() {
-      for (const [code, outage] of outages) end(code, outage);
+    ended(fields) {
+      for (const [code, outage] of outages) end(code, outage, fields);
     },
   };
 }

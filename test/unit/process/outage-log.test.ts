@@ -42,6 +42,16 @@ describe('the log of an outage', () => {
     expect(entries.map(({ code }) => code)).to.deep.equal(['down', 'oom']);
   });
 
+  it('adds the fields of its end to that line', () => {
+    const { entries, log } = stage();
+    log.failed(DOWN, { gateway: 'primary', state: 'open' });
+    log.ended({ gateway: 'primary', state: 'closed' });
+    expect(entries.map(({ gateway, state }) => ({ gateway, state }))).to.deep.equal([
+      { gateway: 'primary', state: 'open' },
+      { gateway: 'primary', state: 'closed' },
+    ]);
+  });
+
   it('logs its end once, with the number of failures, and then starts again', () => {
     const { clock, entries, log } = stage();
     log.ended();
