@@ -1,43 +1,41 @@
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseEnv } from 'node:util';
+import { findRun, RUN_DIRECTORY, type RunState } from '../src/commands/run-state.ts';
 import { loadConfig } from '../src/config.ts';
 import { runTool } from '../src/process/run-tool.ts';
-import { freePort, isFreePort } from './local/ports.ts';
-import { type Stack, startStack } from './stack.ts';
+import { listenError } from './local/ports.ts';
+import { type RunSettings, runSettings } from './run-settings.ts';
+import { type RunningStack, startRunStack } from './run-stack.ts';
+import { createStatusLine } from './status-line.ts';
 
 /** `make run`: all of Payrelay on this machine, without Docker, until Ctrl-C. */
-const GATEWAY_PORTS = [8001, 8002] as const;
-
-const say = (line: string) => console.log(`  ${line}`);
-
 async function main(): Promise<void> {
+  const settings = runSettings({ ...readDotEnv(), ...process.env });
   // The services get these settings, too. A wrong one ends the program here, before anything starts.
-  const config = loadConfig();
-  const dashboard = config.http.dashboard ?? { user: 'admin', password: 'admin' };
-  console.log('Starting Payrelay (Ctrl-C stops everything)');
-  let stack: Stack | undefined;
-  let isStopping = false;
-  const starting = startStack({
-    apiPorts: [config.port],
-    workers: 1,
-    gatewayPorts: [await portOr(GATEWAY_PORTS[0]), await portOr(GATEWAY_PORTS[1])],
-    redisUrl: process.env['REDIS_URL'],
-    databaseUrl: process.env['DATABASE_URL'],
-    env: {
-      ...ownSettings(),
-      HOST: '127.0.0.1',
-      ALLOW_PURGE: 'true',
-      DASHBOARD_USER: dashboard.user,
-      DASHBOARD_PASSWORD: dashboard.password,
-    },
-    say,
-    onLine: (service, line) => {
-      if (process.env['LOG_LEVEL'] || !line.includes('"level":"info"')) console.log(`  ${service}: ${line}`);
-    },
-  });
+  loadConfig(settings.services);
+  const other = await findRun();
+  if (other !== undefined) {
+    throw new Error(
+      `\`make run\` is running here already (process ${other.pids['run']}): end that one with Ctrl-C first.`,
+    );
+  }
+  const taken = await takenPorts(settings);
+  if (taken !== undefined) throw new Error(taken);
 
+  console.log('Starting Payrelay (Ctrl-C stops everything)');
+  if (settings.ignored.length > 0) console.log(`  without effect here: ${settings.ignored.join(', ')}`);
+  const statusLine = createStatusLine(process.stdout, {
+    knowsCircuits: ['info', 'debug'].includes(settings.services['LOG_LEVEL'] ?? 'info'),
+  });
+  let stack: RunningStack | undefined;
+  let isStopping = false;
   const stop = async (exitCode: number) => {
     if (isStopping) return;
     isStopping = true;
+    statusLine.close();
     console.log('\nStopping');
+    rmSync(STATE_FILE, { force: true });
     // A stack that is still starting has nothing to lose: its processes are killed when this one exits.
     await stack?.stop();
     console.log('Stopped');
@@ -45,36 +43,70 @@ async function main(): Promise<void> {
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0));
 
+  const starting = startRunStack({
+    settings,
+    say: (line) => statusLine.print(`  ${line}`),
+    onRestart: () => stack && !isStopping && writeState(stack.state()),
+    onEnd: () => void stop(1),
+    onLine(service, line) {
+      statusLine.note(line);
+      if (settings.services['LOG_LEVEL'] || !line.includes('"level":"info"')) statusLine.print(`  ${service}: ${line}`);
+    },
+  });
   stack = await starting;
   if (isStopping) return;
-  const url = stack.apis[0]!.url;
-  console.log(`
+  writeState(stack.state());
+  statusLine.print(help(stack));
+  statusLine.start(stack.status);
+}
+
+const STATE_FILE = join(RUN_DIRECTORY, 'state.json');
+
+function writeState(state: RunState): void {
+  mkdirSync(RUN_DIRECTORY, { recursive: true });
+  const next = `${STATE_FILE}.next`;
+  writeFileSync(next, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 });
+  // A reader sees the whole old file or the whole new one.
+  renameSync(next, STATE_FILE);
+}
+
+/** As compose does: a variable of the environment takes precedence. */
+function readDotEnv(): NodeJS.Dict<string> {
+  return existsSync('.env') ? parseEnv(readFileSync('.env', 'utf8')) : {};
+}
+
+/** One sentence about the ports that are not free; undefined when all are. */
+async function takenPorts({ services, starts, gatewayPorts }: RunSettings): Promise<string | undefined> {
+  const host = services['HOST'] ?? '127.0.0.1';
+  const wanted = [
+    { setting: 'PORT', port: Number(services['PORT'] ?? 9999), host },
+    ...(starts.gateways
+      ? [
+          { setting: 'GATEWAY_PRIMARY_PORT', port: gatewayPorts.primary, host: '127.0.0.1' },
+          { setting: 'GATEWAY_FALLBACK_PORT', port: gatewayPorts.fallback, host: '127.0.0.1' },
+        ]
+      : []),
+  ];
+  const errors = await Promise.all(wanted.map(({ port, host: at }) => listenError(port, at)));
+  // Any other error is no matter of the port; the service that meets it says so.
+  const taken = wanted.filter((_, index) => ['EADDRINUSE', 'EACCES'].includes(errors[index]?.code ?? ''));
+  if (taken.length === 0) return undefined;
+  const ports = taken.map(({ port }) => port).join(', ');
+  const example = taken.map(({ setting, port }) => `${setting}=${port > 64_000 ? port - 1 : port + 1000}`).join(' ');
+  return `Port ${ports} cannot be used, because another program has it or this user may not: choose another, for example ${example} make run`;
+}
+
+function help({ apiUrl, dashboard }: RunningStack): string {
+  return `
 Payrelay is running.
 
-  pay        curl -i ${url}/payments -d '{"correlationId":"${crypto.randomUUID()}","amount":19.90}'
-  summary    curl -s '${url}/payments-summary?from=2020-01-01&to=2100-01-01'
-  health     curl -s ${url}/health
-  dashboard  ${url}/admin/queues (user ${dashboard.user}, password ${config.http.dashboard ? 'as set' : dashboard.password})
-`);
-  for (const service of [...stack.apis, ...stack.workers, stack.primary, stack.fallback]) {
-    void service.exited.then((code) => {
-      if (isStopping) return;
-      console.error(`${service.name} ended with code ${code}`);
-      void stop(1);
-    });
-  }
-}
-
-/** The port itself if it is free, otherwise any free one. */
-async function portOr(port: number): Promise<number> {
-  return (await isFreePort(port)) ? port : freePort();
-}
-
-/** The settings of the services that our own environment has. */
-function ownSettings(): Record<string, string> {
-  const names =
-    /^(DURABILITY$|LOG_LEVEL$|PAYMENT_|PAYMENTS_|GATEWAY_(POOL|RECEIVE|TIMEOUT)|FALLBACK_|SUMMARY_|DB_|SHUTDOWN_)/;
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => names.test(name))) as Record<string, string>;
+  pay        curl -i ${apiUrl}/payments -d '{"correlationId":"${crypto.randomUUID()}","amount":19.90}'
+  summary    curl -s '${apiUrl}/payments-summary?from=2020-01-01&to=2100-01-01'
+  health     curl -s ${apiUrl}/health
+  dashboard  ${apiUrl}/admin/queues (${dashboard})
+  break it   npm run break -- primary down (fallback, redis, postgres, worker; slow, ok)
+  look into  npm run console
+`;
 }
 
 runTool(import.meta, main);

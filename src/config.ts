@@ -170,6 +170,9 @@ const SETTINGS = {
 
 type Name = keyof typeof SETTINGS;
 
+/** The names of all settings, for a program that passes them on to a service. */
+export const SETTING_NAMES = Object.keys(SETTINGS) as readonly Name[];
+
 /**
  * A URL replaces its parts, and these are not even checked: beside a service named redis, Kubernetes sets
  * `REDIS_PORT=tcp://…` in every container.

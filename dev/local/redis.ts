@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -62,21 +62,28 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** Starts a private Redis with the project's configuration (docker/redis.conf). `args` come last, so they win. */
+/**
+ * Starts a private Redis with the project's configuration (docker/redis.conf). `args` come last, so they win. `keepIn` is the
+ * directory of data that stay; without it they are removed with the server.
+ */
 export async function startRedis({
   args = [],
+  keepIn,
   say = () => {},
 }: {
   args?: readonly string[];
+  keepIn?: string | undefined;
   say?: (line: string) => void;
 } = {}): Promise<ManagedServer> {
   const command = ensureRedis(say);
   const port = await freePort();
-  const dir = temporaryDirectory('redis');
+  const dir = keepIn ?? temporaryDirectory('redis');
+  mkdirSync(dir, { recursive: true });
   const server = managedServer({
     url: `redis://127.0.0.1:${port}`,
     port,
     dir,
+    isKept: keepIn !== undefined,
     stopSignal: 'SIGTERM',
     process: () => ({
       command,
