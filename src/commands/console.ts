@@ -3,18 +3,24 @@ import { loadConfig } from '../config.ts';
 import { HttpGateway } from '../gateways/http-gateway.ts';
 import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
 import { createLedger } from '../ledger/ledger.ts';
+import { paymentStatus } from '../operations/payment-status.ts';
 import { createLogger } from '../process/logger.ts';
 import { runTool } from '../process/run-tool.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
+import { settingsOrRun } from './run-state.ts';
 
-/** `npm run console`: a REPL with the services of the settings. */
+/** `npm run console`: a REPL with the services of the settings, or of a running `make run`. */
 async function main(): Promise<void> {
-  const config = loadConfig();
+  const config = loadConfig(await settingsOrRun());
   const db = createDb(config.database, OPERATOR_LIMITS);
   const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
 
-  console.log('config, queue (BullMQ), ledger, db (knex), primary, fallback; with top-level await. Examples:');
+  const ledger = createLedger(db);
+  console.log(
+    'paymentStatus, config, queue (BullMQ), ledger, db (knex), primary, fallback; top-level await. Examples:',
+  );
+  console.log("  await paymentStatus('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
   console.log('  await queue.getJobCounts()');
   console.log('  await ledger.summarise({})');
   console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
@@ -24,7 +30,8 @@ async function main(): Promise<void> {
     config,
     db,
     queue: await queueAdmin.queue(),
-    ledger: createLedger(db),
+    ledger,
+    paymentStatus: (id: string) => paymentStatus(id, { queueAdmin, ledger }),
     primary: new HttpGateway('primary', config.gateways.primary, logger),
     fallback: new HttpGateway('fallback', config.gateways.fallback, logger),
   };

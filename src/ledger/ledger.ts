@@ -3,6 +3,7 @@ import type { Knex } from 'knex';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
 import { inTransaction, poolSizeOf, query, sqlStateOf } from './db.ts';
+import { findInLedger, type PaymentInLedger } from './find-payment.ts';
 import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
 import type { SummaryRange } from './summary-range.ts';
 import { segmentsOf } from './summary-segments.ts';
@@ -35,6 +36,8 @@ export interface Ledger {
    * @throws BusyError when too many summaries run or wait in this process. It says nothing about PostgreSQL.
    */
   summarise(range: SummaryRange): Promise<Summary>;
+  /** One payment and its dead letters. @param correlationId in lower case. @throws LedgerUnavailableError */
+  find(correlationId: string): Promise<PaymentInLedger>;
   /**
    * Empties the ledger and the dead letters, after `beforeCommit`. When that fails, both stay as they are and its error is
    * rethrown. Summaries and recordings wait meanwhile, for 1.5 s at most.
@@ -147,6 +150,7 @@ export function createLedger(db: Knex): Ledger {
       }
       return summary;
     },
+    find: (correlationId) => findInLedger(db, correlationId),
     async purge(beforeCommit = async () => {}) {
       const startedAt = performance.now();
       for (;;) {
