@@ -1,29 +1,33 @@
 import { parseArgs } from 'node:util';
 import pg from 'pg';
-import { type DatabaseConfig, loadConfig } from '../config.ts';
-import { readAdminSummary } from '../gateways/admin-summary.ts';
+import { type Config, type DatabaseConfig, loadConfig } from '../config.ts';
+import { AdminApiError, listAdminPayments, readAdminSummary } from '../gateways/admin-summary.ts';
 import type { PaymentOnRecord } from '../gateways/gateway.ts';
 import { parsePaymentOnRecord } from '../gateways/on-record.ts';
 import { createDb } from '../ledger/db.ts';
 import { fromGatewayColumn, type GatewayColumn } from '../ledger/gateway-column.ts';
 import { createLedger, type GatewayTotals } from '../ledger/ledger.ts';
 import { parseRange, type SummaryRange } from '../ledger/summary-range.ts';
-import type { GatewayName } from '../payment.ts';
+import { type GatewayName, parseCorrelationId } from '../payment.ts';
+import { describeError } from '../process/describe-error.ts';
 import { runTool } from '../process/run-tool.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
+import { settingsOrRun } from './run-state.ts';
 
 /**
  * `npm run reconcile`: compares the ledger with both gateways. Exits with 0 when nothing differs, with 1 when something does,
  * and with 2 when the comparison failed.
  *
- * It first compares the totals of the range, with one request to each gateway. When they differ, it looks up at both gateways
- * every payment that the ledger has in the range, and every payment in the queue. A gateway cannot list its other payments,
- * so the output has only their number.
+ * It first compares the totals of the range, with one request to each gateway: that needs the challenge's admin API at both.
+ * When they differ, it looks up at both gateways every payment that the ledger has in the range, and every id in the queue
+ * and among the dead letters that the ledger has no payment of. The simulated gateways also list what they have on record.
+ * Another gateway cannot, so of its other payments the output has only the number.
  */
 const USAGE = `usage: npm run reconcile -- [--from <ISO 8601>] [--to <ISO 8601>] [--token <admin token of the gateways>]
 
-In a container: node src/commands/reconcile.ts, with the same options.`;
+Compares the ledger with both gateways, which need the admin API of the Rinha de Backend 2025. Without settings it uses the
+\`make run\` that runs here. In a container: node src/commands/reconcile.ts, with the same options.`;
 
 const NAMES: readonly GatewayName[] = ['primary', 'fallback'];
 
@@ -54,7 +58,7 @@ async function main(): Promise<number> {
     return 0;
   }
   const range = parseRange({ from: values.from, to: values.to }, 'optional');
-  const config = loadConfig();
+  const config = loadConfig(await settingsOrRun());
   const urls = { primary: config.gateways.primary.url, fallback: config.gateways.fallback.url };
 
   const ledger = await summariseLedger(config.database, range);
@@ -69,7 +73,15 @@ async function main(): Promise<number> {
     return 0;
   }
 
-  const differences = [...(await compareLedger(config.database, urls, range)), ...(await compareQueue(config, urls))];
+  const client = new pg.Client({ connectionString: config.database.url, ssl: config.database.ssl });
+  await client.connect();
+  const differences: string[] = [];
+  try {
+    differences.push(...(await compareLedger(client, urls, range)));
+    differences.push(...(await findUnrecorded({ client, config, urls, token: values.token, range })));
+  } finally {
+    await client.end();
+  }
   for (const line of differences) console.log(line);
   for (const name of NAMES) {
     const more = onRecord[name].totalRequests - ledger[name].totalRequests;
@@ -89,69 +101,107 @@ async function summariseLedger(database: DatabaseConfig, range: SummaryRange) {
 
 /** Looks up every payment of the ledger in the range at both gateways. */
 async function compareLedger(
-  { url, ssl }: DatabaseConfig,
+  client: pg.Client,
   urls: Record<GatewayName, string>,
   range: SummaryRange,
 ): Promise<string[]> {
-  const client = new pg.Client({ connectionString: url, ssl });
-  await client.connect();
   const differences: string[] = [];
-  try {
-    let last = '00000000-0000-0000-0000-000000000000';
-    for (;;) {
-      const { rows } = await client.query<LedgerRow>(
-        `SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM payments
-         WHERE correlation_id > $1
-           AND requested_at BETWEEN coalesce($2::timestamptz, '-infinity') AND coalesce($3::timestamptz, 'infinity')
-         ORDER BY correlation_id LIMIT ${PAGE}`,
-        [last, range.from?.toISOString() ?? null, range.to?.toISOString() ?? null],
-      );
-      await inParallel(rows, async ({ id, gateway, cents, at }) => {
-        for (const name of NAMES) {
-          const found = await find(urls[name], id);
-          if (name !== fromGatewayColumn(gateway)) {
-            if (found) differences.push(`${id}  recorded for ${fromGatewayColumn(gateway)}, also on record at ${name}`);
-            continue;
-          }
-          const recorded = { amountCents: Number(cents), requestedAt: at };
-          const line = `${id}  recorded for ${name}`;
-          if (!found) differences.push(`${line}, not on record there`);
-          else if (!isSame(recorded, found)) {
-            differences.push(`${line} as ${describe(recorded)}, on record there as ${describe(found)}`);
-          }
+  let last = '00000000-0000-0000-0000-000000000000';
+  for (;;) {
+    const { rows } = await client.query<LedgerRow>(
+      `SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM payments
+       WHERE correlation_id > $1
+         AND requested_at BETWEEN coalesce($2::timestamptz, '-infinity') AND coalesce($3::timestamptz, 'infinity')
+       ORDER BY correlation_id LIMIT ${PAGE}`,
+      [last, range.from?.toISOString() ?? null, range.to?.toISOString() ?? null],
+    );
+    await inParallel(rows, async ({ id, gateway, cents, at }) => {
+      for (const name of NAMES) {
+        const found = await find(urls[name], id);
+        if (name !== fromGatewayColumn(gateway)) {
+          if (found) differences.push(`${id}  recorded for ${fromGatewayColumn(gateway)}, also on record at ${name}`);
+          continue;
         }
-      });
-      if (rows.length < PAGE) return differences;
-      last = rows.at(-1)!.id;
-    }
-  } finally {
-    await client.end();
+        const recorded = { amountCents: Number(cents), requestedAt: at };
+        const line = `${id}  recorded for ${name}`;
+        if (!found) differences.push(`${line}, not on record there`);
+        else if (!isSame(recorded, found)) {
+          differences.push(`${line} as ${describe(recorded)}, on record there as ${describe(found)}`);
+        }
+      }
+    });
+    if (rows.length < PAGE) return differences;
+    last = rows.at(-1)!.id;
   }
 }
 
-/** Looks up every payment in the queue at both gateways. It may be paid and not recorded yet. */
-async function compareQueue(
-  config: ReturnType<typeof loadConfig>,
-  urls: Record<GatewayName, string>,
-): Promise<string[]> {
+interface Comparison {
+  readonly client: pg.Client;
+  readonly config: Config;
+  readonly urls: Record<GatewayName, string>;
+  readonly token: string;
+  readonly range: SummaryRange;
+}
+
+/** Names every payment that is on record at a gateway and not in the ledger, as far as the ids are known anywhere. */
+async function findUnrecorded({ client, config, urls, token, range }: Comparison): Promise<string[]> {
+  /** By id and gateway, because one payment may be in the queue and a dead letter at once. */
+  const lines = new Map<string, string>();
+  const note = (id: string, name: GatewayName, where: string) => {
+    if (!lines.has(`${id} ${name}`)) lines.set(`${id} ${name}`, `${id}  on record at ${name}, ${where}not recorded`);
+  };
+  const lookUp = async (ids: readonly string[], where: string) => {
+    await inParallel(await withoutRow(client, ids), async (id) => {
+      for (const name of NAMES) if (await find(urls[name], id)) note(id, name, where);
+    });
+  };
+  for await (const ids of queuedIds(config)) await lookUp(ids, 'in the queue and ');
+  for await (const ids of deadIds(client)) await lookUp(ids, 'a dead letter and ');
+  for (const name of NAMES) {
+    const listed = await listAdminPayments(urls[name], token, range);
+    for (const page of pagesOf((listed ?? []).map(({ correlationId }) => correlationId.toLowerCase()))) {
+      for (const id of await withoutRow(client, page)) note(id, name, '');
+    }
+  }
+  return [...lines.values()];
+}
+
+/** The ids of the queue's payments, in pages. One may be paid and not recorded yet. */
+async function* queuedIds(config: Config): AsyncGenerator<string[]> {
   const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
-  const differences: string[] = [];
   try {
     const queue = await queueAdmin.queue();
     for (let start = 0; ; start += PAGE) {
       const jobs = await queue.getJobs(['active', 'waiting', 'delayed', 'failed'], start, start + PAGE - 1, true);
-      const queued = jobs.filter((job) => job?.id?.includes('-'));
-      await inParallel(queued, async ({ id }) => {
-        for (const name of NAMES) {
-          if (await find(urls[name], id!))
-            differences.push(`${id}  on record at ${name}, in the queue and not recorded`);
-        }
-      });
-      if (jobs.length < PAGE) return differences;
+      yield jobs.flatMap((job) => parseCorrelationId(job?.id) ?? []);
+      if (jobs.length < PAGE) return;
     }
   } finally {
     await queueAdmin.close();
   }
+}
+
+/** The ids of dead letters of which an attempt may have been paid, in pages. */
+async function* deadIds(client: pg.Client): AsyncGenerator<string[]> {
+  const { rows } = await client.query<{ id: string }>(
+    `SELECT DISTINCT correlation_id AS id FROM dead_letters
+     WHERE correlation_id IS NOT NULL AND gateway IS NOT NULL AND state NOT IN ('paid', 'recorded')`,
+  );
+  yield* pagesOf(rows.map(({ id }) => id));
+}
+
+/** Those ids that the ledger has no payment of. */
+async function withoutRow(client: pg.Client, ids: readonly string[]): Promise<string[]> {
+  const { rows } = await client.query<{ id: string }>(
+    'SELECT correlation_id AS id FROM payments WHERE correlation_id = ANY($1::uuid[])',
+    [ids],
+  );
+  const recorded = new Set(rows.map(({ id }) => id));
+  return ids.filter((id) => !recorded.has(id));
+}
+
+function* pagesOf(ids: readonly string[]): Generator<string[]> {
+  for (let start = 0; start < ids.length; start += PAGE) yield ids.slice(start, start + PAGE);
 }
 
 async function find(url: string, correlationId: string): Promise<PaymentOnRecord | undefined> {
@@ -190,7 +240,12 @@ function show({ totalRequests, totalAmountCents }: GatewayTotals): string {
 
 function explain(error: unknown): number {
   const { message, code } = error as Error & { code?: string };
-  console.error(message);
+  // A failed connection to a name with several addresses has an empty message.
+  const text = message || describeError(error);
+  const isOfGateway = error instanceof AdminApiError;
+  console.error(
+    isOfGateway ? `${text}: reconcile needs the admin API of the Rinha de Backend 2025 at both gateways` : text,
+  );
   if (code?.startsWith('ERR_PARSE_ARGS') || code === 'invalid_request') console.error(USAGE);
   return 2;
 }

@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { atTestEnd } from '../support/cleanup.ts';
 import { aPayment, eventually, postPayment, type TestEnv, testApi, testGateway, testWorker } from '../support/relay.ts';
 import { freshPrefix, sharedRedis, sql } from '../support/services.ts';
 import { createTlsProxy, PRIVATE_CA } from '../support/tls-proxy.ts';
@@ -33,6 +36,26 @@ async function paid(count: number) {
     return { out, err, code };
   };
   return { ids: ids as [string, ...string[]], primary, fallback, databaseUrl, reconcile, reconcileWith };
+}
+
+/** A gateway that responds 404 to one call and passes the others on. */
+async function withoutAdminCall(gatewayUrl: string, missing: string): Promise<string> {
+  const passOn = async (url: string, res: ServerResponse) => {
+    const response = await fetch(`${gatewayUrl}${url}`, { headers: { 'X-Rinha-Token': '123' } });
+    res.writeHead(response.status).end(await response.text());
+  };
+  const server = createServer((req, res) => {
+    if (req.url!.split('?')[0] === missing) res.writeHead(404).end();
+    else void passOn(req.url!, res);
+  });
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  atTestEnd(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
 describe('npm run reconcile', () => {
@@ -76,12 +99,39 @@ describe('npm run reconcile', () => {
     expect(proxy.trusted).to.equal(proxy.connections);
   });
 
-  it('prints how many payments a gateway has on record beyond the ledger', async () => {
+  it('names the payments that a gateway lists beyond the ledger, and their number', async () => {
     const { ids, databaseUrl, reconcile } = await paid(2);
     await sql(databaseUrl, 'DELETE FROM payments WHERE correlation_id = $1', [ids[0]]);
     const { out, err, code } = await reconcile();
     expect(out, err).to.include('primary: 1 more on record than in the ledger');
+    expect(out).to.include(`${ids[0]}  on record at primary, not recorded`);
     expect(code).to.equal(1);
+    const { out: before } = await reconcile('--to', '2020-01-01');
+    expect(before).to.include('Nothing differs.');
+  });
+
+  it('names a dead letter that a gateway without a list has on record', async () => {
+    const { ids, databaseUrl, primary, reconcileWith } = await paid(2);
+    await sql(databaseUrl, 'DELETE FROM payments WHERE correlation_id = $1', [ids[0]]);
+    await sql(
+      databaseUrl,
+      `INSERT INTO dead_letters (job_id, correlation_id, reason_code, reason, gateway, attempts, accepted_at, died_at, state_by)
+       VALUES ($1::text, $1::uuid, 'rejected', '', 'default', 1, now(), now(), 'worker')`,
+      [ids[0]],
+    );
+    const url = await withoutAdminCall(primary.url, '/admin/payments');
+    const { out, err } = await reconcileWith({ GATEWAY_PRIMARY_URL: url });
+    expect(out, err).to.include(`${ids[0]}  on record at primary, a dead letter and not recorded`);
+  });
+
+  it('says in one sentence that a gateway lacks the admin API, and exits 2', async () => {
+    const { primary, reconcileWith } = await paid(1);
+    const url = await withoutAdminCall(primary.url, '/admin/payments-summary');
+    const { err, code } = await reconcileWith({ GATEWAY_PRIMARY_URL: url });
+    expect(err).to.equal(
+      `${url} responded with status 404 to GET /admin/payments-summary: reconcile needs the admin API of the Rinha de Backend 2025 at both gateways\n`,
+    );
+    expect(code).to.equal(2);
   });
 
   it('exits 2 when a gateway is unreachable, and on a bad argument', async () => {
