@@ -10,10 +10,21 @@ import { type Stack, startStack } from './stack.ts';
 
 /**
  * `make demo`: the scenario of the Rinha de Backend 2025 in a third of its time with a fifth of its users, then the
- * verdict. The stages come from the challenge's rinha-test/rinha.js.
+ * verdict. The stages come from the challenge's rinha-test/rinha.js. While the primary is slow, one of two workers is killed
+ * with its payments in flight, and started again.
  */
 const SECONDS = 20;
 const USERS = 110;
+
+/** Below 1: everything happens that much faster. For the demo's own test. */
+const PACE = Number(process.env['DEMO_PACE'] ?? 1);
+
+/** Less than the time for which the primary alone is down, so that the fallback pays meanwhile. */
+const FALLBACK_AFTER_MS = 1_000;
+
+/** In "primary slow", when payments are at the gateway whose fate the killed worker never learns. */
+const KILL_AT_SECONDS = 6;
+const WORKER_PAUSE_SECONDS = 2;
 
 interface Stage {
   readonly atSeconds: number;
@@ -40,14 +51,21 @@ const STAGES: readonly Stage[] = [
     fallback: { delayMs: 20, failure: false },
   },
   { atSeconds: 17, what: 'fallback slow', primary: up, fallback: { delayMs: 5_000, failure: false } },
+  // Longer than a worker waits for a response, so what is bound to the fallback is resolved only now.
+  { atSeconds: SECONDS, what: 'the end', primary: up, fallback: up },
 ];
 
 async function main(): Promise<number> {
+  const startedAt = performance.now();
   console.log('Starting Payrelay');
   const stack = await startStack({
     apiPorts: [await freePort(), await freePort()],
-    workers: 1,
-    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' },
+    workers: 2,
+    env: {
+      PAYMENT_QUEUE_MAX_CONCURRENCY: '32',
+      FALLBACK_AFTER_MS: String(FALLBACK_AFTER_MS * PACE),
+      GATEWAY_RECEIVE_TIMEOUT_MS: String(1_000 * PACE),
+    },
     say: (line) => console.log(`  ${line}`),
   });
   stopOnSignal(stack.stop);
@@ -55,49 +73,65 @@ async function main(): Promise<number> {
     return await play(stack);
   } finally {
     await stack.stop();
+    console.log(`The demo took ${((performance.now() - startedAt) / 1000).toFixed(0)} s.`);
   }
 }
 
 async function play(stack: Stack): Promise<number> {
   const load = createLoad({ urls: stack.apis.map(({ url }) => url!), amount: 19.9 });
   const startedAt = performance.now();
-  const seconds = () => (performance.now() - startedAt) / 1000;
+  /** Of the scenario. */
+  const seconds = () => (performance.now() - startedAt) / 1000 / PACE;
+  const until = (atSeconds: number) => sleep(Math.max(0, (atSeconds - seconds()) * 1000 * PACE));
+  const clock = () => `${seconds().toFixed(0).padStart(3)} s`;
   let stage = STAGES[0]!;
+
+  const readProgress = async () => {
+    const [primary, fallback, queue] = await Promise.all([paid(stack.primary), paid(stack.fallback), queued(stack)]);
+    return `${clock()}  ${stage.what.padEnd(16)} accepted ${load.report.accepted.size}  primary ${primary}  fallback ${fallback}  queued ${queue.queue_size}  in flight ${queue.in_flight}`;
+  };
+  /** The last line of each stage stays. */
+  const keepProgress = async () => say(await readProgress());
 
   console.log(`\nThe Rinha scenario in ${SECONDS} s, up to ${USERS} users`);
   const stages = (async () => {
     for (const next of STAGES) {
-      await sleep(Math.max(0, (next.atSeconds - seconds()) * 1000));
+      await until(next.atSeconds);
+      if (next !== stage) await keepProgress();
       stage = next;
-      await Promise.all([
-        gatewayAdmin(stack.primary.url!).configure(next.primary),
-        gatewayAdmin(stack.fallback.url!).configure(next.fallback),
-      ]);
+      await Promise.all([configure(stack.primary, next.primary), configure(stack.fallback, next.fallback)]);
     }
+  })();
+  const crash = (async () => {
+    const worker = stack.workers[0]!;
+    await until(KILL_AT_SECONDS);
+    const { in_flight: inFlight } = await queued(stack);
+    await worker.kill();
+    say(`${clock()}  a worker was killed while ${inFlight} payments were in flight`);
+    await until(KILL_AT_SECONDS + WORKER_PAUSE_SECONDS);
+    await worker.start();
+    say(`${clock()}  the worker runs again`);
   })();
   // Each user posts, then waits for a second, as in the challenge. The users start one after the other.
   const users = Array.from({ length: USERS }, async (_, index) => {
-    await sleep((index / USERS) * SECONDS * 1000);
+    await until((index / USERS) * SECONDS);
     while (seconds() < SECONDS) {
       await load.post();
-      await sleep(1_000);
+      await sleep(1_000 * PACE);
     }
   });
-  const progress = setInterval(() => void showProgress(), 250);
-  const showProgress = async () => {
-    // A line whose requests fail is left out. The next one follows in 250 ms.
-    const counts = await Promise.all([paid(stack.primary), paid(stack.fallback), queued(stack)]).catch(() => undefined);
-    if (!counts) return;
-    const [primary, fallback, queue] = counts;
-    const line = `${seconds().toFixed(0).padStart(3)} s  ${stage.what.padEnd(16)} accepted ${load.report.accepted.size}  primary ${primary}  fallback ${fallback}  queued ${queue.queue_size}  in flight ${queue.in_flight}`;
-    if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${line}`);
-    else if (Math.round(seconds() * 4) % 8 === 0) console.log(line);
-  };
-  await Promise.all([stages, ...users]);
+  // A line whose requests fail is left out. The next one follows in 250 ms.
+  const showProgress = () =>
+    readProgress().then(
+      (line) => process.stdout.write(`\r\x1b[K${line}`),
+      () => undefined,
+    );
+  const progress = process.stdout.isTTY ? setInterval(() => void showProgress(), 250) : undefined;
+  await Promise.all([stages, crash, ...users]);
   load.close();
   const drainedInMs = await drain(stack, load.report.accepted.size);
   clearInterval(progress);
-  await showProgress();
+  await keepProgress();
   return verdict(stack, load.report, drainedInMs);
 }
 
@@ -131,7 +165,7 @@ async function verdict(
     ['drained after the end in', `${drainedInMs.toFixed(0)} ms`],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
-  console.log(`\n\n${rows.map(([name, value]) => `  ${name.padEnd(width)}  ${String(value).padStart(9)}`).join('\n')}`);
+  console.log(`\n${rows.map(([name, value]) => `  ${name.padEnd(width)}  ${String(value).padStart(9)}`).join('\n')}`);
   const isKept = report.accepted.size > 0 && !isBreached(breaches);
   console.log(
     isKept
@@ -139,6 +173,15 @@ async function verdict(
       : `\nVerdict: BREACH ${JSON.stringify(breaches, null, 2)}`,
   );
   return isKept ? 0 : 1;
+}
+
+function configure({ url }: ServiceProcess, { delayMs, failure }: GatewayBehaviour): Promise<void> {
+  return gatewayAdmin(url!).configure({ delayMs: delayMs * PACE, failure });
+}
+
+/** Prints a line that stays, above the one that is replaced. */
+function say(line: string): void {
+  console.log(process.stdout.isTTY ? `\r\x1b[K${line}` : line);
 }
 
 async function paid({ url }: ServiceProcess): Promise<number> {
