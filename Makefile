@@ -24,7 +24,7 @@ INSTALLED := node_modules/.package-lock.json
 ##@ On this machine
 .PHONY: run services test test-unit test-full demo chaos outage bench rinha-local console lint format
 
-run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C
+run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C (KEEP_DATA=1 keeps the data in .run/data)
 	npm run run
 
 services: $(INSTALLED) ## Redis and PostgreSQL alone, on private ports, until Ctrl-C; prints their URLs
@@ -39,7 +39,7 @@ test-unit: $(INSTALLED) ## The unit tests alone: no network, a few seconds
 test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx, Chromium
 	npm run test:full
 
-demo: $(INSTALLED) ## Play the Rinha scenario at human size and show the verdict
+demo: $(INSTALLED) ## Play the Rinha scenario at human size, kill a worker, and show the verdict
 	npm run demo
 
 chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED, CHAOS_SEEDS=1-20)
@@ -54,7 +54,7 @@ bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="acce
 rinha-local: $(INSTALLED) ## The Rinha scenario with k6 against plain processes, without Docker
 	npm run rinha -- --local
 
-console: $(INSTALLED) ## A REPL on the services that the settings name
+console: $(INSTALLED) ## A REPL on the running `make run`, or on the services that the settings name
 	npm run console
 
 lint: $(INSTALLED) ## Find faults in style, promises, imports and words
@@ -63,10 +63,13 @@ lint: $(INSTALLED) ## Find faults in style, promises, imports and words
 format: $(INSTALLED) ## Correct what can be corrected in style and imports
 	npm run format
 
+# npm warns of packages that want a newer Node than the one that installs (EBADENGINE). They run on the Node 24 that it installs.
+# `npm install`, which changes versions, still shows all warnings.
+#
 # An npm before 11.7 removes the links of the other platforms' Nodes, and with them ours, which has the same name (npm/cli
 # issue 4362). A rebuild links it again.
 $(INSTALLED): package-lock.json
-	npm ci
+	npm ci --loglevel=error
 	npm rebuild --ignore-scripts
 	@touch $@
 

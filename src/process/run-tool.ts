@@ -13,6 +13,9 @@ export function runTool(
   main: () => Promise<number | undefined> | Promise<void>,
   { onError = printMessage }: ToolOptions = {},
 ): void {
+  // Older than 24.2: without this line such a Node would run nothing and exit with 0.
+  if (module.main === undefined)
+    throw new Error(`Node 24.2 or newer is needed, and this is ${process.version}: use npm run`);
   if (!module.main) return;
   main().then(
     (code) => {
