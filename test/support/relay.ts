@@ -30,13 +30,18 @@ export interface TestApi {
   readonly api: Api;
 }
 
-/** An API node in this process on a free port, closed after the test. */
+/**
+ * An API node in this process on a free port, closed after the test. Over the shared Redis it is ready: an API listens
+ * before it has seen that its Redis is usable, and responds 503 until then.
+ */
 export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promise<TestApi> {
   const config = { ...withPrefix(await testConfig(env), prefix), port: 0 };
   const { logger, entries } = recordingLogger();
   const api = await startApi(config, logger);
   atTestEnd(() => api.close(performance.now() + 5_000));
-  return { url: `http://127.0.0.1:${api.port}`, prefix, config, entries, api };
+  const url = `http://127.0.0.1:${api.port}`;
+  if (env['REDIS_URL'] === undefined) await eventually(async () => (await fetch(`${url}/health/ready`)).status === 200);
+  return { url, prefix, config, entries, api };
 }
 
 const withPrefix = (config: Config, prefix: string): Config => ({ ...config, queue: { ...config.queue, prefix } });
