@@ -46,6 +46,8 @@ describe('a shutdown', function () {
         through: ['redis'],
       },
     );
+    // fetch keeps these connections for the posts. A connection that the API has not accepted yet would be refused.
+    await Promise.all(Array.from({ length: 50 }, async () => (await fetch(`${apis[0]!.url}/health/live`)).text()));
     await proxies.redis.set({ kind: 'delay', ms: redisDelayMs });
     const posts = postMany(50);
     // The first of them are in Redis, and the reply is still on its way.

@@ -31,7 +31,7 @@ export interface TestApi {
 }
 
 /**
- * An API node in this process on a free port, closed after the test. Over the shared Redis it is ready: an API listens
+ * An API node in this process on a free port, closed after the test. Over the shared Redis it serves from the start: an API listens
  * before it has seen that its Redis is usable, and responds 503 until then.
  */
 export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promise<TestApi> {
@@ -40,7 +40,7 @@ export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promis
   const api = await startApi(config, logger);
   atTestEnd(() => api.close(performance.now() + 5_000));
   const url = `http://127.0.0.1:${api.port}`;
-  if (env['REDIS_URL'] === undefined) await eventually(async () => (await fetch(`${url}/health/ready`)).status === 200);
+  if (env['REDIS_URL'] === undefined) await eventually(async () => (await fetch(`${url}/health`)).status === 200);
   return { url, prefix, config, entries, api };
 }
 
