@@ -7,6 +7,9 @@ const NODE_FLAGS = ['--max-semi-space-size=8'];
 
 const projectDir = fileURLToPath(new URL('../..', import.meta.url));
 
+/** Compiled code is kept between starts, as in the image: half of the time of a start is compiling. */
+const COMPILE_CACHE = join(projectDir, 'node_modules/.cache/compile');
+
 /** One of the project's own programs, running as a child process. */
 export interface ServiceProcess {
   readonly name: string;
@@ -45,7 +48,13 @@ export async function startService(options: ServiceOptions): Promise<ServiceProc
       command: process.execPath,
       args: [...NODE_FLAGS, ...nodeArgs, join(projectDir, script)],
       cwd: projectDir,
-      env: { PATH: process.env['PATH'], ...env, ...(port !== undefined && { PORT: String(port) }), ...extraEnv },
+      env: {
+        PATH: process.env['PATH'],
+        NODE_COMPILE_CACHE: COMPILE_CACHE,
+        ...env,
+        ...(port !== undefined && { PORT: String(port) }),
+        ...extraEnv,
+      },
       readyWhen: 'message',
       onLine,
     });

@@ -150,6 +150,8 @@ function headersOf(failure: Failure) {
   return {
     'Content-Type': 'application/json; charset=utf-8',
     'Content-Length': Buffer.byteLength(bodyOf(failure)),
+    'X-Content-Type-Options': 'nosniff',
+    'Cache-Control': 'no-store',
     Connection: 'close',
   };
 }

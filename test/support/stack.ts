@@ -1,6 +1,5 @@
 import { Agent } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { Redis } from 'ioredis';
 import { audit, type Book, readLedger } from '../../dev/audit.ts';
@@ -91,8 +90,6 @@ export async function startTestStack({
     },
     env: {
       LOG_LEVEL: 'debug',
-      // Half of the time of a start is compiling.
-      NODE_COMPILE_CACHE: fileURLToPath(new URL('../../node_modules/.cache/compile', import.meta.url)),
       // The default follows the machine's cores.
       PAYMENT_QUEUE_MAX_CONCURRENCY: '16',
       ...env,
