@@ -1,6 +1,7 @@
 import { type IncomingMessage, type RequestListener, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { SECURITY_HEADERS } from './security-headers.ts';
 
 /** How many requests of one connection are under way at most. Browsers and proxies do not pipeline; 32 serve a client that does. */
 export const MAX_UNDER_WAY = 32;
@@ -146,12 +147,11 @@ function bodyOf({ code }: Failure): string {
   return JSON.stringify({ error: code });
 }
 
-function headersOf(failure: Failure) {
+function headersOf(failure: Failure): Readonly<Record<string, string | number>> {
   return {
     'Content-Type': 'application/json; charset=utf-8',
     'Content-Length': Buffer.byteLength(bodyOf(failure)),
-    'X-Content-Type-Options': 'nosniff',
-    'Cache-Control': 'no-store',
     Connection: 'close',
+    ...SECURITY_HEADERS,
   };
 }
