@@ -5,15 +5,19 @@ import { type HttpServer, startServer } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
+import { createRelayHealthCheck } from './operations/relay-health.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
+import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
+import { createQueueWatch } from './queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
+import type { Telemetry } from './telemetry/telemetry.ts';
 
 /** A running API node. `close()` drains it first. */
 export interface Api extends Service {
@@ -25,7 +29,7 @@ export interface Api extends Service {
  * Starts an API node. It listens even while Redis and PostgreSQL are down, and serves requests once they are up.
  * @throws ConfigError when it cannot listen at HOST and PORT
  */
-export async function startApi(config: Config, logger: Logger): Promise<Api> {
+export async function startApi(config: Config, logger: Logger, telemetry: Telemetry): Promise<Api> {
   const queue = paymentQueue(config.queue);
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
@@ -34,11 +38,18 @@ export async function startApi(config: Config, logger: Logger): Promise<Api> {
   const serverCheck = createServerCheck({ redis, queue, durability, role: 'api', logger });
   const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck });
   const queueAdmin = createQueueAdmin(config.redis, queue);
+  const ledger = createLedger(db);
+  const queueWatch = createQueueWatch({ redis, queue });
+  const healthCheck = createRelayHealthCheck({ queueWatch, ledger, serverCheck, maxSize });
+  telemetry.describe({ problems: () => healthCheck.seen });
+  const heartbeat = startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger });
   let isAccepting = true;
   const app = createApp({
     enqueuer,
     queueAdmin,
-    ledger: createLedger(db),
+    ledger,
+    healthCheck,
+    metrics: telemetry.metrics,
     deadLetters: createDeadLetters(db, config.deadLetters),
     config: config.http,
     logger,
@@ -51,6 +62,7 @@ export async function startApi(config: Config, logger: Logger): Promise<Api> {
   try {
     server = await startServer(app, config);
   } catch (error) {
+    await heartbeat.close();
     serverCheck.close();
     redis.disconnect();
     const fault = listenFault(config, error as NodeJS.ErrnoException);
@@ -65,6 +77,7 @@ export async function startApi(config: Config, logger: Logger): Promise<Api> {
       isAccepting = false;
       await server.drain(deadline);
       await enqueuer.close();
+      await heartbeat.close();
       serverCheck.close();
       await queueAdmin.close();
       redis.disconnect();

@@ -13,6 +13,7 @@ import {
 } from './process/addresses.ts';
 import {
   asPrivate,
+  bearerToken,
   boolean,
   ConfigError,
   integer,
@@ -20,6 +21,7 @@ import {
   oneOf,
   password,
   readSettings,
+  type Setting,
   text,
 } from './process/settings.ts';
 
@@ -89,7 +91,14 @@ export interface Config {
     /** What a 204 must promise: a Redis that promises less is not used. Undefined: one below `disk` is used with a warning. */
     readonly durability: Durability | undefined;
   };
-  readonly worker: { readonly concurrency: number; readonly turnMs: number };
+  readonly worker: {
+    readonly concurrency: number;
+    readonly turnMs: number;
+    /** Where a process with the role `worker` serves its metrics. Undefined: nowhere. */
+    readonly port: number | undefined;
+  };
+  /** What a scrape of the metrics must send. Undefined: nothing. */
+  readonly metricsToken: string | undefined;
   readonly gateways: {
     readonly primary: GatewayConfig;
     readonly fallback: GatewayConfig;
@@ -105,6 +114,8 @@ export interface Config {
     readonly summaryRange: 'required' | 'optional';
     readonly validatePayments: boolean;
     readonly allowPurge: boolean;
+    /** What a request for the status of a payment must send. Undefined: nothing. */
+    readonly statusToken: string | undefined;
     readonly dashboard: { readonly user: string; readonly password: string } | undefined;
   };
 }
@@ -113,6 +124,7 @@ const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
 const port = (byDefault: number) => integer({ min: 1, max: 65_535 }, byDefault);
+const optionalPort = () => ({ ...port(0), default: undefined }) as Setting<number | undefined>;
 const milliseconds = (max: number, byDefault: number) => integer({ min: 1, max }, byDefault);
 
 /** Every setting: what it accepts, and its default. `.env.example` says what each setting does. */
@@ -145,6 +157,7 @@ const SETTINGS = {
   PAYMENT_QUEUE_MAX_SIZE: integer({ min: 1, max: 1_000_000_000, unlimited: 'infinity' }, 50_000),
   PAYMENT_QUEUE_MAX_CONCURRENCY: integer({ min: 1, max: 10_000 }, 2 * availableParallelism()),
   WORKER_TURN_MS: integer({ min: 0, max: 100 }, 0),
+  WORKER_PORT: optionalPort(),
 
   GATEWAY_PRIMARY_URL: httpUrl('http://localhost:8001'),
   GATEWAY_FALLBACK_URL: httpUrl('http://localhost:8002'),
@@ -164,6 +177,8 @@ const SETTINGS = {
   SUMMARY_RANGE: oneOf(['required', 'optional'], 'required'),
   PAYMENTS_VALIDATE: boolean(false),
   ALLOW_PURGE: boolean(false),
+  STATUS_TOKEN: bearerToken(),
+  METRICS_TOKEN: bearerToken(),
   DASHBOARD_USER: asPrivate(text(undefined)),
   DASHBOARD_PASSWORD: password(undefined),
 } as const;
@@ -258,7 +273,9 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     worker: {
       concurrency: settings.PAYMENT_QUEUE_MAX_CONCURRENCY,
       turnMs: settings.WORKER_TURN_MS,
+      port: settings.WORKER_PORT,
     },
+    metricsToken: settings.METRICS_TOKEN,
     gateways: {
       primary: gateway(settings.GATEWAY_PRIMARY_URL),
       fallback: gateway(settings.GATEWAY_FALLBACK_URL),
@@ -270,6 +287,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       summaryRange: settings.SUMMARY_RANGE,
       validatePayments: settings.PAYMENTS_VALIDATE,
       allowPurge: settings.ALLOW_PURGE,
+      statusToken: settings.STATUS_TOKEN,
       dashboard:
         dashboardUser !== undefined && dashboardPassword !== undefined
           ? { user: dashboardUser, password: dashboardPassword }

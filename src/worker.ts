@@ -17,12 +17,14 @@ import type { GuardedGateway } from './processing/processing-deps.ts';
 import { canLeaveSilence } from './processing/route.ts';
 import { isPaused, queueKey } from './queue/bullmq-layout.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
+import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createPaymentWorker } from './queue/payment-worker.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import { createRedisClock } from './queue/redis-clock.ts';
 import { createServerCheck } from './queue/server-check.ts';
 import { startWatchdog } from './queue/watchdog.ts';
+import type { Telemetry } from './telemetry/telemetry.ts';
 
 /**
  * Failures in a row that open a gateway's circuit. One may be a stale connection. Three come at the same moment from a
@@ -43,7 +45,11 @@ const RESERVE_MS = 2_000;
 export function startWorker(
   config: Config,
   logger: Logger,
-  { onStuck }: { onStuck: (reason: string) => void },
+  {
+    telemetry,
+    writesHeartbeat,
+    onStuck,
+  }: { telemetry: Telemetry; writesHeartbeat: boolean; onStuck: (reason: string) => void },
 ): Service {
   const queue = paymentQueue(config.queue);
   const { concurrency, turnMs } = config.worker;
@@ -133,11 +139,15 @@ export function startWorker(
     isConnected: () => redis.status === 'ready' && serverCheck.fault === undefined,
     onStuck,
   });
+  const heartbeat = writesHeartbeat
+    ? startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger })
+    : undefined;
   logger.info('working', { concurrency });
 
   return {
     async close(deadline) {
       isClosing = true;
+      void heartbeat?.close();
       watchdog.close();
       failedJobs.close();
       reopening?.close();

@@ -3,9 +3,11 @@ import type { Config } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { Ledger } from '../ledger/ledger.ts';
+import type { RelayHealthCheck } from '../operations/relay-health.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 import { errorHandler } from './error-handler.ts';
 import { operatorAuth } from './operator/operator-auth.ts';
 import { sameOriginOnly } from './operator/same-origin.ts';
@@ -18,6 +20,8 @@ export interface AppDeps {
   readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
   readonly deadLetters: Pick<DeadLetters, 'find'>;
   readonly queueAdmin: QueueAdmin;
+  readonly healthCheck: Pick<RelayHealthCheck, 'check'>;
+  readonly metrics: Metrics;
   readonly config: Config['http'];
   readonly logger: Logger;
   /** False once the process has been told to stop. Load balancers should then choose another node. */

@@ -132,6 +132,18 @@ export function keyPrefix(byDefault: string): Setting<string> {
   };
 }
 
+/** A token that programs send as `Authorization: Bearer …`. Its characters are those that RFC 6750 (2.1) allows there. */
+export function bearerToken(): Setting<string | undefined> {
+  return {
+    default: undefined,
+    parse(text) {
+      if (/^[\w.~+/-]{16,256}=*$/.test(text)) return text;
+      throw new SettingFault('must be 16 to 256 letters, digits or - . _ ~ + /');
+    },
+    isPrivate: true,
+  };
+}
+
 /** A password: any text, white space included. */
 export function password<D extends string | undefined>(byDefault: D): Setting<string | D> {
   return { default: byDefault, parse: (value) => value, isPrivate: true, isVerbatim: true };

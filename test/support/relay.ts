@@ -4,6 +4,7 @@ import { Redis } from 'ioredis';
 import { createSimulatedGateway } from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { type Api, startApi } from '../../src/api.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
+import { createTelemetry } from '../../src/telemetry/telemetry.ts';
 import { startWorker } from '../../src/worker.ts';
 import { atTestEnd } from './cleanup.ts';
 import { type LogEntry, recordingLogger } from './logger.ts';
@@ -37,7 +38,7 @@ export interface TestApi {
 export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promise<TestApi> {
   const config = { ...withPrefix(await testConfig(env), prefix), port: 0 };
   const { logger, entries } = recordingLogger();
-  const api = await startApi(config, logger);
+  const api = await startApi(config, logger, createTelemetry({ role: 'api', version: 'test' }));
   atTestEnd(() => api.close(performance.now() + 5_000));
   const url = `http://127.0.0.1:${api.port}`;
   if (env['REDIS_URL'] === undefined) await eventually(async () => (await fetch(`${url}/health`)).status === 200);
@@ -57,6 +58,8 @@ export async function testWorker(
 ): Promise<{ entries: readonly LogEntry[]; close(): Promise<void> }> {
   const { logger, entries } = recordingLogger();
   const worker = startWorker(change(withPrefix(await testConfig(env), prefix)), logger, {
+    telemetry: createTelemetry({ role: 'worker', version: 'test' }),
+    writesHeartbeat: true,
     onStuck: (reason) => {
       throw new Error(reason);
     },

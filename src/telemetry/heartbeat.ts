@@ -1,0 +1,57 @@
+import type { GatewayName } from '../payment.ts';
+import type { Failure } from '../process/outage-log.ts';
+import type { Hop } from './events.ts';
+
+/**
+ * What a process tells all others about itself, once a second, as JSON in Redis (queue/heartbeats.ts). Times are ISO 8601, by
+ * this process's clock; the age of a heartbeat is measured by Redis' clock.
+ */
+export interface Heartbeat {
+  /** Unique for each start of a process. */
+  readonly id: string;
+  readonly role: 'api' | 'worker' | 'all';
+  readonly host: string;
+  readonly pid: number;
+  readonly version: string;
+  readonly startedAt: string;
+  /** Per second, in the mean over the last {@link RATE_SECONDS}. */
+  readonly rates: Rates;
+  /** Of the last {@link RATE_SECONDS}: how many took at most each of HOP_BOUNDS_MS, and longer (histogram.ts). */
+  readonly hops: Readonly<Record<Hop, readonly number[]>>;
+  /** Of a process with the role `worker` or `all`. */
+  readonly worker?: WorkerVitals;
+  /** Of a process with the role `api` or `all`: since when it sees which problem, so that `since` outlives a restart. */
+  readonly problems?: Readonly<Record<string, string>>;
+}
+
+export const RATE_SECONDS = 10;
+
+export interface Rates {
+  readonly accepted: number;
+  readonly notAccepted: number;
+  readonly paid: Readonly<Record<GatewayName, number>>;
+}
+
+/** A cause and the time since when it holds. */
+export interface Since extends Failure {
+  readonly since: string;
+}
+
+export interface WorkerVitals {
+  /** BullMQ's id of the worker: the locks of its jobs begin with it. */
+  readonly workerId: string;
+  readonly concurrency: number;
+  readonly inFlight: number;
+  readonly gateways: Readonly<Record<GatewayName, GatewayVitals>>;
+  /** Why the ledger does not respond; undefined while it does. */
+  readonly ledgerDown?: Since;
+  /** Why the worker takes no payments (server-check.ts); undefined while it may. */
+  readonly fault?: Since;
+}
+
+export interface GatewayVitals {
+  /** Why its circuit is open; undefined while it is closed. */
+  readonly down?: Since;
+  /** Payments that wait in this worker for the circuit. */
+  readonly waiting: number;
+}
