@@ -1,6 +1,7 @@
 import type { Config } from './config.ts';
 import { createApp } from './http/app.ts';
 import { listenFault } from './http/listen-fault.ts';
+import { createRoutes } from './http/routes.ts';
 import { type HttpServer, startServer } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
@@ -44,17 +45,19 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   telemetry.describe({ problems: () => healthCheck.seen });
   const heartbeat = startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger });
   let isAccepting = true;
-  const app = createApp({
+  const routes = createRoutes({
     enqueuer,
     queueAdmin,
     ledger,
     healthCheck,
     metrics: telemetry.metrics,
+    metricsToken: config.metricsToken,
     deadLetters: createDeadLetters(db, config.deadLetters),
     config: config.http,
     logger,
     isAccepting: () => isAccepting,
   });
+  const app = createApp(routes, { operator: config.http.dashboard, logger });
   // Connect to Redis before the first request arrives. If Redis is down, listen all the same.
   await firstConnection(redis);
   if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
@@ -65,7 +68,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     await heartbeat.close();
     serverCheck.close();
     redis.disconnect();
-    const fault = listenFault(config, error as NodeJS.ErrnoException);
+    const fault = listenFault(config, error as NodeJS.ErrnoException, 'PORT');
     throw fault === undefined ? error : new ConfigError([fault]);
   }
   const { port } = server;

@@ -8,13 +8,14 @@ import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { bearerAuth } from './bearer-auth.ts';
 import { errorHandler } from './error-handler.ts';
-import { operatorAuth } from './operator/operator-auth.ts';
+import { type Credentials, operatorAuth } from './operator/operator-auth.ts';
 import { sameOriginOnly } from './operator/same-origin.ts';
-import { createRoutes, type Route } from './routes.ts';
+import type { Route } from './routes.ts';
 import { secureData, secureErrors, securePages } from './security-headers.ts';
 
-/** The parts that the routes use. */
+/** The parts that the API's routes use. */
 export interface AppDeps {
   readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count' | 'probe'>;
   readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
@@ -22,22 +23,30 @@ export interface AppDeps {
   readonly queueAdmin: QueueAdmin;
   readonly healthCheck: Pick<RelayHealthCheck, 'check'>;
   readonly metrics: Metrics;
+  readonly metricsToken: string | undefined;
   readonly config: Config['http'];
   readonly logger: Logger;
   /** False once the process has been told to stop. Load balancers should then choose another node. */
   readonly isAccepting: () => boolean;
 }
 
-/** The whole HTTP API. It does not listen: server.ts does, or supertest in tests. */
-export function createApp(deps: AppDeps): Express {
-  const { config } = deps;
+interface AppOptions {
+  /** Who may use the routes for the operator. */
+  readonly operator?: Credentials | undefined;
+  readonly logger: Logger;
+}
+
+/**
+ * Serves a table of routes, with the responses to all other requests: the API, and the worker's own port. It does not listen:
+ * server.ts does, or supertest in tests.
+ */
+export function createApp(routes: readonly Route[], { operator, logger }: AppOptions): Express {
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
   app.set('query parser', 'simple');
 
-  const routes = createRoutes(deps);
-  const guardsOf = createGuards(config, deps.logger);
+  const guardsOf = createGuards(operator, logger);
   const exact = routes.filter(({ mount }) => mount === undefined);
   for (const route of exact) {
     const { method, path, handler } = route;
@@ -55,19 +64,20 @@ export function createApp(deps: AppDeps): Express {
   app.use((request) => {
     throw new NotFoundError(`no such path: ${request.path}`);
   });
-  app.use(secureErrors, errorHandler(deps.logger));
+  app.use(secureErrors, errorHandler(logger));
   return app;
 }
 
 /** Makes the guards of a route. @throws an Error for an operator's route when no operator is set: anybody could use it. */
-function createGuards({ dashboard }: Config['http'], logger: Logger): (route: Route) => RequestHandler[] {
-  const operator = dashboard && operatorAuth(dashboard, logger);
-  return ({ role, path, mount, from, isEmptyOnSuccess = false }) => {
+function createGuards(credentials: Credentials | undefined, logger: Logger): (route: Route) => RequestHandler[] {
+  const operator = credentials && operatorAuth(credentials, logger);
+  return ({ role, path, mount, bearer, from, isEmptyOnSuccess = false }) => {
     const guards: RequestHandler[] = isEmptyOnSuccess ? [] : [mount === undefined ? secureData : securePages];
     if (role === 'operator') {
       if (operator === undefined) throw new Error(`${path} is for the operator, but no operator is set`);
       guards.push(operator);
     }
+    if (bearer !== undefined) guards.push(bearerAuth(bearer));
     if (from === 'own_pages') guards.push(sameOriginOnly);
     return guards;
   };

@@ -1,14 +1,16 @@
 import { isPath } from '../process/addresses.ts';
 
 /**
- * Which setting keeps the API from listening, in a sentence that starts with its name. Undefined when it is none: then the
+ * Which setting keeps a process from listening, in a sentence that starts with its name. Undefined when it is none: then the
  * error is unexpected.
+ * @param portSetting the name of the setting that the port is from
  */
 export function listenFault(
   { host, port }: { readonly host: string; readonly port: number },
   { code }: NodeJS.ErrnoException,
+  portSetting: 'PORT' | 'WORKER_PORT',
 ): string | undefined {
-  const sentence = isPath(host) ? atSocket(host, code) : atPort(host, port, code);
+  const sentence = isPath(host) ? atSocket(host, code) : atPort(host, port, portSetting, code);
   return sentence && `${sentence} (${code})`;
 }
 
@@ -20,9 +22,9 @@ function atSocket(path: string, code: string | undefined): string | undefined {
   return undefined;
 }
 
-function atPort(host: string, port: number, code: string | undefined): string | undefined {
-  if (code === 'EADDRINUSE') return `PORT is taken: another process listens at ${host}, port ${port}`;
-  if (code === 'EACCES') return `PORT ${port} must be one that this process may use`;
+function atPort(host: string, port: number, portSetting: string, code: string | undefined): string | undefined {
+  if (code === 'EADDRINUSE') return `${portSetting} is taken: another process listens at ${host}, port ${port}`;
+  if (code === 'EACCES') return `${portSetting} ${port} must be one that this process may use`;
   if (code === 'EADDRNOTAVAIL' || code === 'EINVAL') return `HOST must be an address of this machine: ${host}`;
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return `HOST must be a name that resolves to an address: ${host}`;
   return undefined;

@@ -3,11 +3,12 @@ import type { AppDeps } from './app.ts';
 import { dashboard } from './operator/dashboard.ts';
 import { DASHBOARD_CHANGES, DASHBOARD_PATH } from './operator/dashboard-changes.ts';
 import { health, live, ready } from './operator/health.ts';
+import { metrics } from './operator/metrics.ts';
 import { purge } from './operator/purge.ts';
 import { getSummary } from './payments/get-summary.ts';
 import { postPayment } from './payments/post-payment.ts';
 
-/** One endpoint of the API. */
+/** One endpoint of the API, or of a worker's own port. */
 export interface Route {
   /** A GET route serves HEAD as well. */
   readonly method: 'GET' | 'POST' | 'PUT';
@@ -20,6 +21,8 @@ export interface Route {
   readonly action?: string;
   /** Who may call it. Without a role, anybody who can reach the port. */
   readonly role?: 'operator';
+  /** The token that a request must send. Undefined: none. */
+  readonly bearer?: string | undefined;
   readonly changesState?: boolean;
   /**
    * Which pages may make a browser send a change. Without it any page may: `POST /payments` has no login that a browser would
@@ -33,7 +36,7 @@ export interface Route {
   readonly isEmptyOnSuccess?: boolean;
 }
 
-/** Every route that the configuration enables. */
+/** Every route of the API that the configuration enables. */
 export function createRoutes(deps: AppDeps): readonly Route[] {
   const { config } = deps;
   const routes: Route[] = [
@@ -49,6 +52,7 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
     { method: 'GET', path: '/health', handler: health(deps) },
     { method: 'GET', path: '/health/live', handler: live() },
     { method: 'GET', path: '/health/ready', handler: ready(deps) },
+    { method: 'GET', path: '/metrics', handler: metrics(deps), bearer: deps.metricsToken },
   ];
   if (config.allowPurge) {
     routes.push({

@@ -44,6 +44,7 @@ describe('any other request', () => {
     ['/health', 'GET, HEAD', ['POST', 'DELETE', 'OPTIONS']],
     ['/health/live', 'GET, HEAD', ['POST', 'DELETE', 'OPTIONS']],
     ['/health/ready', 'GET, HEAD', ['POST', 'DELETE', 'OPTIONS']],
+    ['/metrics', 'GET, HEAD', ['POST', 'DELETE', 'OPTIONS']],
   ] as const) {
     it(`gets 405 with Allow for any other method of ${path}`, async () => {
       const { url } = await testApi(NO_DATABASE);

@@ -22,6 +22,7 @@ describe('routes', () => {
       'GET /health',
       'GET /health/live',
       'GET /health/ready',
+      'GET /metrics',
     ]);
   });
 
