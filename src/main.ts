@@ -21,6 +21,11 @@ async function main(): Promise<void> {
   const telemetry = createTelemetry({ role: config.role, version: VERSION });
   const running = runUntilSignal({ signals, logger, shutdownTimeoutMs: config.shutdownTimeoutMs });
   lifecycle = running;
+  const { port: workerPort } = config.worker;
+  if (config.role === 'worker' && workerPort !== undefined) {
+    const { startWorkerServer } = await import('./http/worker-server.ts');
+    await running.start(() => startWorkerServer({ ...config, port: workerPort }, { telemetry, logger }));
+  }
   if (config.role !== 'worker') {
     const { startApi } = await import('./api.ts');
     await running.start(() => startApi(config, logger, telemetry));

@@ -15,6 +15,8 @@ export interface HttpServer {
    * @param deadline in ms on the clock of `performance.now()`
    */
   drain(deadline: number): Promise<void>;
+  /** Closes the server and every connection at once. Requests under way get no response. */
+  abort(): Promise<void>;
 }
 
 /** A slow client must not keep a connection for long. A request has at most 64 KiB, so it arrives well within these limits. */
@@ -44,6 +46,11 @@ export async function startServer(
   return {
     port: typeof bound === 'string' ? undefined : bound?.port,
     drain: (deadline) => drain(server, deadline),
+    async abort() {
+      const closed = new Promise((resolve) => server.close(resolve));
+      server.closeAllConnections();
+      await closed;
+    },
   };
 }
 
