@@ -21,7 +21,9 @@ import { fromGatewayColumn, type GatewayColumn } from './gateway-column.ts';
  *
  * An open or queued-again row with a gateway ties its id to that gateway, because an attempt there may have been paid.
  */
-export type DeadLetterCode = 'invalid_payment' | 'rejected' | 'payload_missing';
+export const DEAD_LETTER_CODES = ['invalid_payment', 'rejected', 'payload_missing'] as const;
+
+export type DeadLetterCode = (typeof DEAD_LETTER_CODES)[number];
 
 export interface DeadLetter {
   readonly jobId: string;
@@ -83,6 +85,8 @@ export interface DeadLetters {
   queuedAgain(afterId: string, limit: number): Promise<readonly { readonly id: string; readonly jobId: string }[]>;
   /** Makes these rows open again if they are still `queued_again`. @throws LedgerUnavailableError */
   reopen(ids: readonly string[]): Promise<void>;
+  /** How many are open, by code. @throws LedgerUnavailableError */
+  countOpen(): Promise<Readonly<Record<DeadLetterCode, number>>>;
   /** @throws LedgerUnavailableError */
   find(key: DeadLetterKey): Promise<StoredDeadLetter | undefined>;
 }
@@ -198,6 +202,18 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
          WHERE id = ANY(?::bigint[]) AND state = 'queued_again'`,
         [[...ids]],
       );
+    },
+
+    async countOpen() {
+      const rows = await query<{ code: DeadLetterCode; count: string }>(
+        db,
+        `SELECT reason_code AS code, count(*) FROM dead_letters WHERE state = 'open' GROUP BY reason_code`,
+      );
+      const counts = new Map(rows.map(({ code, count }) => [code, Number(count)]));
+      return Object.fromEntries(DEAD_LETTER_CODES.map((code) => [code, counts.get(code) ?? 0])) as Record<
+        DeadLetterCode,
+        number
+      >;
     },
 
     async find({ jobId, acceptedAt }) {

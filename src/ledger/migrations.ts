@@ -10,7 +10,7 @@ import { knexConfig } from './db.ts';
 const LIMITS = { statementTimeoutMs: 0, lockTimeoutMs: 5_000 };
 
 /** Tables whose rows exist nowhere else. The totals can be calculated from the payments. */
-const TABLES = ['payments', 'dead_letters'];
+const TABLES = ['payments', 'dead_letters', 'reconciliations'];
 
 /** The migrations of this database as a configuration of knex. */
 export function migrationConfig(database: DatabaseConfig): Knex.Config {

@@ -367,6 +367,15 @@ describe('dead letters table', () => {
     });
   });
 
+  it('counts the open ones by their code, and names a code without any', async () => {
+    const { deadLetters } = table();
+    expect(await deadLetters.countOpen()).to.deep.equal({ invalid_payment: 0, rejected: 0, payload_missing: 0 });
+    await deadLetters.bury([aDeadLetter(), aDeadLetter()]);
+    await setState('discarded');
+    await deadLetters.bury([aDeadLetter(), aDeadLetter({ code: 'invalid_payment' }), aDeadLetter()]);
+    expect(await deadLetters.countOpen()).to.deep.equal({ invalid_payment: 1, rejected: 2, payload_missing: 0 });
+  });
+
   it('says that the ledger is unavailable while the table is not there yet', async () => {
     const { deadLetters } = table();
     await sql(url, 'ALTER TABLE dead_letters RENAME TO elsewhere');

@@ -209,6 +209,14 @@ describe('payments table', () => {
     expect(await rowsOf(url)).to.have.length(1);
   });
 
+  it('keeps the results of reconcile in a purge', async () => {
+    const { table, url } = await ledger();
+    const differences = `default_payments, default_amount_cents, fallback_payments, fallback_amount_cents`;
+    await sql(url, `INSERT INTO reconciliations (${differences}) VALUES (0, 0, 0, 0)`);
+    await table.purge();
+    expect(await sql(url, 'SELECT id FROM reconciliations')).to.have.length(1);
+  });
+
   it('responds to a ping', async () => {
     const { table } = await ledger();
     await table.ping();
