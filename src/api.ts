@@ -6,6 +6,8 @@ import { type HttpServer, startServer } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
+import { createReconciliations } from './ledger/reconciliations.ts';
+import { createRelayGauges } from './operations/relay-gauges.ts';
 import { createRelayHealthCheck } from './operations/relay-health.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
@@ -42,7 +44,12 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const ledger = createLedger(db);
   const queueWatch = createQueueWatch({ redis, queue });
   const healthCheck = createRelayHealthCheck({ queueWatch, ledger, serverCheck, maxSize });
-  telemetry.describe({ problems: () => healthCheck.seen });
+  const deadLetters = createDeadLetters(db, config.deadLetters);
+  const reconciliations = createReconciliations(db);
+  telemetry.describe({
+    problems: () => healthCheck.seen,
+    gauges: createRelayGauges({ healthCheck, deadLetters, reconciliations, maxSize }),
+  });
   const heartbeat = startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger });
   let isAccepting = true;
   const routes = createRoutes({
@@ -52,7 +59,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     healthCheck,
     metrics: telemetry.metrics,
     metricsToken: config.metricsToken,
-    deadLetters: createDeadLetters(db, config.deadLetters),
+    deadLetters,
     config: config.http,
     logger,
     isAccepting: () => isAccepting,
