@@ -4,9 +4,10 @@ import { type Config, type DatabaseConfig, loadConfig } from '../config.ts';
 import { AdminApiError, listAdminPayments, readAdminSummary } from '../gateways/admin-summary.ts';
 import type { PaymentOnRecord } from '../gateways/gateway.ts';
 import { parsePaymentOnRecord } from '../gateways/on-record.ts';
-import { createDb } from '../ledger/db.ts';
+import { createDb, sqlStateOf } from '../ledger/db.ts';
 import { fromGatewayColumn, type GatewayColumn } from '../ledger/gateway-column.ts';
 import { createLedger, type GatewayTotals } from '../ledger/ledger.ts';
+import { createReconciliations, type GatewayDifference, type Reconciliation } from '../ledger/reconciliations.ts';
 import { parseRange, type SummaryRange } from '../ledger/summary-range.ts';
 import { type GatewayName, parseCorrelationId } from '../payment.ts';
 import { describeError } from '../process/describe-error.ts';
@@ -23,6 +24,8 @@ import { settingsOrRun } from './run-state.ts';
  * When they differ, it looks up at both gateways every payment that the ledger has in the range, and every id in the queue
  * and among the dead letters that the ledger has no payment of. The simulated gateways also list what they have on record.
  * Another gateway cannot, so of its other payments the output has only the number.
+ *
+ * The result of a complete comparison is kept in the ledger, where an API node reads it for `/metrics`.
  */
 const USAGE = `usage: npm run reconcile -- [--from <ISO 8601>] [--to <ISO 8601>] [--token <admin token of the gateways>]
 
@@ -68,26 +71,46 @@ async function main(): Promise<number> {
   };
   console.log('            in the ledger                 at the gateway');
   for (const name of NAMES) console.log(`${name.padEnd(11)} ${show(ledger[name])} ${show(onRecord[name])}`);
-  if (NAMES.every((name) => isEqual(ledger[name], onRecord[name]))) {
+  const differences = {
+    primary: differenceOf(ledger.primary, onRecord.primary),
+    fallback: differenceOf(ledger.fallback, onRecord.fallback),
+  };
+  if (NAMES.every((name) => isZero(differences[name]))) {
     console.log('Nothing differs.');
+    await keepResult(config.database, { range, differences });
     return 0;
   }
 
   const client = new pg.Client({ connectionString: config.database.url, ssl: config.database.ssl });
   await client.connect();
-  const differences: string[] = [];
+  const lines: string[] = [];
   try {
-    differences.push(...(await compareLedger(client, urls, range)));
-    differences.push(...(await findUnrecorded({ client, config, urls, token: values.token, range })));
+    lines.push(...(await compareLedger(client, urls, range)));
+    lines.push(...(await findUnrecorded({ client, config, urls, token: values.token, range })));
   } finally {
     await client.end();
   }
-  for (const line of differences) console.log(line);
+  for (const line of lines) console.log(line);
   for (const name of NAMES) {
-    const more = onRecord[name].totalRequests - ledger[name].totalRequests;
+    const { payments: more } = differences[name];
     if (more > 0) console.log(`${name}: ${more} more on record than in the ledger`);
   }
+  await keepResult(config.database, { range, differences });
   return 1;
+}
+
+/** Adds the result to the ledger, for the metrics. A failure is one line: the comparison is complete without it. */
+async function keepResult(database: DatabaseConfig, result: Reconciliation): Promise<void> {
+  const db = createDb(database);
+  try {
+    await createReconciliations(db).add(result);
+  } catch (error) {
+    const reason =
+      sqlStateOf(error) === '42P01' ? 'the schema is older than this command, see db:migrate' : describeError(error);
+    console.error(`The result was not kept for the metrics: ${reason}`);
+  } finally {
+    await db.destroy();
+  }
 }
 
 async function summariseLedger(database: DatabaseConfig, range: SummaryRange) {
@@ -222,8 +245,15 @@ async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<voi
   );
 }
 
-function isEqual(a: GatewayTotals, b: GatewayTotals): boolean {
-  return a.totalRequests === b.totalRequests && a.totalAmountCents === b.totalAmountCents;
+function differenceOf(ledger: GatewayTotals, onRecord: GatewayTotals): GatewayDifference {
+  return {
+    payments: onRecord.totalRequests - ledger.totalRequests,
+    amountCents: onRecord.totalAmountCents - ledger.totalAmountCents,
+  };
+}
+
+function isZero({ payments, amountCents }: GatewayDifference): boolean {
+  return payments === 0 && amountCents === 0;
 }
 
 function isSame(a: PaymentOnRecord, b: PaymentOnRecord): boolean {

@@ -4,10 +4,15 @@ import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { createDb } from '../../src/ledger/db.ts';
+import { createReconciliations } from '../../src/ledger/reconciliations.ts';
+import { createRelayGauges } from '../../src/operations/relay-gauges.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { aPayment, eventually, postPayment, type TestEnv, testApi, testGateway, testWorker } from '../support/relay.ts';
 import { freshPrefix, sharedRedis, sql } from '../support/services.ts';
 import { createTlsProxy, PRIVATE_CA } from '../support/tls-proxy.ts';
+
+const NONE = { invalid_payment: 0, rejected: 0, payload_missing: 0 };
 
 const SCRIPT = fileURLToPath(new URL('../../src/commands/reconcile.ts', import.meta.url));
 
@@ -132,6 +137,52 @@ describe('npm run reconcile', () => {
       `${url} responded with status 404 to GET /admin/payments-summary: reconcile needs the admin API of the Rinha de Backend 2025 at both gateways\n`,
     );
     expect(code).to.equal(2);
+  });
+
+  it('keeps the result of each complete run, and its range, for the metrics', async () => {
+    const { ids, databaseUrl, primary, reconcile } = await paid(3);
+    const db = createDb({ url: databaseUrl, poolSize: 2, ssl: false });
+    atTestEnd(() => db.destroy());
+    const reconciliations = createReconciliations(db);
+    const gauge = async () => {
+      const [healthCheck, deadLetters] = [
+        { check: () => Promise.reject(new Error()) },
+        { countOpen: async () => NONE },
+      ];
+      const gauges = createRelayGauges({ healthCheck, deadLetters, reconciliations, maxSize: 1 });
+      return (await gauges()).reconciliation;
+    };
+    expect(await gauge()).to.equal(undefined);
+
+    const startedAt = Date.now();
+    expect((await reconcile()).err).to.equal('');
+    const first = await gauge();
+    expect(first!.differences).to.deep.equal({ primary: 0, fallback: 0 });
+    expect(first!.at.getTime()).to.be.within(startedAt - 1_000, Date.now() + 1_000);
+
+    await sql(databaseUrl, "UPDATE payments SET gateway = 'fallback' WHERE correlation_id = $1", [ids[0]]);
+    await sql(databaseUrl, 'DELETE FROM payments WHERE correlation_id = $1', [ids[1]]);
+    expect(await reconcile('--from', '2020-01-01', '--to', '2100-01-01T00:00:00.5Z')).to.include({ code: 1, err: '' });
+    expect((await gauge())!.differences).to.deep.equal({ primary: 2, fallback: -1 });
+    const { range, differences } = (await reconciliations.last())!;
+    expect(range).to.deep.equal({ from: new Date('2020-01-01'), to: new Date('2100-01-01T00:00:00.500Z') });
+    expect(differences).to.deep.equal({
+      primary: { payments: 2, amountCents: 3980 },
+      fallback: { payments: -1, amountCents: -1990 },
+    });
+
+    await primary.close();
+    expect(await reconcile()).to.include({ code: 2 });
+    expect(await sql(databaseUrl, 'SELECT id FROM reconciliations')).to.have.length(2);
+  });
+
+  it('compares all the same, and says so in one line, when the schema is older than its table', async () => {
+    const { databaseUrl, reconcile } = await paid(1);
+    await sql(databaseUrl, 'DROP TABLE reconciliations');
+    const { out, err, code } = await reconcile();
+    expect(out).to.include('Nothing differs.');
+    expect(err).to.match(/^The result was not kept for the metrics: .*db:migrate\n$/);
+    expect(code).to.equal(0);
   });
 
   it('exits 2 when a gateway is unreachable, and on a bad argument', async () => {
