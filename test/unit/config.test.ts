@@ -41,7 +41,8 @@ describe('loadConfig', () => {
       redis: { url: 'redis://localhost:6379', clusterNodes: [] },
       database: { url: 'postgres://payrelay:payrelay@localhost:5432/payrelay', poolSize: 5, ssl: false },
       queue: { name: 'payments', prefix: '{payrelay}', maxSize: 50_000, durability: undefined },
-      worker: { concurrency: 2 * availableParallelism(), turnMs: 0 },
+      worker: { concurrency: 2 * availableParallelism(), turnMs: 0, port: undefined },
+      metricsToken: undefined,
       gateways: {
         primary: { url: 'http://localhost:8001', ...gateway },
         fallback: { url: 'http://localhost:8002', ...gateway },
@@ -49,7 +50,13 @@ describe('loadConfig', () => {
       },
       fallback: { on: 'pool_timeout', afterMs: Number.POSITIVE_INFINITY },
       deadLetters: { maxInvalid: 100_000 },
-      http: { summaryRange: 'required', validatePayments: false, allowPurge: false, dashboard: undefined },
+      http: {
+        summaryRange: 'required',
+        validatePayments: false,
+        allowPurge: false,
+        statusToken: undefined,
+        dashboard: undefined,
+      },
     });
   });
 
@@ -92,6 +99,10 @@ describe('loadConfig', () => {
     ],
     ['WORKER_TURN_MS', { WORKER_TURN_MS: '20' }, (c) => c.worker.turnMs, 20],
     ['WORKER_TURN_MS of a worker by itself', { APP_ROLE: 'worker' }, (c) => c.worker.turnMs, 0],
+    ['WORKER_PORT', { WORKER_PORT: '9100' }, (c) => c.worker.port, 9100],
+    ['WORKER_PORT beside every role', { WORKER_PORT: '9100', APP_ROLE: 'api' }, (c) => c.worker.port, 9100],
+    ['STATUS_TOKEN', { STATUS_TOKEN: 'a.b_c~d+e/f-0123==' }, (c) => c.http.statusToken, 'a.b_c~d+e/f-0123=='],
+    ['METRICS_TOKEN', { METRICS_TOKEN: '0123456789abcdef' }, (c) => c.metricsToken, '0123456789abcdef'],
     ['PAYMENT_QUEUE_MAX_CONCURRENCY', { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' }, (c) => c.worker.concurrency, 32],
     ['GATEWAY_PRIMARY_URL', { GATEWAY_PRIMARY_URL: 'http://p' }, (c) => c.gateways.primary.url, 'http://p'],
     ['GATEWAY_FALLBACK_URL', { GATEWAY_FALLBACK_URL: 'https://f' }, (c) => c.gateways.fallback.url, 'https://f'],
@@ -241,6 +252,22 @@ describe('loadConfig', () => {
       'PAYMENT_QUEUE_MAX_CONCURRENCY must be an integer from 1 to 10000 (got "0")',
     ],
     [{ WORKER_TURN_MS: '101' }, 'WORKER_TURN_MS must be an integer from 0 to 100 (got "101")'],
+    ...['0', '65536', 'metrics'].map((port): [Record<string, string>, string] => [
+      { WORKER_PORT: port },
+      `WORKER_PORT must be an integer from 1 to 65535 (got "${port}")`,
+    ]),
+    ...[
+      'too-short',
+      '15-letters-long',
+      'a token with spaces in it',
+      'ein-schönes-langes-Wort',
+      'x'.repeat(257),
+    ].flatMap((token) =>
+      ['STATUS_TOKEN', 'METRICS_TOKEN'].map((name): [Record<string, string>, string] => [
+        { [name]: token },
+        `${name} must be 16 to 256 letters, digits or - . _ ~ + /`,
+      ]),
+    ),
     [{ GATEWAY_PRIMARY_URL: 'p:1' }, 'GATEWAY_PRIMARY_URL must be a URL starting with http:// or https://'],
     [{ GATEWAY_FALLBACK_URL: 'ftp://f' }, 'GATEWAY_FALLBACK_URL must be a URL starting with http:// or https://'],
     [{ GATEWAY_POOL_SIZE: '0' }, 'GATEWAY_POOL_SIZE must be an integer from 1 to 10000 (got "0")'],
@@ -354,8 +381,10 @@ describe('loadConfig', () => {
       GATEWAY_PRIMARY_URL: 'ftp://u:secret@p',
       GATEWAY_FALLBACK_URL: 'http://p?token=secret',
       DASHBOARD_USER: ' secret',
+      STATUS_TOKEN: 'secret',
+      METRICS_TOKEN: 'secret',
     });
-    expect(faults).to.have.lengthOf(7);
+    expect(faults).to.have.lengthOf(9);
     expect(faults.join()).to.not.include('secret');
   });
 
