@@ -85,6 +85,13 @@ describe('the compose files', () => {
     expect([...stages, textOf('rinha/Dockerfile')].map(lastUser)).to.deep.equal(['node', 'node', 'node']);
   });
 
+  it('check a worker at the port that it serves', () => {
+    for (const path of ['docker-compose.yml', PRODUCTION]) {
+      const { environment, healthcheck } = stackOf(path).services['worker1']!;
+      expect(healthcheck!.test!.at(-1), path).to.equal(environment!['WORKER_PORT']);
+    }
+  });
+
   it('mount files of this repository for reading only', () => {
     const isReadOnly = (volume: string) => !volume.startsWith('.') || volume.endsWith(':ro');
     expect(breaking(({ volumes = [] }) => volumes.every(isReadOnly))).to.deep.equal([]);
