@@ -38,6 +38,8 @@ export interface RunSettings {
   /** Whether `make run` starts the server. */
   readonly starts: Readonly<Record<OwnServer, boolean>>;
   readonly keepsData: boolean;
+  /** Where the worker serves its metrics. */
+  readonly workerPort: number;
   readonly gatewayPorts: { readonly primary: number; readonly fallback: number };
 }
 
@@ -67,6 +69,7 @@ export function runSettings(env: NodeJS.ProcessEnv): RunSettings {
     ignored: [...unused].filter((name) => name in set),
     starts,
     keepsData: isOn('KEEP_DATA', set['KEEP_DATA']),
+    workerPort: portOf('WORKER_PORT', set['WORKER_PORT'], 9100),
     gatewayPorts: {
       primary: portOf('GATEWAY_PRIMARY_PORT', set['GATEWAY_PRIMARY_PORT'], 8001),
       fallback: portOf('GATEWAY_FALLBACK_PORT', set['GATEWAY_FALLBACK_PORT'], 8002),

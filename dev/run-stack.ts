@@ -33,6 +33,8 @@ export interface RunStackOptions {
 export interface RunningStack {
   state(): RunState;
   readonly apiUrl: string;
+  /** Where the worker serves its metrics. */
+  readonly workerUrl: string;
   /** Who may see the dashboard, for people. */
   readonly dashboard: string;
   /** What was accepted and paid. @throws an Error while Redis or PostgreSQL does not respond */
@@ -67,6 +69,7 @@ export async function startRunStack(options: RunStackOptions): Promise<RunningSt
   const books = openBooks(config);
   starting.defer(books.close);
   const apiUrl = `http://${callableHost(config.host)}:${config.port}`;
+  const workerUrl = `http://${callableHost(config.host)}:${settings.workerPort}`;
   say(`API          ${apiUrl}; workers: 1`);
 
   const running = starting.move();
@@ -91,6 +94,7 @@ export async function startRunStack(options: RunStackOptions): Promise<RunningSt
       ...withoutSecrets(env),
     }),
     apiUrl,
+    workerUrl,
     dashboard: settings.services['DASHBOARD_USER'] === undefined ? 'user admin, password admin' : 'login as set',
     status: books.read,
     stop() {
@@ -138,6 +142,7 @@ function environment(settings: RunSettings, { redis, postgres }: Servers): Recor
     NODE_ENV: 'production',
     LOG_LEVEL: 'info',
     ALLOW_PURGE: 'true',
+    WORKER_PORT: String(settings.workerPort),
     ...(given['DASHBOARD_USER'] === undefined && { DASHBOARD_USER: 'admin', DASHBOARD_PASSWORD: 'admin' }),
     // Our own Redis writes to disk. About a Redis that the settings name we know nothing.
     ...(redis && { REDIS_URL: redis.server.url, DURABILITY: 'disk' }),
@@ -222,11 +227,11 @@ function openBooks(config: Config): { read(): Promise<Status>; close(): Promise<
   };
 }
 
-/** A password, or a URL that carries one. The dashboard's login is nothing that a command needs. */
+/** A password, or a URL that carries one. No command needs the dashboard's login or a token of the API. */
 function withoutSecrets(env: Readonly<Record<string, string>>): Pick<RunState, 'settings' | 'withheld'> {
   const isSecret = ([name, value]: readonly [string, string]) =>
     /_PASSWORD$/.test(name) || (/_URL$/.test(name) && hasPassword(value));
-  const entries = Object.entries(env).filter(([name]) => !name.startsWith('DASHBOARD_'));
+  const entries = Object.entries(env).filter(([name]) => !/^DASHBOARD_|_TOKEN$/.test(name));
   return {
     settings: Object.fromEntries(entries.filter((entry) => !isSecret(entry))),
     withheld: entries.filter(isSecret).map(([name]) => name),

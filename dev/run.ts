@@ -76,10 +76,11 @@ function readDotEnv(): NodeJS.Dict<string> {
 }
 
 /** One sentence about the ports that are not free; undefined when all are. */
-async function takenPorts({ services, starts, gatewayPorts }: RunSettings): Promise<string | undefined> {
+async function takenPorts({ services, starts, gatewayPorts, workerPort }: RunSettings): Promise<string | undefined> {
   const host = services['HOST'] ?? '127.0.0.1';
   const wanted = [
     { setting: 'PORT', port: Number(services['PORT'] ?? 9999), host },
+    { setting: 'WORKER_PORT', port: workerPort, host },
     ...(starts.gateways
       ? [
           { setting: 'GATEWAY_PRIMARY_PORT', port: gatewayPorts.primary, host: '127.0.0.1' },
@@ -96,13 +97,14 @@ async function takenPorts({ services, starts, gatewayPorts }: RunSettings): Prom
   return `Port ${ports} cannot be used, because another program has it or this user may not: choose another, for example ${example} make run`;
 }
 
-function help({ apiUrl, dashboard }: RunningStack): string {
+function help({ apiUrl, workerUrl, dashboard }: RunningStack): string {
   return `
 Payrelay is running.
 
   pay        curl -i ${apiUrl}/payments -d '{"correlationId":"${crypto.randomUUID()}","amount":19.90}'
   summary    curl -s '${apiUrl}/payments-summary?from=2020-01-01&to=2100-01-01'
   health     curl -s ${apiUrl}/health
+  metrics    curl -s ${apiUrl}/metrics ${workerUrl}/metrics
   dashboard  ${apiUrl}/admin/queues (${dashboard})
   break it   npm run break -- primary down (fallback, redis, postgres, worker; slow, ok)
   look into  npm run console

@@ -28,9 +28,12 @@ function freshDirectory(): string {
   return dir;
 }
 
-async function ownPorts(): Promise<{ PORT: string; GATEWAY_PRIMARY_PORT: string; GATEWAY_FALLBACK_PORT: string }> {
-  const [api, primary, fallback] = [await freePort(), await freePort(), await freePort()];
-  return { PORT: `${api}`, GATEWAY_PRIMARY_PORT: `${primary}`, GATEWAY_FALLBACK_PORT: `${fallback}` };
+const PORTS = ['PORT', 'WORKER_PORT', 'GATEWAY_PRIMARY_PORT', 'GATEWAY_FALLBACK_PORT'] as const;
+
+async function ownPorts(): Promise<Record<(typeof PORTS)[number], string>> {
+  const ports: Partial<Record<(typeof PORTS)[number], string>> = {};
+  for (const name of PORTS) ports[name] = `${await freePort()}`;
+  return ports as Required<typeof ports>;
 }
 
 /** Runs a program of ours to its end. */
@@ -88,7 +91,7 @@ describe('make run', function () {
     });
     atTestEnd(() => taken.close());
     const port = String((taken.address() as { port: number }).port);
-    for (const name of ['PORT', 'GATEWAY_PRIMARY_PORT', 'GATEWAY_FALLBACK_PORT']) {
+    for (const name of PORTS) {
       const env = { ...(await ownPorts()), [name]: port };
       const { out, err, code } = await runToEnd('dev/run.ts', freshDirectory(), { env });
       expect(code).to.equal(1);
@@ -113,7 +116,8 @@ describe('make run', function () {
   it('uses the servers that are set, breaks none of them, and writes no password down', async () => {
     const database = new URL(await freshDatabase());
     database.password = 'pass-word';
-    const env = { GATEWAY_PRIMARY_URL: 'http://127.0.0.1:9', DATABASE_URL: database.href };
+    const METRICS_TOKEN = 'pass-word-of-the-metrics';
+    const env = { GATEWAY_PRIMARY_URL: 'http://127.0.0.1:9', DATABASE_URL: database.href, METRICS_TOKEN };
     const { readState, cwd, url, written, stateFile } = await startRun(env);
     expect(readState().settings).to.include({ GATEWAY_PRIMARY_URL: 'http://127.0.0.1:9' });
     expect(readState().settings).not.to.have.any.keys('GATEWAY_FALLBACK_URL', 'GATEWAY_EMPTY_500', 'DATABASE_URL');
@@ -131,7 +135,7 @@ describe('make run', function () {
   });
 
   it('starts a killed worker again, breaks and mends each part, and pays everything once', async () => {
-    const { cwd, url, readState, breakIt, paid, written } = await startRun();
+    const { cwd, url, ports, readState, breakIt, paid, written } = await startRun();
     const allPaid = (count: number) =>
       eventually(async () => {
         const { primary, fallback } = await paid();
@@ -167,6 +171,10 @@ describe('make run', function () {
       input: `await paymentStatus('${payment.correlationId}')\n`,
     });
     expect(status.out, status.err).to.match(/gateway: 'primary',\s+amountCents: 1990/);
+    for (const served of [url, `http://127.0.0.1:${ports.WORKER_PORT}`]) {
+      await http(served).get('/metrics').expect(200);
+      expect(written.text).to.include(`${served}/metrics`);
+    }
     const reconciled = await runToEnd('src/commands/reconcile.ts', cwd);
     expect(reconciled.out, reconciled.err).to.include('Nothing differs.');
     const again = await runToEnd('dev/run.ts', cwd, { env: await ownPorts() });
