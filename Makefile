@@ -13,6 +13,9 @@ WITH_SIMULATED = GATEWAY_PRIMARY_URL=http://gateway-primary:8001 GATEWAY_FALLBAC
   GATEWAY_EMPTY_500=refused \
   $(COMPOSE) --profile gateways
 
+# With the services of all profiles.
+ALL = $(COMPOSE) --profile gateways --profile observability
+
 # Uses an nginx image that is on this machine already; where no registry can be reached, it may be the only one.
 ifeq ($(NGINX_TAG)$(shell grep -s '^ *NGINX_TAG=.' .env),)
 LOCAL_NGINX = $(shell docker image ls --format '{{.Tag}}' nginx 2>/dev/null | grep -v none | sort -V | tail -1)
@@ -36,7 +39,7 @@ test: $(INSTALLED) ## Lint, types, unit, integration and end-to-end tests
 test-unit: $(INSTALLED) ## The unit tests alone: no network, a few seconds
 	npm run test:unit
 
-test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx, Chromium
+test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx, Chromium, Prometheus
 	npm run test:full
 
 demo: $(INSTALLED) ## Play the Rinha scenario at human size, kill a worker, and show the verdict
@@ -74,16 +77,19 @@ $(INSTALLED): package-lock.json
 	@touch $@
 
 ##@ With Docker
-.PHONY: up down logs restart ps rinha rinha-up rinha-down bench-rinha
+.PHONY: up monitor down logs restart ps rinha rinha-up rinha-down bench-rinha
 
 up: ## Build and start the compose stack, on http://localhost:9999
 	$(if $(strip $(OTHER_GATEWAYS)),$(COMPOSE),$(WITH_SIMULATED)) up --detach --build
 
+monitor: ## Add Prometheus and Grafana to the running stack, on http://localhost:9090 and :3000
+	$(COMPOSE) --profile observability up --detach --no-deps prometheus grafana
+
 down: ## Stop and remove the containers; the data stay (ARGS=--volumes removes them, too)
-	$(COMPOSE) --profile gateways down $(ARGS)
+	$(ALL) down $(ARGS)
 
 logs: ## Follow the logs (ARGS="--tail 20 worker1" instead)
-	$(COMPOSE) --profile gateways logs $(or $(ARGS),--follow --tail 100)
+	$(ALL) logs $(or $(ARGS),--follow --tail 100)
 
 # A node only stops when the other one takes payments, so clients notice nothing.
 restart: ## Restart API nodes and worker with the current source, one after the other
@@ -93,7 +99,7 @@ restart: ## Restart API nodes and worker with the current source, one after the 
 	$(COMPOSE) restart worker1
 
 ps: ## Show the containers and their health
-	$(COMPOSE) --profile gateways ps
+	$(ALL) ps
 
 rinha: $(INSTALLED) ## The Rinha scenario with k6 against the stack inside the challenge's limits (SCENARIO=final, RUNS, MAX_REQUESTS)
 	$(WITH_NGINX) npm run rinha

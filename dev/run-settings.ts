@@ -21,6 +21,8 @@ const UNUSED_BY_OWN: Readonly<Record<OwnServer, readonly string[]>> = {
 const OF_COMPOSE = [
   'BIND_ADDRESS',
   'HTTP_PORT',
+  'PROMETHEUS_PORT',
+  'GRAFANA_PORT',
   'STOP_GRACE_PERIOD',
   'APP_PLATFORM',
   'PAYRELAY_IMAGE',
@@ -28,6 +30,8 @@ const OF_COMPOSE = [
   'NGINX_TAG',
   'REDIS_TAG',
   'POSTGRES_TAG',
+  'PROMETHEUS_TAG',
+  'GRAFANA_TAG',
 ] as const;
 
 export interface RunSettings {

@@ -1,9 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { parse } from 'yaml';
 
 interface Service {
   image: string;
+  profiles?: string[];
   build?: { target?: string };
   user?: string;
   read_only?: boolean;
@@ -19,6 +20,7 @@ interface Service {
   restart?: string;
   logging?: { options?: Record<string, string> };
   healthcheck?: { test?: string[]; disable?: boolean };
+  command?: string[];
 }
 
 interface Stack {
@@ -34,8 +36,9 @@ function stackOf(path: string): Stack {
   return parse(textOf(path), { merge: true });
 }
 
+const DEVELOPMENT = 'docker-compose.yml';
 const PRODUCTION = 'docker/compose.production.yml';
-const STACKS = ['docker-compose.yml', PRODUCTION, 'rinha/compose.yml', 'rinha/compose.gateways.yml'];
+const STACKS = [DEVELOPMENT, PRODUCTION, 'rinha/compose.yml', 'rinha/compose.gateways.yml'];
 
 /** What the entrypoints of these images need before they become another user, and their init to pass signals on to that user. */
 const RIGHTS: Readonly<Record<string, readonly string[]>> = {
@@ -116,7 +119,8 @@ describe('docker/compose.production.yml', () => {
   });
 
   it('has no simulated gateways and no password of its own', () => {
-    expect(Object.keys(services)).to.have.members(['nginx', 'app1', 'app2', 'worker1', 'migrate', 'redis', 'postgres']);
+    const ours = Object.keys(services).filter((name) => services[name]!.profiles === undefined);
+    expect(ours).to.have.members(['nginx', 'app1', 'app2', 'worker1', 'migrate', 'redis', 'postgres']);
     expect([...textOf(PRODUCTION).matchAll(/PASSWORD:-[^}]/g)]).to.deep.equal([]);
   });
 
@@ -127,7 +131,7 @@ describe('docker/compose.production.yml', () => {
   });
 
   it('publishes nginx alone, on this machine unless BIND_ADDRESS says otherwise', () => {
-    const published = Object.entries(services).filter(([, { ports }]) => ports !== undefined);
+    const published = Object.entries(services).filter(([, { ports, profiles }]) => ports && !profiles);
     expect(published.map(([name, { ports }]) => [name, ports])).to.deep.equal([
       ['nginx', [`\${BIND_ADDRESS:-127.0.0.1}:\${HTTP_PORT:-9999}:9999`]],
     ]);
@@ -144,7 +148,61 @@ describe('docker/compose.production.yml', () => {
 
   it('passes every setting on that the development stack passes on, but those of another Redis or PostgreSQL', () => {
     const elsewhere = ['REDIS_URL', 'REDIS_PORT', 'REDIS_CLUSTER_NODES', 'DATABASE_URL', 'DB_PORT', 'DB_SSL'];
-    const ofDevelopment = Object.keys(stackOf('docker-compose.yml').services['app1']!.environment!);
+    const ofDevelopment = Object.keys(stackOf(DEVELOPMENT).services['app1']!.environment!);
     expect(Object.keys(settings)).to.have.members(ofDevelopment.filter((name) => !elsewhere.includes(name)));
+  });
+});
+
+describe('the profile observability', () => {
+  const stacks = [DEVELOPMENT, PRODUCTION].map((path) => ({ path, services: stackOf(path).services }));
+  const observing = stacks.flatMap(({ path, services }) =>
+    ['prometheus', 'grafana'].map((name) => ({ path, name, ...services[name]! })),
+  );
+
+  it('has Prometheus and Grafana, which start with no other profile', () => {
+    expect(observing.map(({ profiles }) => profiles)).to.deep.equal(Array(4).fill(['observability']));
+  });
+
+  it('publishes both on this machine only, because they have no login', () => {
+    for (const { path, name, ports } of observing) {
+      const variable = `${name.toUpperCase()}_PORT`;
+      expect(ports, path).to.have.lengthOf(1);
+      expect(ports![0], path).to.match(new RegExp(`^127\\.0\\.0\\.1:\\$\\{${variable}:-\\d+\\}:\\d+$`));
+    }
+  });
+
+  it('mounts files that exist', () => {
+    for (const { path, volumes } of observing) {
+      const mounted = volumes!.filter((volume) => volume.startsWith('.')).map((volume) => volume.split(':')[0]!);
+      expect(mounted).to.have.lengthOf(2);
+      const missing = mounted.filter((file) => !existsSync(new URL(file, new URL(`../../${path}`, import.meta.url))));
+      expect(missing, path).to.deep.equal([]);
+    }
+  });
+
+  it('scrapes the API nodes and workers of both stacks at their ports', () => {
+    const [api, worker] = parse(textOf('docker/observability/prometheus.yml'), { merge: true }).scrape_configs;
+    const targets: string[] = api.static_configs[0].targets;
+    const [{ names, port: workerPort }] = worker.dns_sd_configs;
+    for (const { path, services } of stacks) {
+      const ofRole = (role: string) =>
+        Object.entries(services).filter(([, { environment }]) => environment?.['APP_ROLE'] === role);
+      expect(targets, path).to.deep.equal(
+        ofRole('api').map(([name, { environment }]) => `${name}:${environment!['PORT']}`),
+      );
+      expect(names, path).to.deep.equal(ofRole('worker').map(([name]) => name));
+      for (const [name, { environment }] of ofRole('worker')) {
+        expect(environment!['WORKER_PORT'], name).to.equal(`\${WORKER_PORT:-${workerPort}}`);
+      }
+    }
+  });
+
+  it('gives Prometheus the token at the path that its configuration names', () => {
+    const { authorization } = parse(textOf('docker/observability/prometheus.yml')).scrape_configs[0];
+    for (const { path, services } of stacks) {
+      const { command, environment } = services['prometheus']!;
+      expect(command!.join(), path).to.include(`"$$METRICS_TOKEN" >${authorization.credentials_file} `);
+      expect(environment!['METRICS_TOKEN'], path).to.equal(services['app1']!.environment!['METRICS_TOKEN']);
+    }
   });
 });
