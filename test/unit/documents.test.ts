@@ -2,6 +2,8 @@ import { existsSync, globSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { PROBLEM_CODES } from '../../src/operations/relay-health.ts';
+import { readRules } from '../support/observability.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -132,6 +134,21 @@ describe('the documents', () => {
     ].map(([, code]) => code);
     const lines = read('docs/errors.md').matchAll(/^\| `([a-z_]+)` \| \d{3} \|/gm);
     expect([...lines].map(([, code]) => code)).to.have.members([...new Set(codes)]);
+  });
+
+  it('have a heading in the runbook for every alert and every problem of /health, and for no other', () => {
+    const { alerts } = readRules();
+    const links = alerts.map(({ annotations }) => annotations.runbook_url);
+    expect(links.map((link) => faultOf('README.md', link)).filter(Boolean)).to.deep.equal([]);
+    const named = headings('docs/runbook.md')
+      .slice(1)
+      .map((heading) => /^(\w+)(?: \((.*)\))?$/.exec(heading)!);
+    expect(named.map(([, alert]) => alert)).to.have.members(alerts.map(({ alert }) => alert));
+    expect(named.flatMap(([, , codes]) => codes?.split(', ') ?? [])).to.have.members(PROBLEM_CODES);
+    // The link of each alert leads to its own heading.
+    for (const { alert, annotations } of alerts) {
+      expect(annotations.runbook_url).to.match(new RegExp(`#${alert.toLowerCase()}(-|$)`));
+    }
   });
 
   it('begin with a README that is read in five minutes', () => {
