@@ -38,7 +38,26 @@ export const KEY_TYPES: Readonly<Record<string, string>> = {
   'stalled-check': 'string',
   // Ours, not BullMQ's.
   unresolved: 'zset',
+  'unresolved-fallback': 'zset',
 };
+
+/**
+ * The payments that only this gateway may get, by the time when that was first noted. A worker of an earlier version lists
+ * those of the fallback under the primary; recall-payments.lua moves them.
+ */
+export function unresolvedKey(queue: PaymentQueueName, gateway: GatewayName): string {
+  return queueKey(queue, gateway === 'primary' ? 'unresolved' : 'unresolved-fallback');
+}
+
+/** The list of all heartbeats. What is not of one payment is outside the queue's own keys, so a purge leaves it alone. */
+export function heartbeatsKey({ prefix }: PaymentQueueName): string {
+  return `${prefix}:heartbeats`;
+}
+
+/** The heartbeat of the process with this id. */
+export function heartbeatKey({ prefix }: PaymentQueueName, id: string): string {
+  return `${prefix}:heartbeat:${id}`;
+}
 
 /** The keys of BullMQ's script addStandardJob, in its order. */
 export const ADD_JOB_KEYS = [

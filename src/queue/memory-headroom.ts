@@ -10,7 +10,7 @@ export interface MemoryHeadroom {
 }
 
 /** Beyond this share of `maxmemory` no payment is accepted. The rest is for the worker's writes and for Redis' replies. */
-const SHARE = 0.9;
+export const ACCEPTING_SHARE = 0.9;
 
 /** How much may be added between two looks. Far less than the headroom of a Redis of 60 MB. */
 const LOOK_EVERY_BYTES = 1024 * 1024;
@@ -36,9 +36,8 @@ export function createMemoryHeadroom({ redis, key }: { redis: Redis | Cluster; k
       // We lack the right, or Redis is down. The enqueue that follows reports that.
       return Number.POSITIVE_INFINITY;
     }
-    const sizeOf = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0);
-    const max = sizeOf('maxmemory');
-    return max > 0 ? SHARE * max - sizeOf('used_memory') : Number.POSITIVE_INFINITY;
+    const memory = readMemory(info);
+    return memory ? ACCEPTING_SHARE * memory.maxBytes - memory.usedBytes : Number.POSITIVE_INFINITY;
   }
 
   return {
@@ -58,4 +57,11 @@ export function createMemoryHeadroom({ redis, key }: { redis: Redis | Cluster; k
       return shortage;
     },
   };
+}
+
+/** From the text of INFO. Undefined when Redis has no limit, or when we may not read it. */
+export function readMemory(info: string): { readonly usedBytes: number; readonly maxBytes: number } | undefined {
+  const sizeOf = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0);
+  const maxBytes = sizeOf('maxmemory');
+  return maxBytes > 0 ? { usedBytes: sizeOf('used_memory'), maxBytes } : undefined;
 }

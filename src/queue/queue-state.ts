@@ -1,7 +1,13 @@
 import type { Cluster, Redis } from 'ioredis';
+import { QueueUnavailableError } from '../errors.ts';
 import type { GatewayName } from '../payment.ts';
+import type { Failure } from '../process/outage-log.ts';
 import type { Heartbeat } from '../telemetry/heartbeat.ts';
-import type { PaymentQueueName } from './bullmq-layout.ts';
+import { heartbeatKey, heartbeatsKey, type PaymentQueueName, queueKey, unresolvedKey } from './bullmq-layout.ts';
+import { readMemory } from './memory-headroom.ts';
+import { parseHeartbeat } from './parse-heartbeat.ts';
+import { explainRedisError } from './redis-errors.ts';
+import { defineScript } from './scripts.ts';
 
 /** The queue and the processes at it, at one moment. */
 export interface QueueState {
@@ -19,11 +25,14 @@ export interface QueueState {
    * delayed, taken or noted as unresolved: a bounded number, so a payment that was requeued into a long queue shows late.
    */
   readonly oldestMs: number;
+  /** Payments that only this gateway may get, and for how long the oldest has been one. */
   readonly unresolved: Readonly<Record<GatewayName, { readonly count: number; readonly oldestMs: number }>>;
   /** Undefined when Redis has no limit, or when we may not read it. */
   readonly memory: { readonly usedBytes: number; readonly maxBytes: number } | undefined;
   /** Of all live processes. */
   readonly heartbeats: readonly Heartbeat[];
+  /** Why the heartbeats could not be read, such as a missing right to their keys; undefined when they could. */
+  readonly heartbeatFault: Failure | undefined;
 }
 
 export interface QueueWatch {
@@ -31,6 +40,80 @@ export interface QueueWatch {
   read(): Promise<QueueState>;
 }
 
-export function createQueueWatch(_options: { redis: Redis | Cluster; queue: PaymentQueueName }): QueueWatch {
-  return { read: () => Promise.reject(new Error('to come')) };
+/** How many jobs of a list to look at for the oldest. Payments are taken in order, so the oldest is most often the first. */
+const LOOK_AT = 10;
+
+/** Far more than any relay has processes. */
+const MAX_HEARTBEATS = 500;
+
+type Unresolved = [count: number, since: string];
+
+type Reply = [
+  nowMs: string,
+  waiting: number,
+  active: number,
+  delayed: number,
+  prioritized: number,
+  isPaused: 0 | 1,
+  oldest: string,
+  unresolved: [primary: Unresolved, fallback: Unresolved],
+  info: string,
+  heartbeats: string[],
+  heartbeatFault: string,
+];
+
+export function createQueueWatch({
+  redis,
+  queue,
+}: {
+  redis: Redis | Cluster;
+  queue: PaymentQueueName;
+}): QueueWatch {
+  const keys = [
+    ...['wait', 'active', 'delayed', 'prioritized'].map((type) => queueKey(queue, type)),
+    unresolvedKey(queue, 'primary'),
+    unresolvedKey(queue, 'fallback'),
+    queueKey(queue, 'meta'),
+  ];
+  const args = [queueKey(queue, ''), heartbeatsKey(queue), heartbeatKey(queue, ''), LOOK_AT, MAX_HEARTBEATS];
+  const readQueueState = defineScript<Reply>(redis, 'read-queue-state', keys.length);
+
+  return {
+    async read() {
+      try {
+        return toQueueState(await readQueueState(...keys, ...args));
+      } catch (cause) {
+        const { detail } = explainRedisError(cause);
+        throw new QueueUnavailableError(`could not read the queue: ${detail}`, { cause, retryAfterSeconds: 1 });
+      }
+    },
+  };
+}
+
+function toQueueState(reply: Reply): QueueState {
+  const [now, wait, active, delayed, prioritized, isPaused, oldest, [primary, fallback], info, heartbeats, fault] =
+    reply;
+  const nowMs = Number(now);
+  // A job's time may be that of another clock, as after a failover.
+  const ageMs = (since: string) => (since === '' ? 0 : Math.max(0, nowMs - Number(since)));
+  const unresolved = ([count, since]: Unresolved) => ({ count, oldestMs: ageMs(since) });
+  const waiting = wait + prioritized;
+  return {
+    nowMs,
+    size: waiting + delayed,
+    waiting,
+    delayed,
+    inFlight: active,
+    isPaused: isPaused === 1,
+    oldestMs: ageMs(oldest),
+    unresolved: { primary: unresolved(primary), fallback: unresolved(fallback) },
+    memory: readMemory(info),
+    heartbeats: heartbeats.map(parseHeartbeat).filter((heartbeat) => heartbeat !== undefined),
+    heartbeatFault: fault === '' ? undefined : explainRedisError(replyError(fault)),
+  };
+}
+
+/** An error reply that a script has caught, as ioredis would throw it. */
+function replyError(message: string): Error {
+  return Object.assign(new Error(message), { name: 'ReplyError' });
 }
