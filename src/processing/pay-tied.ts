@@ -2,14 +2,20 @@ import type { CircuitResult } from '../gateways/circuit.ts';
 import type { AttemptOutcome, FailedAttempt, PaymentOnRecord } from '../gateways/gateway.ts';
 import { bury } from './bury.ts';
 import type { ProcessingDeps } from './processing-deps.ts';
-import { requeue, settle, tryAt, type Visit } from './visit.ts';
+import { notAccepting, requeue, settle, tryAt, type Visit } from './visit.ts';
 
 /**
  * Pays at the only gateway that may get the payment.
  * @throws DeadLetterError, RequeueError
  */
 export async function payTied(visit: Visit, deps: ProcessingDeps): Promise<void> {
+  let noted: string | undefined;
   for (;;) {
+    const { cause } = visit.at.circuit;
+    if (cause !== undefined && cause.code !== noted) {
+      visit.run.noteUnresolved({ code: cause.code, detail: notAccepting(visit) });
+      noted = cause.code;
+    }
     const result = await tryAt(visit, { isTied: true, maxWaitMs: Number.POSITIVE_INFINITY }, deps);
     if (result.kind === 'paid' || result.kind === 'already_paid') return settle(visit, result.onRecord, deps);
     if (result.kind === 'doubtful') {

@@ -1,4 +1,5 @@
 import type { GatewayName } from '../payment.ts';
+import type { Failure } from '../process/outage-log.ts';
 
 /**
  * One run of a payment's job, from the moment a worker takes it until it leaves the worker again. It is the contract between
@@ -29,6 +30,8 @@ import type { GatewayName } from '../payment.ts';
  * - between a dead letter's row and the end of its job: the next run looks the row up, stays at the row's gateway, and pays
  *   or opens the same row again.
  * - between record and completion: the next run finds the payment in the ledger.
+ * - after `noteUnresolved`: its note stays with the job and is true until the next run ends. No run reads it, so it decides
+ *   nothing. An entry that outlives its job is removed by the clock recall.
  * An id that is posted again after it was paid gets a free job. So every run asks the ledger before its first send.
  */
 export interface PaymentRun {
@@ -51,6 +54,11 @@ export interface PaymentRun {
   bindTo(gateway: GatewayName): Promise<void>;
   /** Takes the binding back: the gateway certainly does not have the payment. @throws as `bindTo` */
   release(): Promise<void>;
+  /**
+   * Only one gateway may get the payment, that one does not accept it, and the payment waits in this run: notes why, for
+   * status and metrics. Sends one command and does not wait for it. A failure is logged and changes nothing for the payment.
+   */
+  noteUnresolved(reason: Failure): void;
 }
 
 /** What earlier runs of the job have left behind. */

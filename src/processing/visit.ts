@@ -1,5 +1,5 @@
 import type { CircuitResult } from '../gateways/circuit.ts';
-import type { FailedAttempt, PaymentOnRecord } from '../gateways/gateway.ts';
+import type { AttemptCause, FailedAttempt, PaymentOnRecord } from '../gateways/gateway.ts';
 import type { Payment } from '../payment.ts';
 import { type PaymentRun, RequeueError, type RunEnd } from './payment-run.ts';
 import type { GuardedGateway, ProcessingDeps } from './processing-deps.ts';
@@ -102,12 +102,21 @@ export function requeue(
     return new RequeueError('the worker is shutting down', { code: 'shutting_down', end, pause: 'none' });
   }
   const cause = result.kind === 'not_tried' ? at.circuit.cause : result.cause;
-  const what = result.kind === 'not_tried' ? 'not accepting' : result.kind;
   const isDoubtedOnly = end !== 'unresolved' && !run.history.isUnresolved && (hadDoubt || run.history.doubts > 0);
-  return new RequeueError(`${at.gateway.name} gateway: ${what}${cause ? `, ${cause.detail}` : ''}`, {
+  const reason = result.kind === 'not_tried' ? notAccepting(visit) : describe(visit, result.kind, cause);
+  return new RequeueError(reason, {
     code: cause?.code ?? 'not_accepting',
     end,
     pause: !isTied ? 'backoff' : isDoubtedOnly ? 'doubted' : 'tied',
     atLeastMs: Math.max(0, notBeforeMs - performance.now()),
   });
+}
+
+/** Why a payment waits whose circuit is open. */
+export function notAccepting(visit: Visit): string {
+  return describe(visit, 'not accepting', visit.at.circuit.cause);
+}
+
+function describe({ at }: Visit, what: string, cause: AttemptCause | undefined): string {
+  return `${at.gateway.name} gateway: ${what}${cause ? `, ${cause.detail}` : ''}`;
 }

@@ -1,7 +1,7 @@
 import type { Cluster, Redis } from 'ioredis';
 import type { Logger } from '../process/logger.ts';
 import type { OutageLog } from '../process/outage-log.ts';
-import { type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { type PaymentQueueName, queueKey, unresolvedKey } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
 
@@ -12,8 +12,8 @@ const CLOCK_SLACK_MS = 1_000;
 
 /**
  * Shortens, every two seconds, each delay that exceeds the job's pause: the clock of the worker that set it was wrong. BullMQ
- * computes delays with the clocks of its workers. It also removes payments that have left the queue from the unresolved
- * ones.
+ * computes delays with the clocks of its workers. It also keeps the lists of unresolved payments true: removes those that
+ * have left the queue, and moves those that an earlier version has listed under the wrong gateway.
  * @param usualPauseMs the longest pause of a job that has no `pause` of its own
  */
 export function startClockRecall({
@@ -29,8 +29,13 @@ export function startClockRecall({
   outage: OutageLog;
   logger: Logger;
 }): { close(): void } {
-  const recallPayments = defineScript<number>(redis, 'recall-payments', 3);
-  const keys = ['delayed', 'marker', 'unresolved'].map((type) => queueKey(queue, type));
+  const recallPayments = defineScript<number>(redis, 'recall-payments', 4);
+  const keys = [
+    queueKey(queue, 'delayed'),
+    queueKey(queue, 'marker'),
+    unresolvedKey(queue, 'primary'),
+    unresolvedKey(queue, 'fallback'),
+  ];
   const prefix = queueKey(queue, '');
 
   /** Never rejects. */

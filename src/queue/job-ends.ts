@@ -2,9 +2,9 @@ import { DelayedError, type Job, UnrecoverableError } from 'bullmq';
 import type { Cluster, Redis } from 'ioredis';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
-import { createOutageLog, type OutageLog } from '../process/outage-log.ts';
+import { createOutageLog, type Failure, type OutageLog } from '../process/outage-log.ts';
 import { DeadLetterError, jobLockLost, type Pause, RequeueError } from '../processing/payment-run.ts';
-import { jobKey, lockKey, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { jobKey, lockKey, type PaymentQueueName, unresolvedKey } from './bullmq-layout.ts';
 import { markBuried } from './failed-jobs.ts';
 import { readPayloadText } from './job-runs.ts';
 import { explainRedisError, isErrorReply } from './redis-errors.ts';
@@ -16,6 +16,8 @@ export interface JobEnds {
   paid(job: Job): Promise<void>;
   /** The run ended with this error. Always throws what makes BullMQ requeue the job, fail it for good or leave it as it is. */
   notPaid(job: Job, token: string, error: unknown): Promise<never>;
+  /** The payment stays in its worker although only one gateway may get it, and that does not accept it. Never rejects. */
+  noteUnresolved(job: Job, token: string, reason: Failure): Promise<void>;
 }
 
 /** The circuit, not the backoff, protects a gateway that is down. The backoff is for single failures, and is over soon. */
@@ -45,8 +47,10 @@ export function createJobEnds({
   outage: OutageLog;
   logger: Logger;
 }): JobEnds {
-  const notePayment = defineScript<number>(redis, 'note-payment', 3);
-  const unresolvedKey = queueKey(queue, 'unresolved');
+  const notePayment = defineScript<number>(redis, 'note-payment', 4);
+  const unresolvedKeys = [unresolvedKey(queue, 'primary'), unresolvedKey(queue, 'fallback')];
+  /** Jobs in flight that their present run has listed. */
+  const listed = new Set<string>();
   const keyOf = (job: Job) => jobKey(queue, job.id!);
 
   /** Every payment that waits says why, also a single one, which opens no circuit. */
@@ -58,9 +62,9 @@ export function createJobEnds({
 
   /** The payment is unresolved no longer. If this fails, the clock recall removes the entry. */
   async function removeFromUnresolved(job: Job): Promise<void> {
-    // A first run was never listed.
-    if (job.attemptsStarted === 1) return;
-    await redis.zrem(unresolvedKey, job.id!).catch((error: unknown) => {
+    // No earlier run has listed it, and this one has not.
+    if (job.attemptsStarted === 1 && !listed.has(job.id!)) return;
+    await Promise.all(unresolvedKeys.map((key) => redis.zrem(key, job.id!))).catch((error: unknown) => {
       logger.debug('could not remove a payment from the unresolved ones', {
         jobId: job.id,
         cause: describeError(error),
@@ -110,7 +114,7 @@ export function createJobEnds({
     const pauseMs = await notePayment(
       keyOf(job),
       lockKey(keyOf(job)),
-      unresolvedKey,
+      ...unresolvedKeys,
       token,
       job.id!,
       code,
@@ -140,11 +144,27 @@ export function createJobEnds({
   }
 
   return {
-    paid: removeFromUnresolved,
+    async paid(job) {
+      await removeFromUnresolved(job);
+      listed.delete(job.id!);
+    },
     async notPaid(job, token, error) {
-      if (error instanceof DeadLetterError) return fail(job, token, error);
-      log(job, error);
-      return requeue(job, token, error);
+      try {
+        if (error instanceof DeadLetterError) return await fail(job, token, error);
+        log(job, error);
+        return await requeue(job, token, error);
+      } finally {
+        listed.delete(job.id!);
+      }
+    },
+    async noteUnresolved(job, token, { code, detail }) {
+      listed.add(job.id!);
+      const [key, now] = [keyOf(job), Math.round(nowMs())];
+      try {
+        await notePayment(key, lockKey(key), ...unresolvedKeys, token, job.id!, code, detail, now, '', 0, '0');
+      } catch (error) {
+        outage.failed(explainRedisError(error), { jobId: job.id });
+      }
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { Job } from 'bullmq';
 import type { Cluster, Redis } from 'ioredis';
+import type { Failure } from '../process/outage-log.ts';
 import { jobLockLost, type PaymentRun, type RunHistory } from '../processing/payment-run.ts';
 import { bindingText, boundGateway, jobKey, lockKey, type PaymentQueueName, runsOf } from './bullmq-layout.ts';
 import { defineScript } from './scripts.ts';
@@ -13,15 +14,20 @@ export interface JobRuns {
   start(job: Job, token: string): Promise<PaymentRun>;
 }
 
-/** @param nowMs the time of the clock that stamped the payments */
+/**
+ * @param nowMs the time of the clock that stamped the payments
+ * @param noteUnresolved never rejects
+ */
 export function createJobRuns({
   redis,
   queue,
   nowMs,
+  noteUnresolved,
 }: {
   redis: Redis | Cluster;
   queue: PaymentQueueName;
   nowMs: () => number;
+  noteUnresolved: (job: Job, token: string, reason: Failure) => Promise<void>;
 }): JobRuns {
   const bindPayment = defineScript<number>(redis, 'bind-payment', 2);
 
@@ -53,6 +59,7 @@ export function createJobRuns({
         boundTo: boundGateway(job),
         bindTo: (gateway) => bind(bindingText(gateway)),
         release: () => bind(''),
+        noteUnresolved: (reason) => void noteUnresolved(job, token, reason),
       };
     },
   };

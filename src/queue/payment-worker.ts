@@ -15,6 +15,8 @@ import type { ServerCheck } from './server-check.ts';
 
 /** Takes payments from the queue, has them processed, and ends their jobs. */
 export interface PaymentWorker {
+  /** BullMQ's id of this worker. The locks of its jobs begin with it. */
+  readonly id: string;
   /** Payments that this worker has taken and whose runs have not ended. */
   readonly inFlight: number;
   /** Runs that have ended since the worker was created. */
@@ -75,8 +77,8 @@ export function createPaymentWorker({
     message: 'worker met an error',
     endMessage: 'worker goes on after an error',
   });
-  const runs = createJobRuns({ redis, queue, nowMs });
   const ends = createJobEnds({ redis, queue, nowMs, outage, logger });
+  const runs = createJobRuns({ redis, queue, nowMs, noteUnresolved: ends.noteUnresolved });
   let inFlight = 0;
   let finished = 0;
   let onNoneInFlight: (() => void) | undefined;
@@ -128,6 +130,7 @@ export function createPaymentWorker({
   });
 
   return {
+    id: worker.id,
     get inFlight() {
       return inFlight;
     },

@@ -1,7 +1,7 @@
 import type { Queue } from 'bullmq';
 import type { RedisConfig } from '../config.ts';
 import { QueueUnavailableError } from '../errors.ts';
-import { jobKey, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { jobKey, type PaymentQueueName, queueKey, unresolvedKey } from './bullmq-layout.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
 
 /** BullMQ's own queue, as bull-board takes it. */
@@ -87,7 +87,7 @@ export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueNam
       try {
         await (await this.queue()).obliterate({ force: true });
         // Ours, not BullMQ's.
-        await opened?.redis.del(queueKey(queueName, 'unresolved'));
+        await opened?.redis.del(unresolvedKey(queueName, 'primary'), unresolvedKey(queueName, 'fallback'));
       } catch (cause) {
         throw new QueueUnavailableError('could not empty the queue', { cause, retryAfterSeconds: 1 });
       }

@@ -62,13 +62,7 @@ type Reply = [
   heartbeatFault: string,
 ];
 
-export function createQueueWatch({
-  redis,
-  queue,
-}: {
-  redis: Redis | Cluster;
-  queue: PaymentQueueName;
-}): QueueWatch {
+export function createQueueWatch({ redis, queue }: { redis: Redis | Cluster; queue: PaymentQueueName }): QueueWatch {
   const keys = [
     ...['wait', 'active', 'delayed', 'prioritized'].map((type) => queueKey(queue, type)),
     unresolvedKey(queue, 'primary'),

@@ -16,12 +16,17 @@ import { judgeSettings, readSettings } from './server-settings.ts';
  */
 export interface ServerCheck {
   /** Why nothing may be written or taken now; undefined while the server is usable. */
-  readonly fault: Failure | undefined;
+  readonly fault: ServerFault | undefined;
   /** What an operator should correct, although payments are accepted. */
   readonly problems: readonly Failure[];
   /** Resolves as soon as there is no fault, or when the check is closed. */
   whenUsable(): Promise<void>;
   close(): void;
+}
+
+export interface ServerFault extends Failure {
+  /** By this process's clock. */
+  readonly since: Date;
 }
 
 export interface ServerCheckOptions {
@@ -42,7 +47,7 @@ const REFRESH_MS = 30_000;
 const NOT_CHECKED: Failure = { code: 'not_checked', detail: 'this Redis has not been checked since it was connected' };
 
 export function createServerCheck({ redis, queue, durability, role, logger }: ServerCheckOptions): ServerCheck {
-  let fault: Failure | undefined = NOT_CHECKED;
+  let fault: ServerFault | undefined = { ...NOT_CHECKED, since: new Date() };
   let problems: readonly Failure[] = [];
   let isClosed = false;
   let timer: NodeJS.Timeout | undefined;
@@ -56,7 +61,7 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
   });
 
   function settle(next: Failure | undefined): void {
-    fault = next;
+    fault = next && { ...next, since: fault?.code === next.code ? fault.since : new Date() };
     if (next !== undefined) return;
     for (const resolve of waiting) resolve();
     waiting = [];

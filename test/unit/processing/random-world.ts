@@ -187,6 +187,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
       boundTo: job.boundTo,
       bindTo: bind,
       release: () => bind(undefined),
+      noteUnresolved() {},
     };
     const primary = guarded('primary', step);
     const fallback = guarded('fallback', step);

@@ -13,6 +13,7 @@ import type { TiedPlaces } from '../../../src/gateways/waiting-room.ts';
 import type { DeadLetter, LookUp } from '../../../src/ledger/dead-letters.ts';
 import type { PaidPayment } from '../../../src/ledger/ledger.ts';
 import type { GatewayName, Payment } from '../../../src/payment.ts';
+import type { Failure } from '../../../src/process/outage-log.ts';
 import {
   DeadLetterError,
   type Pause,
@@ -85,6 +86,7 @@ export function stage({
   const histories: AttemptHistory[] = [];
   const recorded: PaidPayment[] = [];
   const letters: DeadLetter[] = [];
+  const notes: Failure[] = [];
   const { logger, entries } = recordingLogger();
   const tiedPlaces: TiedPlaces = { limit: places, taken: 0 };
   const hasFreeConnection = { primary: true, fallback: true };
@@ -170,6 +172,7 @@ export function stage({
         events.push('release');
         await release?.();
       },
+      noteUnresolved: (reason) => notes.push(reason),
       ...fields,
     };
     return processPayment(paymentRun, deps).then(
@@ -185,6 +188,7 @@ export function stage({
     histories,
     recorded,
     letters,
+    notes,
     entries,
     tiedPlaces,
     hasFreeConnection,

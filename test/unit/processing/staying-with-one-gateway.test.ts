@@ -205,6 +205,21 @@ describe('processPayment, the places of tied payments at an open circuit', () =>
     expect(events).to.deep.equal(['look up']);
   });
 
+  it('notes once for each cause why it waits in the worker', async () => {
+    const { start, clock, primary, notes, sends } = stage({ primary: [UNKNOWN, UNKNOWN, UNREACHABLE, PAID] });
+    await open(primary, UNKNOWN);
+    start(UNRESOLVED);
+    await clock.tickAsync(4 * PROBE_INTERVAL_MS);
+    expect(sends('primary')).to.equal(4);
+    expect(notes.map(({ code }) => code)).to.deep.equal(['http_502', 'ECONNREFUSED']);
+  });
+
+  it('notes nothing while the circuit is closed', async () => {
+    const { run, notes } = stage({ primary: [UNKNOWN] });
+    await run(UNRESOLVED);
+    expect(notes).to.deep.equal([]);
+  });
+
   it('shares the places between the circuits of both gateways', async () => {
     const { start, run, clock, primary, fallback, tiedPlaces } = stage({ places: 1 });
     await openWithoutProbes(primary, UNREACHABLE);
@@ -216,12 +231,13 @@ describe('processPayment, the places of tied payments at an open circuit', () =>
     expect(running.end).to.equal(undefined);
   });
 
-  it('keeps an unknown probe in flight until another tied payment comes', async () => {
-    const { start, run, clock, primary } = stage({ primary: [UNKNOWN], places: 1 });
+  it('keeps an unknown probe in flight, with a note why, until another tied payment comes', async () => {
+    const { start, run, clock, primary, notes } = stage({ primary: [UNKNOWN], places: 1 });
     await open(primary, REFUSED);
     const first = start();
     await clock.tickAsync(PROBE_INTERVAL_MS);
     expect(first.end).to.equal(undefined);
+    expect(notes.map(({ code }) => code)).to.deep.equal(['http_502']);
     const second = run(UNRESOLVED);
     await clock.tickAsync(0);
     expectRequeue(first.end, { end: 'unresolved', pause: 'tied', code: 'http_502' });

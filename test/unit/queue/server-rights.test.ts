@@ -31,6 +31,11 @@ describe('commandsOf', () => {
     );
   });
 
+  it('has every command of the heartbeat, so that a user of an earlier version may write it', () => {
+    const script = readFileSync(new URL('../../../src/queue/scripts/write-heartbeat.lua', import.meta.url), 'utf8');
+    expect([...commandsOf('api')]).to.include.members([...commandsIn(script), 'DEL', 'ZREM']);
+  });
+
   it("has every command of BullMQ's scripts for a worker", () => {
     const texts = WORKER_SCRIPTS.map((name) =>
       readFileSync(require.resolve(`bullmq/dist/cjs/scripts/${name}.js`), 'utf8'),
