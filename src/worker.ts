@@ -5,13 +5,13 @@ import type { TiedPlaces } from './gateways/waiting-room.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
-import { createRecorder } from './ledger/recorder.ts';
+import { createRecorder, type Recorder } from './ledger/recorder.ts';
 import { buryFailedJobs } from './operations/bury-failed-jobs.ts';
 import { startReopening } from './operations/reopen-dead-letters.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
-import { createOutageLog } from './process/outage-log.ts';
+import { createOutageLog, type Failure } from './process/outage-log.ts';
 import { processPayment } from './processing/process-payment.ts';
 import type { GuardedGateway } from './processing/processing-deps.ts';
 import { canLeaveSilence } from './processing/route.ts';
@@ -19,11 +19,12 @@ import { isPaused, queueKey } from './queue/bullmq-layout.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
-import { createPaymentWorker } from './queue/payment-worker.ts';
+import { createPaymentWorker, type PaymentWorker } from './queue/payment-worker.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import { createRedisClock } from './queue/redis-clock.ts';
-import { createServerCheck } from './queue/server-check.ts';
+import { createServerCheck, type ServerCheck } from './queue/server-check.ts';
 import { startWatchdog } from './queue/watchdog.ts';
+import type { GatewayVitals, Since, WorkerVitals } from './telemetry/heartbeat.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
 /**
@@ -139,6 +140,7 @@ export function startWorker(
     isConnected: () => redis.status === 'ready' && serverCheck.fault === undefined,
     onStuck,
   });
+  telemetry.describe({ worker: () => vitalsOf({ worker, concurrency, primary, fallback, recorder, serverCheck }) });
   const heartbeat = writesHeartbeat
     ? startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger })
     : undefined;
@@ -147,7 +149,8 @@ export function startWorker(
   return {
     async close(deadline) {
       isClosing = true;
-      void heartbeat?.close();
+      // From now on this worker takes no payments, so the others need not wait until it has ended.
+      const heartbeatRemoved = heartbeat?.close();
       watchdog.close();
       failedJobs.close();
       reopening?.close();
@@ -161,6 +164,7 @@ export function startWorker(
       // one did not.
       const latest = deadline - RESERVE_MS / 4;
       await within(latest, recorder.close());
+      await heartbeatRemoved;
       for (const { gateway } of [primary, fallback]) gateway.close();
       clock.close();
       serverCheck.close();
@@ -168,4 +172,41 @@ export function startWorker(
       await within(latest, db.destroy());
     },
   };
+}
+
+/** What a worker says about itself in the heartbeat of its process. */
+function vitalsOf({
+  worker,
+  concurrency,
+  primary,
+  fallback,
+  recorder,
+  serverCheck,
+}: {
+  worker: Pick<PaymentWorker, 'id' | 'inFlight'>;
+  concurrency: number;
+  primary: Pick<GuardedGateway, 'circuit'>;
+  fallback: Pick<GuardedGateway, 'circuit'>;
+  recorder: Pick<Recorder, 'outage'>;
+  serverCheck: Pick<ServerCheck, 'fault'>;
+}): WorkerVitals {
+  const { outage } = recorder;
+  const { fault } = serverCheck;
+  return {
+    workerId: worker.id,
+    concurrency,
+    inFlight: worker.inFlight,
+    gateways: { primary: gatewayVitals(primary), fallback: gatewayVitals(fallback) },
+    ...(outage && { ledgerDown: sinceOf(outage) }),
+    ...(fault && { fault: sinceOf(fault) }),
+  };
+}
+
+function gatewayVitals({ circuit: { cause, waiting } }: Pick<GuardedGateway, 'circuit'>): GatewayVitals {
+  return { ...(cause && { down: sinceOf(cause) }), waiting };
+}
+
+/** In a heartbeat times are text. */
+function sinceOf({ code, detail, since }: Failure & { readonly since: Date }): Since {
+  return { code, detail, since: since.toISOString() };
 }

@@ -3,6 +3,7 @@ import type { Knex } from 'knex';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
 import { inTransaction, poolSizeOf, query, sqlStateOf } from './db.ts';
+import { expectSchema } from './expect-schema.ts';
 import { findInLedger, type PaymentInLedger } from './find-payment.ts';
 import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
 import type { SummaryRange } from './summary-range.ts';
@@ -45,7 +46,10 @@ export interface Ledger {
    *   a failed COMMIT.
    */
   purge(beforeCommit?: () => Promise<void>): Promise<void>;
-  /** Resolves when PostgreSQL responds. @throws LedgerUnavailableError */
+  /**
+   * Resolves when PostgreSQL responds and has the schema of this version.
+   * @throws LedgerUnavailableError, or PoolBusyError, which says nothing about PostgreSQL
+   */
   ping(): Promise<void>;
 }
 
@@ -166,9 +170,7 @@ export function createLedger(db: Knex): Ledger {
         await sleep(PURGE_PAUSE_MS);
       }
     },
-    async ping() {
-      await query(db, 'SELECT 1', [], { timeoutMs: PING_TIMEOUT_MS });
-    },
+    ping: () => expectSchema(db, { timeoutMs: PING_TIMEOUT_MS }),
   };
 }
 

@@ -9,6 +9,9 @@ import { knexConfig } from './db.ts';
  */
 const LIMITS = { statementTimeoutMs: 0, lockTimeoutMs: 5_000 };
 
+/** The files of this version's migrations. knex notes their names in the table `knex_migrations`. */
+export const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
+
 /** Tables whose rows exist nowhere else. The totals can be calculated from the payments. */
 const TABLES = ['payments', 'dead_letters', 'reconciliations'];
 
@@ -17,7 +20,7 @@ export function migrationConfig(database: DatabaseConfig): Knex.Config {
   return {
     ...knexConfig(database, LIMITS),
     migrations: {
-      directory: fileURLToPath(new URL('../../migrations', import.meta.url)),
+      directory: MIGRATIONS,
       extension: 'ts',
       loadExtensions: ['.ts'],
     },

@@ -3,9 +3,14 @@ import { type Batcher, createBatcher } from '../batcher.ts';
 import { LedgerUnavailableError } from '../errors.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
-import { createOutageLog } from '../process/outage-log.ts';
+import { createOutageLog, type Failure } from '../process/outage-log.ts';
 import { type BuryResult, type DeadLetter, type DeadLetters, type LookUp, MAX_BURIED } from './dead-letters.ts';
 import type { Ledger, PaidPayment } from './ledger.ts';
+
+/** Why the ledger does not respond, and since when. */
+export interface LedgerOutage extends Failure {
+  readonly since: Date;
+}
 
 /** The worker's access to the ledger. Many payments share one statement. While PostgreSQL is down, all of them wait. */
 export interface Recorder {
@@ -26,6 +31,8 @@ export interface Recorder {
    * @throws LedgerUnavailableError only after `abort()`. The row may have been committed.
    */
   bury(deadLetter: DeadLetter): Promise<void>;
+  /** Undefined while the last statement of any payment had a response. */
+  readonly outage: LedgerOutage | undefined;
   /** Rejects waiting look-ups, also during a statement. Paid payments keep waiting until they are recorded. */
   abortLookUps(): void;
   /** Rejects waiting payments and dead letters, because the process is about to end. Later ones get a single try. */
@@ -77,6 +84,7 @@ export function createRecorder({
 }): Recorder {
   const noMoreLookUps = new AbortController();
   const noMoreInserts = new AbortController();
+  let outage: LedgerOutage | undefined;
 
   const inserts = createBatcher<PaidPayment, undefined>({
     maxItems: MAX_BATCH,
@@ -146,10 +154,17 @@ export function createRecorder({
     for (let tries = 1; ; tries += 1) {
       try {
         const result = await unlessAborted(statement(), signal);
+        outage = undefined;
         if (tries > 1) logger.info('the ledger is available again', { tries });
         return result;
       } catch (error) {
-        if (!(error instanceof LedgerUnavailableError) || signal.aborted) throw error;
+        if (!(error instanceof LedgerUnavailableError)) {
+          // PostgreSQL has responded.
+          outage = undefined;
+          throw error;
+        }
+        if (signal.aborted) throw error;
+        outage = { code: error.code, detail: describeError(error), since: outage?.since ?? new Date() };
         if (tries === 1) {
           logger.warn('the ledger is unavailable', { code: error.code, cause: describeError(error) });
         }
@@ -167,6 +182,9 @@ export function createRecorder({
     lookUp: (correlationId) => join(lookUps, correlationId),
     async bury(deadLetter) {
       if ((await join(burials, deadLetter)) === 'beyond_bound') count(deadLetter);
+    },
+    get outage() {
+      return outage;
     },
     abortLookUps: () => noMoreLookUps.abort(),
     abort: () => noMoreInserts.abort(),

@@ -369,6 +369,26 @@ describe('payments table, when PostgreSQL is unavailable', () => {
   it('throws LedgerUnavailableError when the schema is missing', async () => {
     const { table } = await ledger((await sharedPostgres()).url);
     expect(await unavailableBecause(table.summarise(EVERYTHING))).to.equal('42P01');
+    expect(await table.ping().catch((error: unknown) => error)).to.be.instanceOf(LedgerUnavailableError);
+  });
+
+  it('throws LedgerUnavailableError at a ping when a migration has not run', async () => {
+    const { table, url } = await ledger();
+    const [last] = await sql<{ name: string }>(
+      url,
+      'DELETE FROM knex_migrations WHERE id = (SELECT max(id) FROM knex_migrations) RETURNING name',
+    );
+    const error = await table.ping().catch((cause: unknown) => cause);
+    expect(error).to.be.instanceOf(LedgerUnavailableError);
+    expect((error as Error).message).to.include(last!.name);
+  });
+
+  it('responds to a ping of a user that may not read which migrations have run', async () => {
+    const url = new URL(await freshDatabase());
+    url.username = `role_${randomUUID().replaceAll('-', '')}`;
+    await sql((await sharedPostgres()).url, `CREATE ROLE ${url.username} LOGIN`);
+    const { table } = await ledger(url.href);
+    await table.ping();
   });
 
   it('throws LedgerUnavailableError when the database is read-only, as a replica is', async () => {

@@ -7,8 +7,8 @@ import { expect } from 'chai';
 import { startPostgres } from '../../dev/local/postgres.ts';
 import { startRedis } from '../../dev/local/redis.ts';
 import { loadConfig } from '../../src/config.ts';
-import { createDb } from '../../src/ledger/db.ts';
-import { createLedger } from '../../src/ledger/ledger.ts';
+import { createDb, query } from '../../src/ledger/db.ts';
+
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { atTestEnd } from '../support/cleanup.ts';
@@ -86,7 +86,7 @@ describe('a ledger at a Unix socket', () => {
     const env = { DB_HOST: dir, DB_PORT: String(postgres.port), DB_USER: 'postgres', DB_NAME: 'postgres' };
     const db = createDb(loadConfig(env).database);
     try {
-      await createLedger(db).ping();
+      expect(await query(db, 'SELECT 1 AS one')).to.deep.equal([{ one: 1 }]);
     } finally {
       await db.destroy();
     }
