@@ -43,14 +43,22 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const queueAdmin = createQueueAdmin(config.redis, queue);
   const ledger = createLedger(db);
   const queueWatch = createQueueWatch({ redis, queue });
-  const healthCheck = createRelayHealthCheck({ queueWatch, ledger, serverCheck, maxSize });
+  const healthCheck = createRelayHealthCheck({ queueWatch, enqueuer, ledger, serverCheck, maxSize });
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const reconciliations = createReconciliations(db);
   telemetry.describe({
     problems: () => healthCheck.seen,
     gauges: createRelayGauges({ healthCheck, deadLetters, reconciliations, maxSize }),
   });
-  const heartbeat = startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger });
+  const heartbeat = startHeartbeat({
+    redis,
+    queue,
+    async heartbeat() {
+      await healthCheck.look();
+      return telemetry.heartbeat();
+    },
+    logger,
+  });
   let isAccepting = true;
   const routes = createRoutes({
     enqueuer,

@@ -164,7 +164,7 @@ export function createRecorder({
           throw error;
         }
         if (signal.aborted) throw error;
-        outage = { code: error.code, detail: describeError(error), since: outage?.since ?? new Date() };
+        outage = { code: error.code, detail: describeError(error.cause ?? error), since: outage?.since ?? new Date() };
         if (tries === 1) {
           logger.warn('the ledger is unavailable', { code: error.code, cause: describeError(error) });
         }

@@ -1,6 +1,13 @@
+import { LedgerUnavailableError, PoolBusyError, QueueUnavailableError } from '../errors.ts';
 import type { Ledger } from '../ledger/ledger.ts';
+import { describeError } from '../process/describe-error.ts';
+import type { Failure } from '../process/outage-log.ts';
+import type { Enqueuer } from '../queue/enqueuer.ts';
+import { ACCEPTING_SHARE } from '../queue/memory-headroom.ts';
 import type { QueueState, QueueWatch } from '../queue/queue-state.ts';
+import { explainRedisError } from '../queue/redis-errors.ts';
 import type { ServerCheck } from '../queue/server-check.ts';
+import type { Since, WorkerVitals } from '../telemetry/heartbeat.ts';
 
 /** What can keep payments from being accepted, paid or kept. `docs/runbook.md` has a heading for each. */
 export const PROBLEM_CODES = [
@@ -30,6 +37,8 @@ export interface Problem {
 
 export interface RelayHealth {
   readonly queue: QueueState;
+  /** Live workers. */
+  readonly workers: number;
   /** The worst first, in the order of {@link PROBLEM_CODES}. */
   readonly problems: readonly Problem[];
 }
@@ -37,18 +46,198 @@ export interface RelayHealth {
 export interface RelayHealthCheck {
   /** Looks at Redis and PostgreSQL now. @throws QueueUnavailableError when Redis gives no usable reply */
   check(): Promise<RelayHealth>;
-  /** Since when this process sees which problem, for its heartbeat. */
+  /**
+   * Looks at Redis alone, to learn when a problem begins. Call it once a second: a problem that ends and begins again between
+   * two looks counts as one. Never rejects.
+   */
+  look(): Promise<void>;
+  /**
+   * Since when this process sees which problem, for its heartbeat. A process that starts takes it over from those of the
+   * others, so that `since` outlives a rolling restart.
+   */
   readonly seen: Readonly<Record<string, string>>;
 }
 
+/** How long a failed ping counts between two checks. Monitoring asks more often. */
+const PING_COUNTS_MS = 60_000;
+
 export function createRelayHealthCheck({
   queueWatch,
+  enqueuer,
+  ledger,
+  serverCheck,
+  maxSize,
 }: {
   queueWatch: QueueWatch;
+  enqueuer: Pick<Enqueuer, 'probe'>;
   ledger: Pick<Ledger, 'ping'>;
   serverCheck: Pick<ServerCheck, 'fault' | 'problems'>;
   /** PAYMENT_QUEUE_MAX_SIZE */
   maxSize: number;
 }): RelayHealthCheck {
-  return { check: async () => ({ queue: await queueWatch.read(), problems: [] }), seen: {} };
+  let seen: Readonly<Record<string, string>> = {};
+  let pinging: Promise<string | undefined> | undefined;
+  let lastPing: { readonly failure: string | undefined; readonly atMs: number } | undefined;
+
+  /** Why payments cannot be added to the queue. */
+  async function probe(): Promise<QueueUnavailableError | undefined> {
+    try {
+      await enqueuer.probe();
+      return undefined;
+    } catch (error) {
+      if (error instanceof QueueUnavailableError) return error;
+      throw error;
+    }
+  }
+
+  /** Why PostgreSQL cannot be used. */
+  async function ping(): Promise<string | undefined> {
+    try {
+      await ledger.ping();
+      return undefined;
+    } catch (error) {
+      if (error instanceof PoolBusyError) return undefined;
+      if (error instanceof LedgerUnavailableError) return causeOf(error);
+      throw error;
+    }
+  }
+
+  /** One at a time, so that many checks do not use up the connections to a PostgreSQL that hangs. */
+  async function pingOnce(): Promise<void> {
+    pinging ??= ping().finally(() => {
+      pinging = undefined;
+    });
+    lastPing = { failure: await pinging, atMs: performance.now() };
+  }
+
+  /** @param pinged is awaited only while Redis responds */
+  async function read(pinged?: Promise<void>): Promise<RelayHealth> {
+    const [queue, notAccepting] = await Promise.all([queueWatch.read(), probe(), pinged]);
+    const ledgerFailure = lastPing && performance.now() - lastPing.atMs < PING_COUNTS_MS ? lastPing.failure : undefined;
+    const workers = queue.heartbeats.flatMap(({ worker }) => worker ?? []);
+    const findings = [
+      ...ofRedis(queue, serverCheck, notAccepting),
+      ...ofQueue(queue, maxSize),
+      ...(ledgerFailure === undefined ? [] : [{ code: 'ledger_unavailable', cause: ledgerFailure } as const]),
+      ...ofWorkers(workers),
+    ];
+    // Redis may refuse heartbeats, too. Then it says nothing about a worker that none is there.
+    const mayLackHeartbeats = findings.some(({ code }) => code === 'redis_memory' || code === 'queue_unavailable');
+    if (workers.length === 0 && !mayLackHeartbeats && queue.heartbeatFault === undefined) {
+      findings.push({ code: 'no_worker', cause: 'no worker has written a heartbeat in the last 5 s' });
+    }
+    const problems = withTimes(findings, [seen, ...queue.heartbeats.map((heartbeat) => heartbeat.problems ?? {})]);
+    seen = Object.fromEntries(problems.map(({ code, since }) => [code, since]));
+    return { queue, workers: workers.length, problems };
+  }
+
+  return {
+    check: () => read(pingOnce()),
+    async look() {
+      // Redis is unreachable: what was seen before may still be so.
+      await read().catch(() => undefined);
+    },
+    get seen() {
+      return seen;
+    },
+  };
+}
+
+/** A problem that may know since when it is there. */
+interface Finding {
+  readonly code: ProblemCode;
+  readonly cause: string;
+  readonly since?: string;
+}
+
+/** What makes Redis unusable for payments, or unsafe. */
+function ofRedis(
+  { memory, heartbeatFault }: QueueState,
+  { fault, problems }: Pick<ServerCheck, 'fault' | 'problems'>,
+  notAccepting: QueueUnavailableError | undefined,
+): Finding[] {
+  // What may not be read is a warning in the log.
+  const failures = [fault, ...problems, heartbeatFault].filter(
+    (each) => each !== undefined && each.code !== 'unreadable',
+  );
+  const findings = failures.map((failure) => ofServer(failure!));
+  const used = memory ? memory.usedBytes / memory.maxBytes : 0;
+  if (used >= ACCEPTING_SHARE) {
+    const cause = `Redis has used ${Math.floor(used * 100)} % of its maxmemory; from 90 % on no payment is accepted`;
+    findings.push({ code: 'redis_memory', cause });
+  } else if (notAccepting !== undefined && fault === undefined) {
+    const isFull = explainRedisError(notAccepting.cause).code === 'out_of_memory';
+    findings.push({ code: isFull ? 'redis_memory' : 'queue_unavailable', cause: notAccepting.message });
+  }
+  return findings;
+}
+
+/** The codes of the server check that are problems of their own. */
+const PROBLEM_OF: Readonly<Record<string, ProblemCode>> = {
+  eviction_policy: 'eviction_policy',
+  not_durable: 'durability',
+  missing_right: 'missing_right',
+  wrong_type: 'wrong_type',
+};
+
+function ofServer({ code, detail }: Failure): Finding {
+  return { code: PROBLEM_OF[code] ?? 'queue_unavailable', cause: detail };
+}
+
+function ofQueue({ size, isPaused }: QueueState, maxSize: number): Finding[] {
+  const findings: Finding[] = [];
+  if (size >= maxSize) {
+    findings.push({ code: 'queue_full', cause: `${size} payments are queued; PAYMENT_QUEUE_MAX_SIZE is ${maxSize}` });
+  }
+  if (isPaused) findings.push({ code: 'queue_paused', cause: 'the queue is paused, so workers take no payments' });
+  return findings;
+}
+
+/** What workers say about the gateways, the ledger and their Redis. */
+function ofWorkers(workers: readonly WorkerVitals[]): Finding[] {
+  const findings: Finding[] = [];
+  const add = (code: ProblemCode, said: readonly Since[], before = '') => {
+    const [first] = [...said].sort((a, b) => Date.parse(a.since) - Date.parse(b.since));
+    if (first === undefined) return;
+    const where = said.length < workers.length ? ` (in ${said.length} of ${workers.length} workers)` : '';
+    findings.push({ code, cause: `${before}${first.detail}${where}`, since: first.since });
+  };
+  for (const gateway of ['primary', 'fallback'] as const) {
+    const said = workers.flatMap(({ gateways }) => gateways[gateway].down ?? []);
+    add(`${gateway}_down`, said, `the ${gateway} gateway does not accept payments: `);
+  }
+  add(
+    'ledger_unavailable',
+    workers.flatMap(({ ledgerDown }) => ledgerDown ?? []),
+  );
+  const faults = workers.flatMap(({ fault }) => fault ?? []);
+  for (const code of new Set(faults.map((fault) => ofServer(fault).code))) {
+    const said = faults.filter((fault) => ofServer(fault).code === code);
+    add(code, said, 'workers take no payments: ');
+  }
+  return findings;
+}
+
+/**
+ * One problem for each code, in the order of {@link PROBLEM_CODES}. One that does not know its time has the earliest at which
+ * anybody saw it.
+ */
+function withTimes(findings: readonly Finding[], seenByAll: readonly Readonly<Record<string, string>>[]): Problem[] {
+  const now = new Date().toISOString();
+  return PROBLEM_CODES.flatMap((code) => {
+    const found = findings.filter((finding) => finding.code === code);
+    if (found.length === 0) return [];
+    const firstSeen = earliest([now, ...seenByAll.flatMap((seen) => seen[code] ?? [])]);
+    const since = earliest(found.map((finding) => finding.since ?? firstSeen));
+    return [{ code, since, cause: found[0]!.cause }];
+  });
+}
+
+function earliest(times: readonly string[]): string {
+  return times.reduce((first, time) => (Date.parse(time) < Date.parse(first) ? time : first));
+}
+
+/** What an operator should read of it. */
+function causeOf({ message, cause }: LedgerUnavailableError): string {
+  return cause === undefined ? message : `${message}: ${describeError(cause)}`;
 }

@@ -4,12 +4,20 @@ import { describeError } from '../../process/describe-error.ts';
 import { createOutageLog } from '../../process/outage-log.ts';
 import type { AppDeps } from '../app.ts';
 
-/** `GET /health`: the size of the queue. Its 503 is a report in the same form as its 200, so it is not thrown. */
-export function health({ enqueuer }: Pick<AppDeps, 'enqueuer'>): RequestHandler {
+/**
+ * `GET /health`: the size of the queue, and what keeps payments from being accepted or paid. With a problem it is still a 200,
+ * because another node would see the same. Its 503 is a report in the same form as its 200, so it is not thrown.
+ */
+export function health({ healthCheck }: Pick<AppDeps, 'healthCheck'>): RequestHandler {
   return async (_request, response) => {
     try {
-      const { size, inFlight } = await enqueuer.count();
-      response.json({ status: 'ok', queue: { queue_size: size, in_flight: inFlight } });
+      const { queue, workers, problems } = await healthCheck.check();
+      response.json({
+        status: problems.length === 0 ? 'ok' : 'degraded',
+        queue: { queue_size: queue.size, in_flight: queue.inFlight },
+        workers,
+        ...(problems.length > 0 && { problems }),
+      });
     } catch (error) {
       if (!(error instanceof QueueUnavailableError)) throw error;
       response.status(error.status).json({ status: 'unavailable', error: error.code });
