@@ -45,6 +45,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   knex: ['ledger'],
   pg: ['ledger', 'commands'],
   winston: ['process'],
+  'prom-client': ['telemetry'],
 };
 
 /** What the folders beside src may import of each other. */

@@ -83,6 +83,7 @@ export function startWorker(
   const guarded = (gateway: HttpGateway, sparesNew: boolean): GuardedGateway => {
     const log = createOutageLog(logger, { message: 'circuit open', endMessage: 'circuit closed' });
     const circuit = createCircuit({
+      gateway: gateway.name,
       failureThreshold: FAILURE_THRESHOLD,
       probeIntervalMs: PROBE_INTERVAL_MS,
       // At most two probes at once: a payment sent to a silent gateway may be charged late, and the ledger lacks it until then.

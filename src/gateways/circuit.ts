@@ -1,3 +1,5 @@
+import type { GatewayName } from '../payment.ts';
+import { events } from '../telemetry/events.ts';
 import type { AttemptCause, AttemptOutcome, FailedAttempt, GatewayEvidence } from './gateway.ts';
 import { createWaitingRoom, type Entry, type NotTriedReason, type TiedPlaces, type Visitor } from './waiting-room.ts';
 
@@ -39,6 +41,8 @@ export interface CircuitCause extends AttemptCause {
 }
 
 export interface CircuitOptions {
+  /** The gateway that it guards. */
+  readonly gateway: GatewayName;
   /** Failures in a row that open it. With 1, a single reset would stop every payment until a probe. */
   readonly failureThreshold: number;
   /** From a failed probe to the next one, in ms: the longest delay that the circuit adds to a recovery. */
@@ -65,6 +69,7 @@ export const NEW_PROBE_EVERY_MS = 5_000;
 const RECENTLY_PAID_MS = 2_000;
 
 export function createCircuit({
+  gateway,
   failureThreshold,
   probeIntervalMs,
   probeLimitMs,
@@ -152,6 +157,7 @@ export function createCircuit({
     isOpen = false;
     cause = undefined;
     clearTimeout(timer);
+    if (events.circuitChanged.hasSubscribers) events.circuitChanged.publish({ gateway, state: 'closed' });
     onClosed?.();
     room.releaseAll(({ notBeforeMs }) => (notBeforeMs <= lastPaidAtMs ? 'passed' : 'no_place'));
   }
@@ -182,6 +188,9 @@ export function createCircuit({
       newNotTaken += 1;
     }
     cause = { ...own, evidence, since: previous?.code === own.code ? previous.since : new Date() };
+    if (previous === undefined && events.circuitChanged.hasSubscribers) {
+      events.circuitChanged.publish({ gateway, state: 'open', cause: own });
+    }
     if (previous === undefined || ownProbe === probe) nextProbeAfter(probeIntervalMs);
     if (asksForPause) nextProbeAfter(Math.max(retryAfterMs, nextProbeAtMs - nowMs));
     onFailing?.(cause);
@@ -198,7 +207,17 @@ export function createCircuit({
       const entry = await enter(visitor);
       if (entry !== 'passed' && entry !== 'probe') return { kind: 'not_tried', why: entry };
       const ownProbe = entry === 'probe' ? probe : undefined;
+      const startedAtMs = performance.now();
       const outcome = await attempt();
+      if (events.attemptEnded.hasSubscribers) {
+        events.attemptEnded.publish({
+          correlationId: visitor.correlationId,
+          gateway,
+          outcome: outcome.kind,
+          cause: 'cause' in outcome ? outcome.cause.code : undefined,
+          durationMs: performance.now() - startedAtMs,
+        });
+      }
       if (outcome.kind === 'paid' || outcome.kind === 'already_paid') succeeded();
       else failed(visitor, ownProbe, outcome);
       return outcome;

@@ -1,6 +1,7 @@
 import type { GatewayConfig } from '../config.ts';
 import type { GatewayName, Payment } from '../payment.ts';
 import type { Logger } from '../process/logger.ts';
+import { events } from '../telemetry/events.ts';
 import { causeOfResponse, classifyResponse, parseRetryAfter, type VerdictRules } from './classify-attempt.ts';
 import { type ConnectionPool, createConnectionPool } from './connection-pool.ts';
 import type {
@@ -62,6 +63,7 @@ export class HttpGateway implements Gateway {
     }
     try {
       const requestedAt = new Date();
+      const startedAtMs = performance.now();
       const exchange = await this.#request('POST', this.#paymentsUrl, {
         body: JSON.stringify({
           correlationId: payment.correlationId,
@@ -70,6 +72,7 @@ export class HttpGateway implements Gateway {
         }),
         onNewConnection: history.onNewConnection,
       });
+      this.#report(exchange, startedAtMs);
       return await this.#judge(exchange, payment, requestedAt, history);
     } finally {
       this.#pool.release();
@@ -159,9 +162,22 @@ export class HttpGateway implements Gateway {
     return found.kind === 'on_record' ? { kind: 'paid', onRecord: found.onRecord } : unproven(cause, found, 'none');
   }
 
+  #report(exchange: Exchange, startedAtMs: number): void {
+    if (!events.gatewayRequestEnded.hasSubscribers) return;
+    const isResponse = exchange.kind === 'response';
+    events.gatewayRequestEnded.publish({
+      gateway: this.name,
+      status: isResponse ? exchange.statusCode : undefined,
+      errorType: !isResponse ? exchange.cause.code : exchange.body === undefined ? 'unusable_body' : undefined,
+      durationMs: performance.now() - startedAtMs,
+    });
+  }
+
   /** Uses the place of its attempt in the pool. Attempts that waited for a second place could wait for each other. */
   async #lookUp(correlationId: string): Promise<LookUpOutcome> {
+    const startedAtMs = performance.now();
     const exchange = await this.#request('GET', `${this.#paymentsUrl}/${correlationId}`);
+    this.#report(exchange, startedAtMs);
     if (exchange.kind === 'failed') return { kind: 'no_response', cause: exchange.cause };
     const { statusCode, body } = exchange;
     const onRecord = statusCode === 200 && body !== undefined ? parsePaymentOnRecord(body, correlationId) : undefined;

@@ -59,13 +59,23 @@ export function createApp(routes: readonly Route[], { operator, logger }: AppOpt
     });
   }
   const mounts = new Map(routes.map((route) => [route.mount, route]));
-  for (const [mount, route] of mounts) if (mount !== undefined) app.use(mount, ...guardsOf(route), route.handler);
+  for (const [mount, route] of mounts) {
+    if (mount !== undefined) app.use(mount, noteMount(mount), ...guardsOf(route), route.handler);
+  }
 
   app.use((request) => {
     throw new NotFoundError(`no such path: ${request.path}`);
   });
   app.use(secureErrors, errorHandler(logger));
   return app;
+}
+
+/** The handler of a mount has routes of its own. They are not in our table, so the request counts for the mount. */
+function noteMount(mount: string): RequestHandler {
+  return (_request, response, next) => {
+    response.locals['mount'] = mount;
+    next();
+  };
 }
 
 /** Makes the guards of a route. @throws an Error for an operator's route when no operator is set: anybody could use it. */

@@ -1,6 +1,7 @@
 import { type IncomingMessage, type RequestListener, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { events, HUNG_UP } from '../telemetry/events.ts';
 import { SECURITY_HEADERS } from './security-headers.ts';
 
 /** How many requests of one connection are under way at most. Browsers and proxies do not pipeline; 32 serve a client that does. */
@@ -31,13 +32,19 @@ export function serveConnections(server: Server, handler: RequestListener): void
       else connection.waiting.push([request, response]);
     });
   }
-  server.on('connect', (_request, socket: Duplex) => end(socket, { status: 405, code: 'method_not_allowed' }));
+  server.on('connect', (_request, socket: Duplex) => endUnmatched(socket, METHOD_NOT_ALLOWED));
 
   function start(request: IncomingMessage, response: ServerResponse, connection: Connection): void {
     connection.underWay += 1;
     connection.latest = request;
-    response.once('close', () => ended(request, connection));
+    const startedAtMs = performance.now();
     const failure = failureOfHead(request);
+    response.once('close', () => {
+      if (events.requestFinished.hasSubscribers) {
+        report(request, response, startedAtMs, response.writableEnded ? failure : connection.failure);
+      }
+      ended(request, connection);
+    });
     if (failure === undefined) handler(request, response as Parameters<RequestListener>[1]);
     else response.writeHead(failure.status, headersOf(failure)).end(bodyOf(failure));
   }
@@ -127,11 +134,48 @@ const FAILURES: ReadonlyMap<string | undefined, Failure> = new Map([
 ]);
 
 const MALFORMED: Failure = { status: 400, code: 'malformed_request' };
+const METHOD_NOT_ALLOWED: Failure = { status: 405, code: 'method_not_allowed' };
+
+/** What Express, the app and its error handler have noted about a request. Nothing when the handler is another, or was not called. */
+interface Noted {
+  readonly route?: { readonly path: string };
+  readonly locals?: { readonly mount?: string; readonly errorCode?: string };
+}
+
+/** @param failure what the server itself responded with */
+function report(
+  { method = '', route }: IncomingMessage & Pick<Noted, 'route'>,
+  { writableEnded, statusCode, locals }: ServerResponse & Pick<Noted, 'locals'>,
+  startedAtMs: number,
+  failure: Failure | undefined,
+): void {
+  events.requestFinished.publish({
+    route: locals?.mount ?? route?.path ?? UNMATCHED,
+    method,
+    status: writableEnded ? statusCode : (failure?.status ?? HUNG_UP),
+    code: locals?.errorCode ?? failure?.code,
+    durationMs: performance.now() - startedAtMs,
+  });
+}
+
+const UNMATCHED = 'unmatched';
+
+/** Ends a connection on which no request is under way. What was sent is no request that the API knows, but it counts as one. */
+function endUnmatched(socket: Duplex, failure: Failure): void {
+  if (events.requestFinished.hasSubscribers) {
+    const { status, code } = failure;
+    events.requestFinished.publish({ route: UNMATCHED, method: '', status, code, durationMs: 0 });
+  }
+  end(socket, failure);
+}
 
 /** Responds with the failure once the complete requests before it have their responses. */
 function endIfSettled(socket: Socket, { underWay, latest, waiting }: Connection, failure: Failure): void {
   const incomplete = latest === undefined || latest.complete ? 0 : 1;
-  if (underWay === incomplete && waiting.length === 0) end(socket, failure);
+  if (underWay !== incomplete || waiting.length > 0) return;
+  // The incomplete request reports the failure itself when its response closes.
+  if (incomplete === 0) endUnmatched(socket, failure);
+  else end(socket, failure);
 }
 
 function end(socket: Duplex, failure: Failure): void {

@@ -31,6 +31,7 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
     } else if (status > 500) {
       outage.failed({ code, detail: describeError(error) });
     }
+    response.locals['errorCode'] = code;
     // We do not wait for the rest of the body, so no other request can follow on this connection.
     if (hasUnreadBody(request)) response.setHeader('Connection', 'close');
     response

@@ -4,6 +4,7 @@ import { LedgerUnavailableError } from '../errors.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog, type Failure } from '../process/outage-log.ts';
+import { events } from '../telemetry/events.ts';
 import { type BuryResult, type DeadLetter, type DeadLetters, type LookUp, MAX_BURIED } from './dead-letters.ts';
 import type { Ledger, PaidPayment } from './ledger.ts';
 
@@ -91,7 +92,10 @@ export function createRecorder({
     maxPending,
     maxWaitMs: insertWaitMs,
     failsWaitingToo: true,
-    flush: (payments) => insert(payments),
+    flush(payments) {
+      if (events.batchFlushed.hasSubscribers) events.batchFlushed.publish({ batch: 'record', size: payments.length });
+      return insert(payments);
+    },
   });
   const burials = createBatcher<DeadLetter, BuryResult>({
     maxItems: MAX_BURIED,
@@ -177,11 +181,16 @@ export function createRecorder({
 
   return {
     async record(payment) {
+      const startedAtMs = performance.now();
       await join(inserts, payment);
+      if (!events.paymentPaid.hasSubscribers) return;
+      const { gateway, amountCents } = payment;
+      events.paymentPaid.publish({ gateway, amountCents, recordMs: performance.now() - startedAtMs });
     },
     lookUp: (correlationId) => join(lookUps, correlationId),
     async bury(deadLetter) {
       if ((await join(burials, deadLetter)) === 'beyond_bound') count(deadLetter);
+      if (events.paymentDead.hasSubscribers) events.paymentDead.publish({ reason: deadLetter.code });
     },
     get outage() {
       return outage;

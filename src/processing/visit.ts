@@ -1,6 +1,7 @@
 import type { CircuitResult } from '../gateways/circuit.ts';
 import type { AttemptCause, FailedAttempt, PaymentOnRecord } from '../gateways/gateway.ts';
-import type { Payment } from '../payment.ts';
+import type { GatewayName, Payment } from '../payment.ts';
+import { events } from '../telemetry/events.ts';
 import { type PaymentRun, RequeueError, type RunEnd } from './payment-run.ts';
 import type { GuardedGateway, ProcessingDeps } from './processing-deps.ts';
 
@@ -80,6 +81,7 @@ export async function settle(
   try {
     await recorder.record({ correlationId, gateway: gateway.name, ...onRecord });
   } catch (error) {
+    publishUnresolved(correlationId, gateway.name);
     throw new RequeueError(`paid at the ${gateway.name} gateway, not recorded yet: ${(error as Error).message}`, {
       code: 'ledger_unavailable',
       end: 'unresolved',
@@ -97,6 +99,7 @@ export function requeue(
   { isTied }: { isTied: boolean },
 ): RequeueError {
   const { at, run, hadUnknown, hadDoubt, notBeforeMs } = visit;
+  if (hadUnknown) publishUnresolved(visit.payment.correlationId, at.gateway.name);
   const end: RunEnd = hadUnknown ? 'unresolved' : hadDoubt ? 'doubtful' : 'clean';
   if (result.kind === 'not_tried' && result.why === 'closed') {
     return new RequeueError('the worker is shutting down', { code: 'shutting_down', end, pause: 'none' });
@@ -119,4 +122,8 @@ export function notAccepting(visit: Visit): string {
 
 function describe({ at }: Visit, what: string, cause: AttemptCause | undefined): string {
   return `${at.gateway.name} gateway: ${what}${cause ? `, ${cause.detail}` : ''}`;
+}
+
+function publishUnresolved(correlationId: string, gateway: GatewayName): void {
+  if (events.paymentUnresolved.hasSubscribers) events.paymentUnresolved.publish({ correlationId, gateway });
 }

@@ -1,6 +1,7 @@
 import type { Cluster, Redis } from 'ioredis';
 import { BatcherClosedError, BatcherOverflowError, createBatcher } from '../batcher.ts';
 import { QueueFullError, QueueUnavailableError, type ServiceError } from '../errors.ts';
+import { events } from '../telemetry/events.ts';
 import type { PaymentQueueName } from './bullmq-layout.ts';
 import { ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
 import { createMemoryHeadroom } from './memory-headroom.ts';
@@ -80,6 +81,7 @@ export function createEnqueuer({
     maxPending: MAX_PENDING,
     failsWaitingToo: true,
     async flush(jobs) {
+      if (events.batchFlushed.hasSubscribers) events.batchFlushed.publish({ batch: 'enqueue', size: jobs.length });
       const codes = await add(jobs);
       return codes.map((code) => errorOf(code, maxSize));
     },

@@ -2,6 +2,7 @@ import type { Job } from 'bullmq';
 import type { Cluster, Redis } from 'ioredis';
 import type { Failure } from '../process/outage-log.ts';
 import { jobLockLost, type PaymentRun, type RunHistory } from '../processing/payment-run.ts';
+import { events } from '../telemetry/events.ts';
 import { bindingText, boundGateway, jobKey, lockKey, type PaymentQueueName, runsOf } from './bullmq-layout.ts';
 import { defineScript } from './scripts.ts';
 
@@ -46,16 +47,20 @@ export function createJobRuns({
       const bind = async (binding: string) => {
         if ((await bindPayment(key, lockKey(key), token, binding)) !== 1) throw jobLockLost();
       };
+      const history = await historyOf(job, key);
+      // A job that was evicted has lost its time, too.
+      if (history.runs === 0 && job.timestamp && events.paymentTaken.hasSubscribers) {
+        events.paymentTaken.publish({ waitMs: Math.max(0, nowMs() - job.timestamp) });
+      }
       return {
         jobId: job.id!,
         payload: job.data,
         readPayloadText: () => readPayloadText(redis, key),
-        // A job that was evicted has lost its time, too.
         acceptedAt: new Date(job.timestamp || 0),
         get ageMs() {
           return Math.max(0, nowMs() - (job.timestamp || nowMs()));
         },
-        history: await historyOf(job, key),
+        history,
         boundTo: boundGateway(job),
         bindTo: (gateway) => bind(bindingText(gateway)),
         release: () => bind(''),

@@ -1,6 +1,6 @@
 import type { GatewayName } from '../payment.ts';
 import type { Failure } from '../process/outage-log.ts';
-import type { Hop } from './events.ts';
+import type { Hop } from './labels.ts';
 
 /**
  * What a process tells all others about itself, once a second, as JSON in Redis (queue/heartbeats.ts). Times are ISO 8601, by
@@ -16,7 +16,10 @@ export interface Heartbeat {
   readonly startedAt: string;
   /** Per second, in the mean over the last {@link RATE_SECONDS}. */
   readonly rates: Rates;
-  /** Of the last {@link RATE_SECONDS}: how many took at most each of HOP_BOUNDS_MS, and longer (histogram.ts). */
+  /**
+   * Of the last {@link RATE_SECONDS}: how many took at most each of HOP_BOUNDS_MS (histogram.ts) and longer than the bound
+   * before it. The last number: longer than all bounds.
+   */
   readonly hops: Readonly<Record<Hop, readonly number[]>>;
   /** Of a process with the role `worker` or `all`. */
   readonly worker?: WorkerVitals;

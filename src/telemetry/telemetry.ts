@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Heartbeat, WorkerVitals } from './heartbeat.ts';
-import type { Metrics, RelayGauges } from './metrics.ts';
+import { createMeasures } from './measures.ts';
+import { createMetrics, type Metrics, type RelayGauges } from './metrics.ts';
+import { createRecent } from './recent.ts';
 
 /** What a process knows about itself. One for each process, whatever its roles: the events of its parts meet here. */
 export interface Telemetry {
@@ -21,6 +23,7 @@ export interface TelemetryPart {
   readonly gauges?: () => Promise<RelayGauges>;
 }
 
+/** Counts the events of this process from now on. */
 export function createTelemetry({ role, version }: Pick<Heartbeat, 'role' | 'version'>): Telemetry {
   let described: TelemetryPart = {};
   const self = {
@@ -31,18 +34,24 @@ export function createTelemetry({ role, version }: Pick<Heartbeat, 'role' | 'ver
     version,
     startedAt: new Date().toISOString(),
   };
+  const measures = createMeasures();
+  const recent = createRecent(measures);
   return {
-    metrics: { contentType: 'text/plain', text: () => Promise.resolve('') },
+    metrics: createMetrics({
+      measures,
+      self,
+      gaugesOf: () => described.gauges,
+      vitalsOf: () => described.worker,
+    }),
     heartbeat: () => ({
       ...self,
-      rates: { accepted: 0, notAccepted: 0, paid: { primary: 0, fallback: 0 } },
-      hops: { accept: [], wait: [], send: [], record: [] },
+      ...recent(),
       ...(described.worker && { worker: described.worker() }),
       ...(described.problems && { problems: described.problems() }),
     }),
     describe(part) {
       described = { ...described, ...part };
     },
-    close() {},
+    close: () => measures.close(),
   };
 }

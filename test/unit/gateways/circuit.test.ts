@@ -39,6 +39,7 @@ function setUp(options: Partial<CircuitOptions> = {}) {
   const failing: CircuitCause[] = [];
   const events: string[] = [];
   const circuit = createCircuit({
+    gateway: 'primary',
     failureThreshold: THRESHOLD,
     probeIntervalMs: PROBE_INTERVAL_MS,
     probeLimitMs: PROBE_LIMIT_MS,

@@ -92,6 +92,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
       close() {},
     },
     circuit: createCircuit({
+      gateway: name,
       failureThreshold: 3,
       probeIntervalMs: 200,
       probeLimitMs: 500,

@@ -117,6 +117,7 @@ export function stage({
       close() {},
     };
     const circuit = createCircuit({
+      gateway: name,
       failureThreshold: FAILURE_THRESHOLD,
       probeIntervalMs: PROBE_INTERVAL_MS,
       probeLimitMs: 500,

@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { events } from '../../../src/telemetry/events.ts';
 
 describe('events', () => {
-  const paid = { gateway: 'primary', amountCents: 1990 } as const;
+  const paid = { gateway: 'primary', amountCents: 1990, recordMs: 5 } as const;
 
   it('reach their subscriber until it ends its subscription', () => {
     const seen: unknown[] = [];
