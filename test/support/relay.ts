@@ -4,7 +4,7 @@ import { Redis } from 'ioredis';
 import { createSimulatedGateway } from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { type Api, startApi } from '../../src/api.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
-import { createTelemetry } from '../../src/telemetry/telemetry.ts';
+import { createTelemetry, type Telemetry } from '../../src/telemetry/telemetry.ts';
 import { startWorker } from '../../src/worker.ts';
 import { atTestEnd } from './cleanup.ts';
 import { type LogEntry, recordingLogger } from './logger.ts';
@@ -29,6 +29,15 @@ export interface TestApi {
   readonly config: Config;
   readonly entries: readonly LogEntry[];
   readonly api: Api;
+  /** Counts the events of the whole test process, so also those of a worker in it. */
+  readonly telemetry: Telemetry;
+}
+
+/** Ended after the test, or it would count the events of later ones. */
+function testTelemetry(role: 'api' | 'worker'): Telemetry {
+  const telemetry = createTelemetry({ role, version: 'test' });
+  atTestEnd(() => telemetry.close());
+  return telemetry;
 }
 
 /**
@@ -38,11 +47,12 @@ export interface TestApi {
 export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promise<TestApi> {
   const config = { ...withPrefix(await testConfig(env), prefix), port: 0 };
   const { logger, entries } = recordingLogger();
-  const api = await startApi(config, logger, createTelemetry({ role: 'api', version: 'test' }));
+  const telemetry = testTelemetry('api');
+  const api = await startApi(config, logger, telemetry);
   atTestEnd(() => api.close(performance.now() + 5_000));
   const url = `http://127.0.0.1:${api.port}`;
   if (env['REDIS_URL'] === undefined) await eventually(async () => (await fetch(`${url}/health`)).status === 200);
-  return { url, prefix, config, entries, api };
+  return { url, prefix, config, entries, api, telemetry };
 }
 
 const withPrefix = (config: Config, prefix: string): Config => ({ ...config, queue: { ...config.queue, prefix } });
@@ -58,7 +68,7 @@ export async function testWorker(
 ): Promise<{ entries: readonly LogEntry[]; close(): Promise<void> }> {
   const { logger, entries } = recordingLogger();
   const worker = startWorker(change(withPrefix(await testConfig(env), prefix)), logger, {
-    telemetry: createTelemetry({ role: 'worker', version: 'test' }),
+    telemetry: testTelemetry('worker'),
     writesHeartbeat: true,
     onStuck: (reason) => {
       throw new Error(reason);
