@@ -37,7 +37,9 @@ function healthOf(problems: readonly Problem['code'][] = [], heartbeats: readonl
       unresolved: { primary: { count: 2, oldestMs: 90_000 }, fallback: { count: 0, oldestMs: 0 } },
       memory: undefined,
       heartbeats,
+      heartbeatFault: undefined,
     },
+    workers: heartbeats.filter(({ worker }) => worker !== undefined).length,
     problems: problems.map((code) => ({ code, since: '', cause: '' })),
   };
 }
