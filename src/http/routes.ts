@@ -1,5 +1,7 @@
 import type { RequestHandler } from 'express';
 import type { AppDeps } from './app.ts';
+import { DOCS_PATH, docsPage } from './openapi/docs-page.ts';
+import { getOpenApi } from './openapi/get-openapi.ts';
 import { dashboard } from './operator/dashboard.ts';
 import { DASHBOARD_CHANGES, DASHBOARD_PATH } from './operator/dashboard-changes.ts';
 import { health, live, ready } from './operator/health.ts';
@@ -8,7 +10,7 @@ import { purge } from './operator/purge.ts';
 import { getSummary } from './payments/get-summary.ts';
 import { postPayment } from './payments/post-payment.ts';
 
-/** One endpoint of the API, or of a worker's own port. */
+/** One endpoint of the API, or of a worker's own port. openapi/operations.ts describes it. */
 export interface Route {
   /** A GET route serves HEAD as well. */
   readonly method: 'GET' | 'POST' | 'PUT';
@@ -53,6 +55,8 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
     { method: 'GET', path: '/health/live', handler: live() },
     { method: 'GET', path: '/health/ready', handler: ready(deps) },
     { method: 'GET', path: '/metrics', handler: metrics(deps), bearer: deps.metricsToken },
+    { method: 'GET', path: '/openapi.json', handler: getOpenApi(() => routes, config) },
+    { method: 'GET', path: `${DOCS_PATH}{/*file}`, handler: docsPage(), mount: DOCS_PATH },
   ];
   if (config.allowPurge) {
     routes.push({

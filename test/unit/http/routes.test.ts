@@ -23,6 +23,8 @@ describe('routes', () => {
       'GET /health/live',
       'GET /health/ready',
       'GET /metrics',
+      'GET /openapi.json',
+      'GET /docs{/*file}',
     ]);
   });
 

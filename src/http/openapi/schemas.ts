@@ -1,0 +1,154 @@
+import { PROBLEM_CODES } from '../../operations/relay-health.ts';
+import { MAX_AMOUNT_CENTS } from '../../payment.ts';
+import { ERROR_SCHEMAS } from './errors.ts';
+import type { Schema } from './operation.ts';
+
+const count = (description: string): Schema => ({ type: 'integer', minimum: 0, description });
+const time = (description: string): Schema => ({ type: 'string', format: 'date-time', description });
+const gateway = (description: string): Schema => ({ type: 'string', enum: ['primary', 'fallback'], description });
+const named = (schema: string): Schema => ({ $ref: `#/components/schemas/${schema}` });
+
+const AMOUNT: Schema = {
+  type: 'number',
+  minimum: 0.01,
+  maximum: MAX_AMOUNT_CENTS / 100,
+  description: 'In units, with at most two decimals. The noise of floating-point arithmetic is ignored.',
+  examples: [19.9],
+};
+
+const CORRELATION_ID: Schema = {
+  type: 'string',
+  format: 'uuid',
+  description: 'The idempotency key: whatever is posted under one id is paid once.',
+  examples: ['4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3'],
+};
+
+const QUEUE: Schema = {
+  type: 'object',
+  required: ['queue_size', 'in_flight'],
+  properties: {
+    queue_size: count('Payments that wait, now or for a later time. This is what the cap counts.'),
+    in_flight: count('Payments that workers have taken.'),
+  },
+};
+
+/** `components.schemas` */
+export const SCHEMAS: Readonly<Record<string, Schema>> = {
+  ...ERROR_SCHEMAS,
+  Payment: {
+    type: 'object',
+    required: ['correlationId', 'amount'],
+    properties: { correlationId: CORRELATION_ID, amount: AMOUNT },
+  },
+  PaymentStatus: {
+    type: 'object',
+    description: 'What is known of one payment. A field that does not apply is missing.',
+    required: ['correlationId', 'state'],
+    properties: {
+      correlationId: CORRELATION_ID,
+      state: {
+        type: 'string',
+        enum: ['paid', 'unresolved', 'in_flight', 'retrying', 'queued', 'dead_letter', 'discarded'],
+        description: [
+          'The first that holds:',
+          '- `paid`: a gateway has paid it, and the ledger has recorded it.',
+          '- `unresolved`: an attempt may have been paid. It stays at its gateway.',
+          '- `in_flight`: a worker has taken it.',
+          '- `retrying`: it waits for its next attempt.',
+          '- `queued`: it waits for its turn.',
+          '- `dead_letter`: it can never be paid as it is. An operator must decide.',
+          '- `discarded`: an operator has decided that it will not be paid.',
+        ].join('\n'),
+      },
+      amount: { type: 'number', description: 'In units.' },
+      gateway: gateway('The gateway that paid it.'),
+      requestedAt: time('The time that the gateway has on record for it.'),
+      recordedAt: time('When the ledger recorded it.'),
+      acceptedAt: time('When it was accepted.'),
+      attempts: count('Runs that a worker has started.'),
+      boundTo: gateway('The only gateway that may pay it.'),
+      reason: { type: 'string', description: 'The code of why it is not paid yet.' },
+      detail: { type: 'string', description: 'The same as a sentence for people.' },
+      since: time('Since when the reason holds.'),
+    },
+  },
+  GatewayTotals: {
+    type: 'object',
+    required: ['totalRequests', 'totalAmount'],
+    properties: {
+      totalRequests: count('Payments.'),
+      totalAmount: { type: 'number', minimum: 0, description: 'In units, exact to the cent.' },
+    },
+  },
+  Summary: {
+    type: 'object',
+    required: ['default', 'fallback'],
+    properties: {
+      default: { ...named('GatewayTotals'), description: 'The primary gateway.' },
+      fallback: { ...named('GatewayTotals'), description: 'The fallback gateway.' },
+    },
+  },
+  Problem: {
+    type: 'object',
+    description: 'Something that keeps payments from being accepted, paid or kept.',
+    required: ['code', 'since', 'cause'],
+    properties: {
+      code: { type: 'string', enum: PROBLEM_CODES },
+      since: time('When it was first seen.'),
+      cause: { type: 'string', description: 'A sentence for people.' },
+    },
+  },
+  Health: {
+    type: 'object',
+    required: ['status', 'queue'],
+    properties: {
+      status: { type: 'string', enum: ['ok', 'degraded'], description: '`degraded`: there are problems.' },
+      queue: QUEUE,
+      workers: count('Workers that have reported within the last 5 s.'),
+      problems: { type: 'array', items: named('Problem'), description: 'The worst first.' },
+    },
+  },
+  HealthUnavailable: {
+    type: 'object',
+    required: ['status', 'error'],
+    properties: {
+      status: { type: 'string', const: 'unavailable' },
+      error: { type: 'string', const: 'queue_unavailable' },
+    },
+  },
+  Live: {
+    type: 'object',
+    required: ['status'],
+    properties: { status: { type: 'string', const: 'ok' } },
+  },
+  Ready: {
+    type: 'object',
+    required: ['status', 'checks'],
+    properties: {
+      status: { type: 'string', enum: ['ok', 'unavailable'] },
+      checks: {
+        type: 'object',
+        required: ['redis', 'postgres', 'accepting'],
+        properties: {
+          redis: { type: 'boolean', description: 'Redis can take payments.' },
+          postgres: { type: 'boolean', description: 'PostgreSQL responds. Reported only.' },
+          accepting: { type: 'boolean', description: 'The process is not shutting down.' },
+        },
+      },
+    },
+  },
+  DashboardConflict: {
+    type: 'object',
+    description: "In the form that bull-board's page shows.",
+    required: ['error', 'message'],
+    properties: {
+      error: { type: 'object', required: ['key'], properties: { key: { type: 'string' } } },
+      message: { type: 'string', description: 'Why, as a sentence.' },
+    },
+  },
+  Purged: {
+    type: 'object',
+    required: ['message'],
+    properties: { message: { type: 'string' } },
+  },
+};
