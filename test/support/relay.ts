@@ -6,9 +6,11 @@ import { type Api, startApi } from '../../src/api.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { createTelemetry, type Telemetry } from '../../src/telemetry/telemetry.ts';
 import { startWorker } from '../../src/worker.ts';
+import { documentCheck, documentOf } from './api-document.ts';
 import { atTestEnd } from './cleanup.ts';
 import { type LogEntry, recordingLogger } from './logger.ts';
 import { freshDatabase, freshPrefix, sharedRedis } from './services.ts';
+import { watchResponses } from './watch-responses.ts';
 
 export type TestEnv = Readonly<Record<string, string>>;
 
@@ -49,10 +51,25 @@ export async function testApi(env: TestEnv = {}, prefix = freshPrefix()): Promis
   const { logger, entries } = recordingLogger();
   const telemetry = testTelemetry('api');
   const api = await startApi(config, logger, telemetry);
+  expectDocumented(api.port!, config);
   atTestEnd(() => api.close(performance.now() + 5_000));
   const url = `http://127.0.0.1:${api.port}`;
   if (env['REDIS_URL'] === undefined) await eventually(async () => (await fetch(`${url}/health`)).status === 200);
   return { url, prefix, config, entries, api, telemetry };
+}
+
+/** Fails the test when a response of this API is not in its own document. */
+function expectDocumented(port: number, config: Config): void {
+  const check = documentCheck(documentOf(config));
+  const faults = new Set<string>();
+  const end = watchResponses(port, (exchange) => {
+    const fault = check(exchange);
+    if (fault !== undefined) faults.add(`${exchange.method} ${exchange.path}: ${exchange.status}: ${fault}`);
+  });
+  atTestEnd(() => {
+    end();
+    if (faults.size > 0) throw new Error(`responses that /openapi.json does not describe: ${[...faults].join('; ')}`);
+  });
 }
 
 const withPrefix = (config: Config, prefix: string): Config => ({ ...config, queue: { ...config.queue, prefix } });

@@ -55,7 +55,7 @@ export function createDocument(routes: readonly Route[], config: Config['http'])
     servers: [{ url: '/' }],
     tags: TAGS.filter(({ name }) => described.some(({ operation }) => operation.tag === name)),
     paths: Object.fromEntries(paths),
-    'x-other-requests': errorResponses(['invalid_request', 'not_found', 'method_not_allowed']),
+    'x-other-requests': errorResponses(['not_found', 'method_not_allowed', ...CONNECTION_ERRORS]),
     components: {
       schemas: SCHEMAS,
       responses: ERROR_RESPONSES,
@@ -87,9 +87,11 @@ function guardOf({ role, bearer }: Route): keyof typeof SECURITY_SCHEMES | undef
   return bearer === undefined ? undefined : 'token';
 }
 
-/** What the guards of a route respond with, see app.ts. */
+/** What the router and the guards of a route respond with, see app.ts. */
 function guardErrors(route: Route): readonly ErrorCode[] {
   return [
+    // The router cannot decode the path.
+    ...(/[:*]/.test(route.path) ? (['invalid_request'] as const) : []),
     ...(guardOf(route) === undefined ? [] : (['unauthorized', 'too_many_logins'] as const)),
     ...(route.from === 'own_pages' && route.changesState ? (['forbidden'] as const) : []),
   ];

@@ -8,8 +8,8 @@ Posting a payment again under the same \`correlationId\` is safe after every err
 
 **HEAD** gets the headers of GET, without a body.
 
-**Any other request.** An unknown path gets 404, a known path with another method 405, and a path with a malformed
-%-escape may get 400. \`x-other-requests\` has these responses.
+**Any other request.** An unknown path gets 404, and a known path with another method 405. \`x-other-requests\` has these
+responses.
 
 **Headers.** Every response with a body forbids browsers framing, guessing of its type and, but for these documents, caching.
 
