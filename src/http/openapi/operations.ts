@@ -41,7 +41,7 @@ export function createOperations(config: Config['http']): Readonly<Record<string
       description: 'Where the payment is, and why it waits. A store that is down gives 503, never 404.',
       parameters: [{ name: 'correlationId', in: 'path', required: true, schema: { type: 'string', format: 'uuid' } }],
       responses: { 200: json('The payment is known.', 'PaymentStatus') },
-      errors: ['invalid_request', 'not_found', 'queue_unavailable', 'ledger_unavailable', 'internal_error'],
+      errors: ['invalid_request', 'not_found', 'busy', 'queue_unavailable', 'ledger_unavailable', 'internal_error'],
     },
     'GET /payments-summary': {
       id: 'getSummary',

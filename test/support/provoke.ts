@@ -1,0 +1,228 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { UnrecoverableError } from 'bullmq';
+import { createApp } from '../../src/http/app.ts';
+import { startServer } from '../../src/http/server.ts';
+import type { Documented, Exchange } from './api-document.ts';
+import { atTestEnd } from './cleanup.ts';
+import { exchange } from './http-client.ts';
+import { recordingLogger } from './logger.ts';
+import { bullQueue, bullWorker, connectedApi, NO_REDIS } from './queue.ts';
+import { aPayment, postPayment, type TestApi, type TestEnv, testApi } from './relay.ts';
+import { holdTable } from './services.ts';
+
+interface Request {
+  readonly method: string;
+  readonly path: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+}
+
+const basic = (password: string) => ({
+  authorization: `Basic ${Buffer.from(`operator:${password}`).toString('base64')}`,
+});
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
+
+const TOKEN = 'a-token-of-at-least-16-characters';
+const OPERATOR = basic('secret');
+
+/** Everything that a setting enables. */
+export const EVERYTHING: TestEnv = {
+  ALLOW_PURGE: 'true',
+  PAYMENTS_VALIDATE: 'true',
+  DASHBOARD_USER: 'operator',
+  DASHBOARD_PASSWORD: 'secret',
+  STATUS_TOKEN: TOKEN,
+  METRICS_TOKEN: TOKEN,
+};
+
+const BOARD = '/admin/queues';
+const RANGE = '/payments-summary?from=2025-01-01&to=2026-01-01';
+const retry = (id: string): Request => ({
+  method: 'PUT',
+  path: `${BOARD}/api/queues/payments/${id}/retry`,
+  headers: OPERATOR,
+});
+
+/** A request that gets a usual response, by operation. */
+const REQUESTS: Readonly<Record<string, Request>> = {
+  postPayment: { method: 'POST', path: '/payments', body: JSON.stringify(aPayment()) },
+  getPayment: { method: 'GET', path: `/payments/${aPayment().correlationId}`, headers: bearer(TOKEN) },
+  getSummary: { method: 'GET', path: RANGE },
+  getHealth: { method: 'GET', path: '/health' },
+  getLiveness: { method: 'GET', path: '/health/live' },
+  getReadiness: { method: 'GET', path: '/health/ready' },
+  getMetrics: { method: 'GET', path: '/metrics', headers: bearer(TOKEN) },
+  purgePayments: { method: 'POST', path: '/purge-payments' },
+  getDashboard: { method: 'GET', path: `${BOARD}/api/queues`, headers: OPERATOR },
+  changeQueue: { method: 'PUT', path: `${BOARD}/api/queues/payments/resume`, headers: OPERATOR },
+  getOpenApi: { method: 'GET', path: '/openapi.json' },
+  getDocs: { method: 'GET', path: '/docs' },
+  other: { method: 'GET', path: '/nothing' },
+};
+
+/** Knows how to get each response that an API with {@link EVERYTHING} documents. */
+export async function createProvocations() {
+  const api = await testApi(EVERYTHING);
+  const full = await testApi({ ...EVERYTHING, PAYMENT_QUEUE_MAX_SIZE: '1' });
+  const withoutRedis = await testApi({ ...EVERYTHING, ...NO_REDIS });
+  const withoutLedger = await connectedApi(EVERYTHING);
+  const broken = await brokenApi(api);
+  await postPayment(full.url);
+
+  /** By the kind of response, for all operations that have it. */
+  const situations: Readonly<Record<string, (request: Request) => Promise<Exchange>>> = {
+    malformed_request: ({ method, path }) => sendRaw(api, method, path, '\r\n'),
+    request_timeout: ({ method, path }) => sendRaw(api, method, path, 'Host: x\r\n'),
+    payload_too_large: ({ method, path }) =>
+      sendRaw(api, method, path, `Host: x\r\nTransfer-Encoding: chunked\r\n\r\n1;${'a'.repeat(20_000)}\r\n`),
+    expectation_failed: ({ method, path }) => sendRaw(api, method, path, 'Host: x\r\nExpect: nothing\r\n\r\n'),
+    headers_too_large: ({ method, path }) =>
+      sendRaw(api, method, path, `Host: x\r\nLong: ${'a'.repeat(20_000)}\r\n\r\n`),
+    invalid_request: (request) => send(api.url, { ...request, path: `${request.path.replace(/\?.*|[^/]+$/, '')}%zz` }),
+    unauthorized: (request) => send(api.url, { ...request, headers: {} }),
+    too_many_logins: (request) => guessUntil(429, api, request),
+    forbidden: (request) =>
+      send(api.url, { ...request, headers: { ...request.headers, origin: 'http://elsewhere.example' } }),
+    internal_error: (request) => send(broken, request),
+    queue_unavailable: (request) => send(withoutRedis.url, request),
+    ledger_unavailable: (request) => send(withoutLedger.url, request),
+    busy: (request) => beBusy(api, request),
+    queue_full: (request) => send(full.url, { ...request, body: JSON.stringify(aPayment()) }),
+    not_found: (request) => send(api.url, request),
+  };
+
+  /** By operation, status and kind: what the situation alone does not bring about. */
+  const particular: Readonly<Record<string, () => Promise<Exchange>>> = {
+    'postPayment 400 invalid_json': () => send(api.url, { ...REQUESTS['postPayment']!, body: '{' }),
+    'postPayment 400 invalid_request': () => send(api.url, { ...REQUESTS['postPayment']!, body: '{}' }),
+    'getPayment 200 application/json': async () => {
+      const payment = aPayment();
+      await postPayment(api.url, payment);
+      return send(api.url, { ...REQUESTS['getPayment']!, path: `/payments/${payment.correlationId}` });
+    },
+    'getSummary 400 invalid_request': () => send(api.url, { method: 'GET', path: '/payments-summary?from=yesterday' }),
+    'getHealth 503 application/json': () => send(withoutRedis.url, REQUESTS['getHealth']!),
+    'getReadiness 503 application/json': () => send(withoutRedis.url, REQUESTS['getReadiness']!),
+    'getOpenApi 304 ': async () => {
+      const { headers } = await send(api.url, REQUESTS['getOpenApi']!);
+      return send(api.url, { ...REQUESTS['getOpenApi']!, headers: { 'if-none-match': String(headers['etag']) } });
+    },
+    'getDocs 200 text/css': () => send(api.url, { method: 'GET', path: '/docs/swagger-ui.css' }),
+    'getDocs 200 text/javascript': () => send(api.url, { method: 'GET', path: '/docs/swagger-ui-bundle.js' }),
+    'getDocs 404 not_found': () => send(api.url, { method: 'GET', path: '/docs/package.json' }),
+    'getDocs 400 invalid_request': () => send(api.url, { method: 'GET', path: '/docs/%zz' }),
+    'getDashboard 404 */*': () => send(api.url, { ...REQUESTS['getDashboard']!, path: `${BOARD}/nothing/at/all` }),
+    'changeQueue 204 ': async () => send(api.url, retry(await deadLetter(api))),
+    'changeQueue 404 */*': () =>
+      send(api.url, {
+        ...REQUESTS['changeQueue']!,
+        path: `${BOARD}/api/queues/others/${aPayment().correlationId}/retry`,
+      }),
+    'changeQueue 405 method_not_allowed': () =>
+      send(api.url, { ...REQUESTS['changeQueue']!, path: `${BOARD}/api/queues/payments/obliterate` }),
+    'changeQueue 409 application/json': () => send(api.url, retry(aPayment().correlationId)),
+    'changeQueue 503 queue_full': async () => send(full.url, retry(await deadLetter(full))),
+    'changeQueue 503 ledger_unavailable': async () => send(withoutLedger.url, retry(await deadLetter(withoutLedger))),
+    'other 405 method_not_allowed': () => send(api.url, { method: 'DELETE', path: '/payments' }),
+  };
+
+  return {
+    config: api.config,
+    /** @throws an Error for a response that this file does not know how to get */
+    async provoke({ operationId, status, kind }: Documented): Promise<Exchange> {
+      const own = particular[`${operationId} ${status} ${kind}`];
+      if (own !== undefined) return own();
+      const request = REQUESTS[operationId];
+      const situation = status < 300 ? (usual: Request) => send(api.url, usual) : situations[kind];
+      if (request === undefined || situation === undefined)
+        throw new Error('test/support/provoke.ts has no way to get it');
+      return situation(request);
+    },
+  };
+}
+
+async function send(url: string, { method, path, headers = {}, body }: Request): Promise<Exchange> {
+  const response = await exchange(`${url}${path}`, { method, headers, ...(body !== undefined && { body }) });
+  return { method, path, ...response };
+}
+
+/** Sends a request line and these bytes. @returns the last response on the connection; an earlier one is of the head alone */
+async function sendRaw({ api }: TestApi, method: string, path: string, rest: string): Promise<Exchange> {
+  const socket = connect(api.port!, '127.0.0.1');
+  let received = '';
+  socket.on('error', () => {});
+  socket.on('data', (data) => {
+    received += data;
+  });
+  await once(socket, 'connect');
+  socket.write(`${method} ${path} HTTP/1.1\r\n${rest}`);
+  await once(socket, 'close');
+  const [head, text] = received.slice(received.lastIndexOf('HTTP/1.1 ')).split('\r\n\r\n') as [string, string];
+  const [statusLine, ...lines] = head.split('\r\n') as [string, ...string[]];
+  const headers = lines.map((line) => line.split(': ') as [string, string]);
+  return {
+    method,
+    path,
+    status: Number(statusLine.split(' ')[1]),
+    headers: Object.fromEntries(headers.map(([name, value]) => [name.toLowerCase(), value])),
+    text,
+  };
+}
+
+/** Sends wrong logins until the response has this status, ten at most. */
+async function guessUntil(status: number, { url }: TestApi, request: Request): Promise<Exchange> {
+  const isBasic = request.headers?.['authorization']?.startsWith('Basic');
+  const headers = isBasic ? basic('guess') : bearer('another-token-of-some-length');
+  const guesses = await Promise.all(Array.from({ length: 10 }, () => send(url, { ...request, headers })));
+  return guesses.find((guess) => guess.status === status) ?? guesses[0]!;
+}
+
+/** More than either limit of requests that wait for PostgreSQL. */
+const CROWD = 1_100;
+
+async function beBusy({ url, config }: TestApi, request: Request): Promise<Exchange> {
+  const release = await holdTable(config.database.url);
+  const all = Array.from({ length: CROWD }, () => send(url, request));
+  const first = await Promise.race(all);
+  await release();
+  await Promise.all(all);
+  return first;
+}
+
+/** A dead letter that only Redis has. */
+async function deadLetter({ prefix }: TestApi): Promise<string> {
+  const payment = aPayment();
+  const queue = await bullQueue(prefix);
+  await queue.add('payment', payment, { jobId: payment.correlationId, lifo: true });
+  const job = await (await bullWorker(prefix)).getNextJob('token');
+  await job!.moveToFailed(new UnrecoverableError('invalid_payment: amount'), 'token', false);
+  return job!.id!;
+}
+
+/** An API that has a fault of its own wherever it uses a part. */
+async function brokenApi({ config }: TestApi): Promise<string> {
+  const part = new Proxy(
+    {},
+    {
+      get: () => () => {
+        throw new Error('a fault of our own');
+      },
+    },
+  ) as never;
+  const { logger } = recordingLogger();
+  const app = createApp({
+    config: config.http,
+    logger,
+    enqueuer: part,
+    ledger: part,
+    deadLetters: part,
+    queueAdmin: part,
+    healthCheck: part,
+    metrics: part,
+    isAccepting: () => true,
+  });
+  const server = await startServer(app, { host: '127.0.0.1', port: 0, keepAliveTimeoutMs: 1_000 });
+  atTestEnd(() => server.drain(performance.now()));
+  return `http://127.0.0.1:${server.port}`;
+}
