@@ -35,6 +35,6 @@ describe('GET /docs in Chromium', function () {
     const requests = tab.requests.filter((request) => !request.startsWith('data:'));
     expect(requests).to.have.length.above(4);
     expect(new Set(requests.map((request) => new URL(request).host))).to.deep.equal(new Set([new URL(url).host]));
-    expect(tab.complaints).to.deep.equal([]);
+    expect([...tab.complaints, ...tab.consoleErrors]).to.deep.equal([]);
   });
 });

@@ -18,6 +18,8 @@ export interface Tab {
   readonly requests: readonly string[];
   /** What the browser has reported about the page: blocked requests, violations of its policy, exceptions. */
   readonly complaints: readonly string[];
+  /** What the page itself has written to `console.error`. */
+  readonly consoleErrors: readonly string[];
   goTo(url: string): Promise<void>;
   /** The value of an expression in the page, which must be JSON. @throws an Error when the page throws. */
   evaluate<T>(expression: string): Promise<T>;
@@ -56,6 +58,7 @@ export async function openTab(): Promise<Tab> {
 
   const requests: string[] = [];
   const complaints: string[] = [];
+  const consoleErrors: string[] = [];
   const waiting = new Map<number, { resolve: (result: Params) => void; reject: (error: Error) => void }>();
   let sent = 0;
   let sessionId: unknown;
@@ -73,6 +76,9 @@ export async function openTab(): Promise<Tab> {
     'Log.entryAdded': ({ entry }) => {
       const { level, text, url = '' } = entry as { level: string; text: string; url?: string };
       if (level === 'error') complaints.push(`${text} ${url}`);
+    },
+    'Runtime.consoleAPICalled': ({ type, args }) => {
+      if (type === 'error') consoleErrors.push(JSON.stringify(args));
     },
     'Runtime.exceptionThrown': ({ exceptionDetails }) => complaints.push(JSON.stringify(exceptionDetails)),
   };
@@ -92,6 +98,7 @@ export async function openTab(): Promise<Tab> {
   return {
     requests,
     complaints,
+    consoleErrors,
     async goTo(url) {
       const { errorText } = await send('Page.navigate', { url });
       if (errorText !== undefined) throw new Error(`${url}: ${errorText}`);

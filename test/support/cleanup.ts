@@ -38,5 +38,7 @@ async function undoAll(undos: Undo[]): Promise<void> {
       failures.push(error);
     }
   }
+  // Mocha shows the message of an error, but not the errors inside it.
+  if (failures.length === 1) throw failures[0];
   if (failures.length > 0) throw new AggregateError(failures, 'cleaning up failed');
 }
