@@ -1,3 +1,5 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { expect } from 'chai';
 import { OpenAPISchemaValidator } from 'express-openapi-validator/dist/framework/openapi.schema.validator.js';
 import type { OpenAPIV3 } from 'express-openapi-validator/dist/framework/types.js';
@@ -10,10 +12,11 @@ import {
   documentOf,
   type Exchange,
 } from '../support/api-document.ts';
+import { atTestEnd, withOwnEnd } from '../support/cleanup.ts';
 import { exchange } from '../support/http-client.ts';
 import { createProvocations, EVERYTHING } from '../support/provoke.ts';
 import { NO_DATABASE } from '../support/queue.ts';
-import { type TestEnv, testApi, testConfig } from '../support/relay.ts';
+import { expectDocumented, type TestEnv, testApi, testConfig } from '../support/relay.ts';
 
 const documentWith = async (env: TestEnv = {}) => documentOf(await testConfig({ ...NO_DATABASE, ...env }));
 
@@ -107,6 +110,20 @@ describe('the check of responses against the document', () => {
 
   it('takes a response that is described', async () => {
     expect(documentCheck(await documentWith())(full)).to.equal(undefined);
+  });
+
+  it('fails the test in which an API has given a response that is not described', async () => {
+    const config = await testConfig(NO_DATABASE);
+    const server = createServer((_request, response) => response.writeHead(418).end());
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    atTestEnd(() => new Promise((resolve) => server.close(resolve)));
+    const { port } = server.address() as AddressInfo;
+    const end = withOwnEnd(async () => {
+      expectDocumented(port, config);
+      await exchange(`http://127.0.0.1:${port}/health`, { method: 'GET' });
+    });
+    const failure = await end.catch((error: Error) => error.message);
+    expect(failure).to.match(/GET \/health: getHealth has no 418$/);
   });
 
   for (const [name, change] of Object.entries({

@@ -69,7 +69,7 @@ export function createOperations(config: Config['http']): Readonly<Record<string
       summary: 'Is the relay well?',
       description: 'The size of the queue, and what keeps payments from being accepted or paid.',
       responses: {
-        200: json('Payments are accepted. With `degraded`, `problems` says what is wrong.', 'Health'),
+        200: json('Redis responds. With `degraded`, `problems` says what is wrong.', 'Health'),
         503: json('Redis gave no usable reply.', 'HealthUnavailable'),
       },
       errors: ['internal_error'],
@@ -97,7 +97,7 @@ export function createOperations(config: Config['http']): Readonly<Record<string
       id: 'getMetrics',
       tag: 'Operator',
       summary: 'Metrics of this process for Prometheus',
-      description: 'nginx of the compose stacks does not pass it on.',
+      description: 'nginx of the compose stacks does not pass it on. A worker serves its own at `WORKER_PORT`.',
       responses: {
         200: {
           description: 'The text format of Prometheus.',
