@@ -22,7 +22,7 @@ import { paymentQueue } from './queue/payment-queue.ts';
 import { createPaymentWorker, type PaymentWorker } from './queue/payment-worker.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import { createRedisClock } from './queue/redis-clock.ts';
-import { createServerCheck, type ServerCheck } from './queue/server-check.ts';
+import { createServerCheck, lastingFault, type ServerCheck } from './queue/server-check.ts';
 import { startWatchdog } from './queue/watchdog.ts';
 import type { GatewayVitals, Since, WorkerVitals } from './telemetry/heartbeat.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
@@ -192,7 +192,7 @@ function vitalsOf({
   serverCheck: Pick<ServerCheck, 'fault'>;
 }): WorkerVitals {
   const { outage } = recorder;
-  const { fault } = serverCheck;
+  const fault = lastingFault(serverCheck);
   return {
     workerId: worker.id,
     concurrency,

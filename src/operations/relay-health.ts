@@ -6,7 +6,7 @@ import type { Enqueuer } from '../queue/enqueuer.ts';
 import { ACCEPTING_SHARE } from '../queue/memory-headroom.ts';
 import type { QueueState, QueueWatch } from '../queue/queue-state.ts';
 import { explainRedisError } from '../queue/redis-errors.ts';
-import type { ServerCheck } from '../queue/server-check.ts';
+import { lastingFault, type ServerCheck } from '../queue/server-check.ts';
 import type { Since, WorkerVitals } from '../telemetry/heartbeat.ts';
 
 /** What can keep payments from being accepted, paid or kept. `docs/runbook.md` has a heading for each. */
@@ -76,6 +76,9 @@ export function createRelayHealthCheck({
   maxSize: number;
 }): RelayHealthCheck {
   let seen: Readonly<Record<string, string>> = {};
+  /** Reads begun so far, and the last of those that are done. */
+  let reads = 0;
+  let lastDone = 0;
   let pinging: Promise<string | undefined> | undefined;
   let lastPing: { readonly failure: string | undefined; readonly atMs: number } | undefined;
 
@@ -112,6 +115,8 @@ export function createRelayHealthCheck({
 
   /** @param pinged is awaited only while Redis responds */
   async function read(pinged?: Promise<void>): Promise<RelayHealth> {
+    reads += 1;
+    const mine = reads;
     const [queue, notAccepting] = await Promise.all([queueWatch.read(), probe(), pinged]);
     const ledgerFailure = lastPing && performance.now() - lastPing.atMs < PING_COUNTS_MS ? lastPing.failure : undefined;
     const workers = queue.heartbeats.flatMap(({ worker }) => worker ?? []);
@@ -127,7 +132,10 @@ export function createRelayHealthCheck({
       findings.push({ code: 'no_worker', cause: 'no worker has written a heartbeat in the last 5 s' });
     }
     const problems = withTimes(findings, [seen, ...queue.heartbeats.map((heartbeat) => heartbeat.problems ?? {})]);
-    seen = Object.fromEntries(problems.map(({ code, since }) => [code, since]));
+    const found = Object.fromEntries(problems.map(({ code, since }) => [code, since]));
+    // A read that a later one has overtaken does not know what has begun meanwhile.
+    seen = mine < lastDone ? { ...found, ...seen } : found;
+    lastDone = Math.max(mine, lastDone);
     return { queue, workers: workers.length, problems };
   }
 
@@ -153,11 +161,11 @@ interface Finding {
 /** What makes Redis unusable for payments, or unsafe. */
 function ofRedis(
   { memory, heartbeatFault }: QueueState,
-  { fault, problems }: Pick<ServerCheck, 'fault' | 'problems'>,
+  serverCheck: Pick<ServerCheck, 'fault' | 'problems'>,
   notAccepting: QueueUnavailableError | undefined,
 ): Finding[] {
   // What may not be read is a warning in the log.
-  const failures = [fault, ...problems, heartbeatFault].filter(
+  const failures = [lastingFault(serverCheck), ...serverCheck.problems, heartbeatFault].filter(
     (each) => each !== undefined && each.code !== 'unreadable',
   );
   const findings = failures.map((failure) => ofServer(failure!));
@@ -165,7 +173,7 @@ function ofRedis(
   if (used >= ACCEPTING_SHARE) {
     const cause = `Redis has used ${Math.floor(used * 100)} % of its maxmemory; from 90 % on no payment is accepted`;
     findings.push({ code: 'redis_memory', cause });
-  } else if (notAccepting !== undefined && fault === undefined) {
+  } else if (notAccepting !== undefined && serverCheck.fault === undefined) {
     const isFull = explainRedisError(notAccepting.cause).code === 'out_of_memory';
     findings.push({ code: isFull ? 'redis_memory' : 'queue_unavailable', cause: notAccepting.message });
   }

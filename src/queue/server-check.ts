@@ -29,6 +29,15 @@ export interface ServerFault extends Failure {
   readonly since: Date;
 }
 
+/** How long a check may take before its absence is a fault that an operator should see. */
+const CHECK_TAKES_MS = 2_000;
+
+/** The fault as operators should see it: undefined, too, while the first check of a new connection is under way. */
+export function lastingFault({ fault }: Pick<ServerCheck, 'fault'>): ServerFault | undefined {
+  const isNew = fault?.code === NOT_CHECKED.code && Date.now() - fault.since.getTime() < CHECK_TAKES_MS;
+  return isNew ? undefined : fault;
+}
+
 export interface ServerCheckOptions {
   readonly redis: Redis | Cluster;
   readonly queue: PaymentQueueName;
