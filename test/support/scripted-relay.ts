@@ -101,8 +101,12 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
     /** Resolves when no job is left. */
     drained: () =>
       eventually(async () => (await queue.redis.keys(`${queue.key('')}????????-*`)).length === 0, RECORDED_WITHIN_MS),
-    /** Ids that are listed as unresolved. */
-    unresolved: () => queue.redis.zrange(queue.key('unresolved'), 0, -1),
+    /** Ids that are listed as unresolved at the primary, or those at the fallback. */
+    unresolved: (list = 'unresolved') => queue.redis.zrange(queue.key(list), 0, -1),
+    /** Ids of the payments in flight. */
+    active: () => queue.redis.lrange(queue.key('active'), 0, -1),
+    redis: queue.redis,
+    key: queue.key,
     /** How often workers have taken these payments from the queue. */
     async fetches(ids: readonly string[]): Promise<number> {
       const counts = await Promise.all(ids.map(async (id) => Number((await queue.job(id))['ats'] ?? 0)));
