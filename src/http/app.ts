@@ -87,7 +87,7 @@ function createGuards(credentials: Credentials | undefined, logger: Logger): (ro
       if (operator === undefined) throw new Error(`${path} is for the operator, but no operator is set`);
       guards.push(operator);
     }
-    if (bearer !== undefined) guards.push(bearerAuth(bearer));
+    if (bearer !== undefined) guards.push(bearerAuth(bearer, logger));
     if (from === 'own_pages') guards.push(sameOriginOnly);
     return guards;
   };
