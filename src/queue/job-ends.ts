@@ -99,7 +99,7 @@ export function createJobEnds({
 
   /** Writes what the next run and the clock recall must know. @returns the job's pause in ms */
   async function notePause(job: Job, token: string, error: unknown): Promise<number> {
-    if (error instanceof RequeueError && (error.end === 'doubtful' || isTied(error.pause))) {
+    if (error instanceof RequeueError && (error.end !== 'clean' || isTied(error.pause))) {
       return noteReason(job, token, error);
     }
     const pauseMs = backoffMs(job.attemptsStarted, error);
@@ -109,8 +109,9 @@ export function createJobEnds({
   }
 
   /** Writes why the payment waits, too. */
-  async function noteReason(job: Job, token: string, { code, message, end, pause, atLeastMs }: RequeueError) {
-    const pauses = isTied(pause) ? PAUSES_S[pause].map((s) => s * 1_000) : [0];
+  async function noteReason(job: Job, token: string, error: RequeueError): Promise<number> {
+    const { code, message, end, pause, atLeastMs } = error;
+    const pauses = isTied(pause) ? PAUSES_S[pause].map((s) => s * 1_000) : [backoffMs(job.attemptsStarted, error)];
     const pauseMs = await notePayment(
       keyOf(job),
       lockKey(keyOf(job)),
@@ -132,7 +133,8 @@ export function createJobEnds({
     let cleanEnd: CleanEnd | undefined;
     try {
       const pauseMs = await notePause(job, token, error);
-      if (error instanceof RequeueError && error.end === 'clean') cleanEnd = new CleanEnd(error.message, pauseMs);
+      if (error instanceof RequeueError && error.end === 'clean')
+        cleanEnd = new CleanEnd(`${error.code}: ${error.message}`, pauseMs);
       else await job.moveToDelayed(Date.now() + pauseMs, token);
     } catch (cause) {
       // Redis replied an error, or the lock is lost. The job comes back when its lock has expired. BullMQ must not get the
