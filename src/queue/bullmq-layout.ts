@@ -113,8 +113,8 @@ export function bindingText(gateway: GatewayName): string {
   return JSON.stringify({ gateway } satisfies Binding);
 }
 
-/** The fields of a failed job. What the job has lost is undefined. */
-export interface FailedFields {
+/** The fields of a job. What the job has lost, or never had, is undefined. */
+export interface JobFields {
   /** The payload's JSON text. */
   readonly data: string | undefined;
   readonly failedReason: string | undefined;
@@ -122,15 +122,18 @@ export interface FailedFields {
   readonly finishedOn: Date | undefined;
   /** Runs started, as the text that `buried` is compared with. */
   readonly runs: string | undefined;
-  /** Runs that did not end clean. A job's last run, its death, is counted like every end. */
+  /**
+   * Runs that did not end clean. A failed job's last run, its death, is counted like every end. The run of a job that a
+   * worker has taken is among them: it has not ended.
+   */
   readonly notClean: number;
   readonly isBoundToFallback: boolean;
   /** Ours: `runs` at the time when its row was committed. */
   readonly buried: string | undefined;
 }
 
-/** @param values in the order of scripts/list-failed-payments.lua */
-export function readFailedFields(values: readonly (string | null)[]): FailedFields {
+/** @param values in the order of scripts/list-failed-payments.lua and find-payment.lua */
+export function readJobFields(values: readonly (string | null)[]): JobFields {
   const [data, failedReason, timestamp, finishedOn, runs, counted, progress, buried] = values;
   const time = (text: string | null | undefined) => (text ? new Date(Number(text)) : undefined);
   return {

@@ -2,7 +2,7 @@ import type { Cluster, Redis } from 'ioredis';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
-import { lockKey, type PaymentQueueName, queueKey, readFailedFields } from './bullmq-layout.ts';
+import { lockKey, type PaymentQueueName, queueKey, readJobFields } from './bullmq-layout.ts';
 import { defineScript } from './scripts.ts';
 import { shortData } from './short-data.ts';
 
@@ -110,11 +110,11 @@ export function createFailedJobs({
     while (!closing.signal.aborted) {
       const listed = await listFailedPayments(failedKey, prefix, KEPT, PAGE);
       if (listed.length === 0) break;
-      await keep(listed.map(toFailedJob));
+      await keep(listed.map(([id, , fields]) => toFailedJob(id, fields)));
       const changes = listed.flatMap(([id, isBeyond, fields]) => [
         id,
-        readFailedFields(fields).runs ?? '',
-        isBeyond === 1 ? 'remove' : (shortData(readFailedFields(fields).data) ?? ''),
+        readJobFields(fields).runs ?? '',
+        isBeyond === 1 ? 'remove' : (shortData(readJobFields(fields).data) ?? ''),
       ]);
       await tidyFailedPayments(failedKey, prefix, ...changes);
     }
@@ -186,9 +186,10 @@ export function createFailedJobs({
   };
 }
 
-function toFailedJob([id, , fields]: ListedJob): FailedJob {
+/** @param fields in the order of scripts/list-failed-payments.lua */
+export function toFailedJob(id: string, fields: readonly (string | null)[]): FailedJob {
   const { data, failedReason, timestamp, finishedOn, runs, notClean, isBoundToFallback, buried } =
-    readFailedFields(fields);
+    readJobFields(fields);
   return {
     id,
     data,
