@@ -7,6 +7,7 @@ import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
 import { createReconciliations } from './ledger/reconciliations.ts';
+import { createPaymentStatus } from './operations/payment-status.ts';
 import { createRelayGauges } from './operations/relay-gauges.ts';
 import { createRelayHealthCheck } from './operations/relay-health.ts';
 import { within } from './process/deadline.ts';
@@ -14,6 +15,7 @@ import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
+import { createPaymentFinder } from './queue/find-payment.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
@@ -44,6 +46,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const ledger = createLedger(db);
   const queueWatch = createQueueWatch({ redis, queue });
   const healthCheck = createRelayHealthCheck({ queueWatch, enqueuer, ledger, serverCheck, maxSize });
+  const jobs = createPaymentFinder({ redis, queue, serverCheck });
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const reconciliations = createReconciliations(db);
   telemetry.describe({
@@ -64,6 +67,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     enqueuer,
     queueAdmin,
     ledger,
+    findPaymentStatus: createPaymentStatus({ jobs, ledger, queueWatch }),
     healthCheck,
     metrics: telemetry.metrics,
     metricsToken: config.metricsToken,

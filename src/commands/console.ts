@@ -3,18 +3,26 @@ import { loadConfig } from '../config.ts';
 import { HttpGateway } from '../gateways/http-gateway.ts';
 import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
 import { createLedger } from '../ledger/ledger.ts';
-import { paymentStatus } from '../operations/payment-status.ts';
+import { createPaymentStatus } from '../operations/payment-status.ts';
 import { createLogger } from '../process/logger.ts';
 import { runTool } from '../process/run-tool.ts';
+import { createPaymentFinder } from '../queue/find-payment.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
+import { createQueueWatch } from '../queue/queue-state.ts';
+import { createProducerConnection, firstConnection, logConnection } from '../queue/redis.ts';
 import { settingsOrRun } from './run-state.ts';
 
 /** `npm run console`: a REPL with the services of the settings, or of a running `make run`. */
 async function main(): Promise<void> {
   const config = loadConfig(await settingsOrRun());
   const db = createDb(config.database, OPERATOR_LIMITS);
-  const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
+  const queue = paymentQueue(config.queue);
+  const queueAdmin = createQueueAdmin(config.redis, queue);
+  const logger = createLogger({ level: config.logLevel, role: 'console' });
+  const redis = createProducerConnection(config.redis);
+  logConnection(redis, logger);
+  await firstConnection(redis);
 
   const ledger = createLedger(db);
   console.log(
@@ -25,19 +33,23 @@ async function main(): Promise<void> {
   console.log('  await ledger.summarise({})');
   console.log("  await primary.findPayment('4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3')");
 
-  const logger = createLogger({ level: config.logLevel, role: 'console' });
   const context = {
     config,
     db,
     queue: await queueAdmin.queue(),
     ledger,
-    paymentStatus: (id: string) => paymentStatus(id, { queueAdmin, ledger }),
+    paymentStatus: createPaymentStatus({
+      jobs: createPaymentFinder({ redis, queue, serverCheck: { fault: undefined } }),
+      ledger,
+      queueWatch: createQueueWatch({ redis, queue }),
+    }),
     primary: new HttpGateway('primary', config.gateways.primary, logger),
     fallback: new HttpGateway('fallback', config.gateways.fallback, logger),
   };
   const repl = start({ prompt: 'payrelay> ' });
   Object.assign(repl.context, context);
   const close = async () => {
+    redis.disconnect();
     await queueAdmin.close();
     await db.destroy();
     process.exit(0);

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { Ledger } from '../ledger/ledger.ts';
+import type { FindPaymentStatus } from '../operations/payment-status.ts';
 import type { RelayHealthCheck } from '../operations/relay-health.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
@@ -20,6 +21,7 @@ export interface AppDeps {
   readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count' | 'probe'>;
   readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
   readonly deadLetters: Pick<DeadLetters, 'find'>;
+  readonly findPaymentStatus: FindPaymentStatus;
   readonly queueAdmin: QueueAdmin;
   readonly healthCheck: Pick<RelayHealthCheck, 'check'>;
   readonly metrics: Metrics;

@@ -7,6 +7,7 @@ import { DASHBOARD_CHANGES, DASHBOARD_PATH } from './operator/dashboard-changes.
 import { health, live, ready } from './operator/health.ts';
 import { metrics } from './operator/metrics.ts';
 import { purge } from './operator/purge.ts';
+import { getPayment } from './payments/get-payment.ts';
 import { getSummary } from './payments/get-summary.ts';
 import { postPayment } from './payments/post-payment.ts';
 
@@ -50,6 +51,7 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
       changesState: true,
       isEmptyOnSuccess: true,
     },
+    { method: 'GET', path: '/payments/:correlationId', handler: getPayment(deps), bearer: config.statusToken },
     { method: 'GET', path: '/payments-summary', handler: getSummary(deps) },
     { method: 'GET', path: '/health', handler: health(deps) },
     { method: 'GET', path: '/health/live', handler: live() },

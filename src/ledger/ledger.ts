@@ -37,8 +37,12 @@ export interface Ledger {
    * @throws BusyError when too many summaries run or wait in this process. It says nothing about PostgreSQL.
    */
   summarise(range: SummaryRange): Promise<Summary>;
-  /** One payment and its dead letters. @param correlationId in lower case. @throws LedgerUnavailableError */
-  find(correlationId: string): Promise<PaymentInLedger>;
+  /**
+   * What it has on each of these ids, at one moment. Calls share the connections of {@link summarise}.
+   * @param correlationIds in lower case, each once
+   * @throws LedgerUnavailableError, BusyError as `summarise` does
+   */
+  find(correlationIds: readonly string[]): Promise<ReadonlyMap<string, PaymentInLedger>>;
   /**
    * Empties the ledger and the dead letters, after `beforeCommit`. When that fails, both stay as they are and its error is
    * rethrown. Summaries and recordings wait meanwhile, for 1.5 s at most.
@@ -57,10 +61,10 @@ export interface Ledger {
 const PING_TIMEOUT_MS = 800;
 
 /**
- * Upper bound on summaries that run or wait for a connection. A summary takes a few milliseconds, so the last one waits well
- * below a second. While PostgreSQL hangs, it waits no longer than the timeout of one statement.
+ * Upper bound on reads, nearly all of them summaries, that run or wait for a connection. A summary takes a few milliseconds,
+ * so the last one waits well below a second. While PostgreSQL hangs, it waits no longer than the timeout of one statement.
  */
-const MAX_SUMMARIES = 64;
+const MAX_READS = 64;
 
 /**
  * A purge waits until no other statement reads or writes the tables. Its lock timeout is above PostgreSQL's deadlock_timeout
@@ -108,20 +112,23 @@ function timestamp(ms: number): string {
 }
 
 export function createLedger(db: Knex): Ledger {
-  // Leaves one connection to the health checks, so that many summaries do not look like an outage.
-  const summaries = createWaitingLine({
+  // Leaves one connection to the health checks, so that many reads do not look like an outage.
+  const reads = createWaitingLine({
     places: Math.max(1, poolSizeOf(db) - 1),
-    maxUnderWay: MAX_SUMMARIES,
+    maxUnderWay: MAX_READS,
     failsWaitingToo: isForAll,
   });
 
-  async function readSummary(bindings: Knex.RawBinding[]) {
-    try {
-      return await query<{ gateway: GatewayColumn; count: string; cents: string }>(db, SUMMARY_SQL, bindings);
-    } catch (error) {
-      if (!(error instanceof PoolBusyError)) throw error;
-      throw new BusyError(error.message, { cause: error, retryAfterSeconds: 1 });
-    }
+  /** Runs `work` when it is its turn. */
+  function read<T>(work: () => Promise<T>): Promise<T> {
+    return reads.run(async () => {
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof PoolBusyError)) throw error;
+        throw new BusyError(error.message, { cause: error, retryAfterSeconds: 1 });
+      }
+    });
   }
 
   return {
@@ -147,14 +154,16 @@ export function createLedger(db: Knex): Ledger {
         segments.map(({ fromMs }) => timestamp(fromMs)),
         segments.map(({ toMs }) => timestamp(toMs)),
       ];
-      const rows = await summaries.run(() => readSummary(bindings));
+      const rows = await read(() =>
+        query<{ gateway: GatewayColumn; count: string; cents: string }>(db, SUMMARY_SQL, bindings),
+      );
       const summary = { ...EMPTY_SUMMARY };
       for (const { gateway, count, cents } of rows) {
         summary[fromGatewayColumn(gateway)] = { totalRequests: Number(count), totalAmountCents: Number(cents) };
       }
       return summary;
     },
-    find: (correlationId) => findInLedger(db, correlationId),
+    find: (correlationIds) => read(() => findInLedger(db, correlationIds)),
     async purge(beforeCommit = async () => {}) {
       const startedAt = performance.now();
       for (;;) {
@@ -174,7 +183,7 @@ export function createLedger(db: Knex): Ledger {
   };
 }
 
-/** Whether waiting summaries would fail in the same way. False for a deadlock or a lost connection of this summary alone. */
+/** Whether waiting reads would fail in the same way. False for a deadlock or a lost connection of this one alone. */
 function isForAll(error: unknown): boolean {
   return error instanceof LedgerUnavailableError && !/^(40|57P01)/.test(sqlStateOf(error) ?? '');
 }

@@ -27,7 +27,8 @@ export async function buryFailedJobs(
   }
 }
 
-function toDeadLetter(job: FailedJob): EarlierDeadLetter {
+/** The dead letter of a failed job, as far as the job still tells it. */
+export function toDeadLetter(job: FailedJob): EarlierDeadLetter {
   const payload = parse(job.data);
   const code = job.data === undefined ? 'payload_missing' : INVALID.test(job.reason) ? 'invalid_payment' : 'rejected';
   // Only an invalid payload whose runs all ended was certainly never sent. Any other may be paid at a gateway.

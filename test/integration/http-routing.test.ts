@@ -11,8 +11,8 @@ describe('any other request', () => {
       ['GET', '/'],
       ['GET', '/favicon.ico'],
       ['POST', '/'],
-      ['GET', '/payments/e79ba4b7-fceb-4e38-a5ef-824d4546536f'],
-      ['POST', '/payments/new'],
+      ['GET', '/payments/e79ba4b7-fceb-4e38-a5ef-824d4546536f/amount'],
+      ['POST', '/payments/new/one'],
       ['GET', '/health/started'],
       ['GET', '/admin'],
       ['DELETE', '/nothing'],
@@ -40,6 +40,7 @@ describe('any other request', () => {
 
   for (const [path, allow, methods] of [
     ['/payments', 'POST', ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']],
+    ['/payments/e79ba4b7-fceb-4e38-a5ef-824d4546536f', 'GET, HEAD', ['POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']],
     ['/payments-summary', 'GET, HEAD', ['POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']],
     ['/health', 'GET, HEAD', ['POST', 'DELETE', 'OPTIONS']],
     ['/health/live', 'GET, HEAD', ['POST', 'DELETE', 'OPTIONS']],

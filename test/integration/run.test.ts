@@ -170,7 +170,7 @@ describe('make run', function () {
     const status = await runToEnd('src/commands/console.ts', cwd, {
       input: `await paymentStatus('${payment.correlationId}')\n`,
     });
-    expect(status.out, status.err).to.match(/gateway: 'primary',\s+amountCents: 1990/);
+    expect(status.out, status.err).to.match(/state: 'paid',\s+amount: 19.9,\s+gateway: 'primary'/);
     for (const served of [url, `http://127.0.0.1:${ports.WORKER_PORT}`]) {
       await http(served).get('/metrics').expect(200);
       expect(written.text).to.include(`${served}/metrics`);

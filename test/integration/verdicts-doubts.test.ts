@@ -100,6 +100,7 @@ describe('verdict on a 400', () => {
         );
         expect(await relay.deadLetters()).to.deep.equal([id]);
         expect((await relay.job(id))['failedReason']).to.match(/^rejected/);
+        expect(await relay.status(id)).to.include({ state: 'dead_letter', reason: 'rejected', boundTo: 'primary' });
         const sends = relay.primary.postsOf(id);
         expect(sends.length).to.be.at.least(3);
         expect(new Set(sends.map(({ connection }) => connection)).size, 'each on a connection of its own').to.equal(

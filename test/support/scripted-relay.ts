@@ -96,6 +96,8 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
         return awaited.every((id) => rows.has(id)) && rows;
       }, timeoutMs);
     },
+    /** What `GET /payments/{correlationId}` responds. */
+    status: async (id: string) => (await (await fetch(`${url}/payments/${id}`)).json()) as Record<string, unknown>,
     /** Ids of the dead letters in Redis. */
     deadLetters: () => queue.redis.zrange(queue.key('failed'), 0, -1),
     /** Resolves when no job is left. */

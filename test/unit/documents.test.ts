@@ -2,6 +2,7 @@ import { existsSync, globSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { PAYMENT_STATES, REASON_CODES } from '../../src/operations/payment-reason.ts';
 import { PROBLEM_CODES } from '../../src/operations/relay-health.ts';
 import { readRules } from '../support/observability.ts';
 
@@ -149,6 +150,20 @@ describe('the documents', () => {
     for (const { alert, annotations } of alerts) {
       expect(annotations.runbook_url).to.match(new RegExp(`#${alert.toLowerCase()}(-|$)`));
     }
+  });
+
+  it('have a line for every state and reason of a payment, and for no other', () => {
+    const [, section] = /^## The status of a payment\n([\s\S]*?)^## /m.exec(
+      readFileSync(join(PROJECT, 'docs/api.md'), 'utf8'),
+    )!;
+    const [states, reasons] = ['state', 'reason'].map((column) => {
+      const [, table] = new RegExp(`^\\| \`${column}\` \\|.*\\n((?:\\|.*\\n)+)`, 'm').exec(section!)!;
+      return [...table!.matchAll(/^\| ([^|]+) \|/gm)].flatMap(([, cell]) =>
+        [...cell!.matchAll(/`(\w+)`/g)].map(([, name]) => name!),
+      );
+    });
+    expect(states).to.deep.equal(PAYMENT_STATES);
+    expect(reasons).to.have.members(REASON_CODES);
   });
 
   it('begin with a README that is read in five minutes', () => {

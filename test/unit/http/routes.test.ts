@@ -18,6 +18,7 @@ describe('routes', () => {
   it('have neither purge nor dashboard by default', () => {
     expect(routes({}).map(({ method, path }) => `${method} ${path}`)).to.deep.equal([
       'POST /payments',
+      'GET /payments/:correlationId',
       'GET /payments-summary',
       'GET /health',
       'GET /health/live',
