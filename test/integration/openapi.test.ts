@@ -5,6 +5,7 @@ import { OpenAPISchemaValidator } from 'express-openapi-validator/dist/framework
 import type { OpenAPIV3 } from 'express-openapi-validator/dist/framework/types.js';
 import { createDocument } from '../../src/http/openapi/document.ts';
 import { ERRORS } from '../../src/http/openapi/errors.ts';
+import { createOperations } from '../../src/http/openapi/operations.ts';
 import {
   type Documented,
   documentCheck,
@@ -43,6 +44,18 @@ describe('GET /openapi.json', () => {
     expect(await schemes({})).to.deep.equal([]);
     const { DASHBOARD_USER, DASHBOARD_PASSWORD } = EVERYTHING as Record<string, string>;
     expect(await schemes({ DASHBOARD_USER, DASHBOARD_PASSWORD } as TestEnv)).to.deep.equal(['operator']);
+    const { STATUS_TOKEN, METRICS_TOKEN } = EVERYTHING as Record<string, string>;
+    for (const env of [{ STATUS_TOKEN }, { METRICS_TOKEN }])
+      expect(await schemes(env as TestEnv)).to.deep.equal(['token']);
+  });
+
+  it('describes no operation that no setting enables', async () => {
+    const { http } = await testConfig({ ...NO_DATABASE, ...EVERYTHING });
+    const existing = Object.values((await documentWith(EVERYTHING)).paths).flatMap((item) =>
+      Object.values(item).map(({ operationId }) => operationId),
+    );
+    const described = Object.values(createOperations(http)).map(({ id }) => id);
+    expect(described).to.have.members(existing);
   });
 
   it('cannot be made of a route without a description', async () => {

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { UnrecoverableError } from 'bullmq';
 import { createApp } from '../../src/http/app.ts';
+import { createRoutes } from '../../src/http/routes.ts';
 import { startServer } from '../../src/http/server.ts';
 import type { Documented, Exchange } from './api-document.ts';
 import { atTestEnd } from './cleanup.ts';
@@ -211,17 +212,20 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     },
   ) as never;
   const { logger } = recordingLogger();
-  const app = createApp({
+  const routes = createRoutes({
     config: config.http,
+    metricsToken: config.metricsToken,
     logger,
     enqueuer: part,
     ledger: part,
+    findPaymentStatus: () => Promise.reject(new Error('a fault of our own')),
     deadLetters: part,
     queueAdmin: part,
     healthCheck: part,
     metrics: part,
     isAccepting: () => true,
   });
+  const app = createApp(routes, { operator: config.http.dashboard, logger });
   const server = await startServer(app, { host: '127.0.0.1', port: 0, keepAliveTimeoutMs: 1_000 });
   atTestEnd(() => server.drain(performance.now()));
   return `http://127.0.0.1:${server.port}`;

@@ -1,3 +1,4 @@
+import { REASON_CODES } from '../../operations/payment-reason.ts';
 import { PROBLEM_CODES } from '../../operations/relay-health.ts';
 import { MAX_AMOUNT_CENTS } from '../../payment.ts';
 import { ERROR_SCHEMAS } from './errors.ts';
@@ -78,7 +79,7 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
       acceptedAt: time('When it was accepted.'),
       attempts: count('Runs that a worker has started.'),
       boundTo: gateway('The only gateway that may pay it. Missing: either, or none.'),
-      reason: { type: 'string', description: 'A code: why it is not paid yet.' },
+      reason: { type: 'string', enum: REASON_CODES, description: 'A code: why it is not paid yet.' },
       detail: { type: 'string', description: 'The same as a sentence for people.' },
       since: time('Since when the reason holds.'),
     },
@@ -111,7 +112,7 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
   },
   Health: {
     type: 'object',
-    required: ['status', 'queue'],
+    required: ['status', 'queue', 'workers'],
     properties: {
       status: { type: 'string', enum: ['ok', 'degraded'], description: '`degraded`: there are problems.' },
       queue: QUEUE,
