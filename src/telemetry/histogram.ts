@@ -31,16 +31,13 @@ export class Histogram {
   }
 }
 
-/** Three values of labels. The first has few values; the others may come from the network. */
-type Key = readonly [string, string, number];
-
 /** A value that has no series of its own. */
 export const OTHER = '_OTHER';
 
 /** Upper bound on the histograms of a family: a gateway that responds with any status must not fill memory and scrapes. */
 const MAX_SERIES = 200;
 
-/** One histogram for each combination of three labels that occurs. */
+/** One histogram for each combination of three labels that occurs. The first label has few values; the others may come from the network. */
 export class HistogramFamily {
   readonly #bounds: readonly number[];
   readonly #byKey = new Map<string, Map<string, Map<number, Histogram>>>();
@@ -51,12 +48,11 @@ export class HistogramFamily {
   }
 
   /** Beyond {@link MAX_SERIES} a new combination counts as ({@link OTHER}, 0) of its first label. */
-  at(...key: Key): Histogram {
-    const [first, second, third] = key;
-    return this.#byKey.get(first)?.get(second)?.get(third) ?? this.#add(key);
+  at(first: string, second: string, third: number): Histogram {
+    return this.#byKey.get(first)?.get(second)?.get(third) ?? this.#add(first, second, third);
   }
 
-  #add([first, second, third]: Key): Histogram {
+  #add(first: string, second: string, third: number): Histogram {
     if (this.#size >= MAX_SERIES && second !== OTHER) return this.at(first, OTHER, 0);
     const histogram = new Histogram(this.#bounds);
     this.#size += 1;
@@ -66,7 +62,7 @@ export class HistogramFamily {
     return histogram;
   }
 
-  *[Symbol.iterator](): Generator<readonly [...Key, Histogram]> {
+  *[Symbol.iterator](): Generator<readonly [string, string, number, Histogram]> {
     for (const [first, byFirst] of this.#byKey) {
       for (const [second, bySecond] of byFirst) {
         for (const [third, histogram] of bySecond) yield [first, second, third, histogram];
