@@ -34,7 +34,10 @@ export interface RelayGauges {
 export interface Metrics {
   /** The Content-Type of {@link text}. */
   readonly contentType: string;
-  /** All series now, within 2 s. Never rejects: what cannot be read is NaN. Scrapes at the same time share one result. */
+  /**
+   * All series now, within 2 s: what cannot be read is NaN. Scrapes at the same time share one result.
+   * @throws only when prom-client cannot be loaded
+   */
   text(): Promise<string>;
 }
 
@@ -72,7 +75,7 @@ export function createMetrics({
   let reading: Promise<RelayGauges | undefined> | undefined;
   let gauges: RelayGauges | undefined;
 
-  /** Undefined also after an error: the scrape goes on without. */
+  /** Undefined also after an error: the scrape goes on without them. */
   function vitals(): WorkerVitals | undefined {
     try {
       return vitalsOf()?.();
@@ -126,8 +129,10 @@ export function createMetrics({
     text() {
       scrape ??= (async () => {
         registry ??= load();
-        gauges = await readGauges();
-        return (await registry).metrics();
+        // Together, so that a rejection of the first is never unhandled: it would end the process.
+        const [loaded, read] = await Promise.all([registry, readGauges()]);
+        gauges = read;
+        return loaded.metrics();
       })().finally(() => {
         scrape = undefined;
       });
