@@ -18,7 +18,7 @@ import { secureData, secureErrors, securePages } from './security-headers.ts';
 
 /** The parts that the API's routes use. */
 export interface AppDeps {
-  readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'count' | 'probe'>;
+  readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'probe'>;
   readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
   readonly deadLetters: Pick<DeadLetters, 'find'>;
   readonly findPaymentStatus: FindPaymentStatus;

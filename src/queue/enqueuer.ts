@@ -5,7 +5,6 @@ import { events } from '../telemetry/events.ts';
 import type { PaymentQueueName } from './bullmq-layout.ts';
 import { ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
 import { createMemoryHeadroom } from './memory-headroom.ts';
-import { countPayments, type QueueCounts } from './payment-queue.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
 import type { ServerCheck } from './server-check.ts';
@@ -37,8 +36,6 @@ export interface Enqueuer {
    * @throws QueueFullError, QueueUnavailableError
    */
   enqueueAgain(job: DeadJob): Promise<'queued' | 'duplicate'>;
-  /** @throws QueueUnavailableError */
-  count(): Promise<QueueCounts>;
   /** Resolves when a payment could be stored now. @throws QueueUnavailableError */
   probe(): Promise<void>;
   /** Rejects new jobs and settles those accepted. The connection stays open. */
@@ -120,13 +117,6 @@ export function createEnqueuer({
       const error = errorOf(code!, maxSize);
       if (error !== undefined) throw error;
       return toEnqueueResult(code) === 'queued' ? 'queued' : 'duplicate';
-    },
-    async count() {
-      try {
-        return await countPayments(redis, queue);
-      } catch (cause) {
-        throw unavailable('could not count the queue', cause);
-      }
     },
     async probe() {
       // An empty batch needs all that a payment needs: rights, memory, a disk, replicas.
