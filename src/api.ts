@@ -45,7 +45,8 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const queueAdmin = createQueueAdmin(config.redis, queue);
   const ledger = createLedger(db);
   const queueWatch = createQueueWatch({ redis, queue });
-  const healthCheck = createRelayHealthCheck({ queueWatch, enqueuer, ledger, serverCheck, maxSize });
+  const refusal = () => heartbeat.refusal;
+  const healthCheck = createRelayHealthCheck({ queueWatch, refusal, ledger, serverCheck, maxSize });
   const jobs = createPaymentFinder({ redis, queue, serverCheck });
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const reconciliations = createReconciliations(db);

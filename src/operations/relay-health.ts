@@ -1,11 +1,9 @@
-import { LedgerUnavailableError, PoolBusyError, QueueUnavailableError } from '../errors.ts';
+import { LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { Ledger } from '../ledger/ledger.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Failure } from '../process/outage-log.ts';
-import type { Enqueuer } from '../queue/enqueuer.ts';
 import { ACCEPTING_SHARE } from '../queue/memory-headroom.ts';
 import type { QueueState, QueueWatch } from '../queue/queue-state.ts';
-import { explainRedisError } from '../queue/redis-errors.ts';
 import { lastingFault, type ServerCheck } from '../queue/server-check.ts';
 import type { Since, WorkerVitals } from '../telemetry/heartbeat.ts';
 
@@ -58,18 +56,22 @@ export interface RelayHealthCheck {
   readonly seen: Readonly<Record<string, string>>;
 }
 
+/** How long the workers may take to write a heartbeat again, once Redis takes them. */
+const HEARTBEATS_RETURN_MS = 2_000;
+
 /** How long a failed ping counts between two checks. Monitoring asks more often. */
 const PING_COUNTS_MS = 60_000;
 
 export function createRelayHealthCheck({
   queueWatch,
-  enqueuer,
+  refusal,
   ledger,
   serverCheck,
   maxSize,
 }: {
   queueWatch: QueueWatch;
-  enqueuer: Pick<Enqueuer, 'probe'>;
+  /** Why Redis has refused the last heartbeat of this process. It takes what a payment takes: memory, a disk, replicas. */
+  refusal: () => Failure | undefined;
   ledger: Pick<Ledger, 'ping'>;
   serverCheck: Pick<ServerCheck, 'fault' | 'problems'>;
   /** PAYMENT_QUEUE_MAX_SIZE */
@@ -79,19 +81,9 @@ export function createRelayHealthCheck({
   /** Reads begun so far, and the last of those that are done. */
   let reads = 0;
   let lastDone = 0;
+  let lacksUntilMs = 0;
   let pinging: Promise<string | undefined> | undefined;
   let lastPing: { readonly failure: string | undefined; readonly atMs: number } | undefined;
-
-  /** Why payments cannot be added to the queue. */
-  async function probe(): Promise<QueueUnavailableError | undefined> {
-    try {
-      await enqueuer.probe();
-      return undefined;
-    } catch (error) {
-      if (error instanceof QueueUnavailableError) return error;
-      throw error;
-    }
-  }
 
   /** Why PostgreSQL cannot be used. */
   async function ping(): Promise<string | undefined> {
@@ -113,22 +105,35 @@ export function createRelayHealthCheck({
     lastPing = { failure: await pinging, atMs: performance.now() };
   }
 
+  /** Redis may refuse heartbeats now. Then the lack of one does not mean that no worker is there. */
+  function heartbeatsMayLack(): void {
+    lacksUntilMs = performance.now() + HEARTBEATS_RETURN_MS;
+  }
+
+  async function readQueue(): Promise<QueueState> {
+    try {
+      return await queueWatch.read();
+    } catch (error) {
+      heartbeatsMayLack();
+      throw error;
+    }
+  }
+
   /** @param pinged is awaited only while Redis responds */
   async function read(pinged?: Promise<void>): Promise<RelayHealth> {
     reads += 1;
     const mine = reads;
-    const [queue, notAccepting] = await Promise.all([queueWatch.read(), probe(), pinged]);
+    const [queue] = await Promise.all([readQueue(), pinged]);
     const ledgerFailure = lastPing && performance.now() - lastPing.atMs < PING_COUNTS_MS ? lastPing.failure : undefined;
     const workers = queue.heartbeats.flatMap(({ worker }) => worker ?? []);
     const findings = [
-      ...ofRedis(queue, serverCheck, notAccepting),
+      ...ofRedis(queue, serverCheck, refusal()),
       ...ofQueue(queue, maxSize),
       ...(ledgerFailure === undefined ? [] : [{ code: 'ledger_unavailable', cause: ledgerFailure } as const]),
       ...ofWorkers(workers),
     ];
-    // Redis may refuse heartbeats, too. Then it says nothing about a worker that none is there.
-    const mayLackHeartbeats = findings.some(({ code }) => code === 'redis_memory' || code === 'queue_unavailable');
-    if (workers.length === 0 && !mayLackHeartbeats && queue.heartbeatFault === undefined) {
+    if (findings.some(({ code }) => code === 'redis_memory' || code === 'queue_unavailable')) heartbeatsMayLack();
+    if (workers.length === 0 && performance.now() > lacksUntilMs && queue.heartbeatFault === undefined) {
       findings.push({ code: 'no_worker', cause: 'no worker has written a heartbeat in the last 5 s' });
     }
     const problems = withTimes(findings, [seen, ...queue.heartbeats.map((heartbeat) => heartbeat.problems ?? {})]);
@@ -162,29 +167,27 @@ interface Finding {
 function ofRedis(
   { memory, heartbeatFault }: QueueState,
   serverCheck: Pick<ServerCheck, 'fault' | 'problems'>,
-  notAccepting: QueueUnavailableError | undefined,
+  refusal: Failure | undefined,
 ): Finding[] {
   // What may not be read is a warning in the log.
-  const failures = [lastingFault(serverCheck), ...serverCheck.problems, heartbeatFault].filter(
+  const failures = [lastingFault(serverCheck), ...serverCheck.problems, heartbeatFault, refusal].filter(
     (each) => each !== undefined && each.code !== 'unreadable',
   );
   const findings = failures.map((failure) => ofServer(failure!));
   const used = memory ? memory.usedBytes / memory.maxBytes : 0;
   if (used >= ACCEPTING_SHARE) {
     const cause = `Redis has used ${Math.floor(used * 100)} % of its maxmemory; from 90 % on no payment is accepted`;
-    findings.push({ code: 'redis_memory', cause });
-  } else if (notAccepting !== undefined && serverCheck.fault === undefined) {
-    const isFull = explainRedisError(notAccepting.cause).code === 'out_of_memory';
-    findings.push({ code: isFull ? 'redis_memory' : 'queue_unavailable', cause: notAccepting.message });
+    findings.unshift({ code: 'redis_memory', cause });
   }
   return findings;
 }
 
-/** The codes of the server check that are problems of their own. */
+/** The codes of the server check and of Redis' replies that are problems of their own. */
 const PROBLEM_OF: Readonly<Record<string, ProblemCode>> = {
   eviction_policy: 'eviction_policy',
   not_durable: 'durability',
   missing_right: 'missing_right',
+  out_of_memory: 'redis_memory',
   wrong_type: 'wrong_type',
 };
 

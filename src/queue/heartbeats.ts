@@ -2,7 +2,7 @@ import type { Cluster, Redis } from 'ioredis';
 import { within } from '../process/deadline.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
-import { createOutageLog } from '../process/outage-log.ts';
+import { createOutageLog, type Failure } from '../process/outage-log.ts';
 import type { Heartbeat } from '../telemetry/heartbeat.ts';
 import { heartbeatKey, heartbeatsKey, type PaymentQueueName } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
@@ -15,6 +15,12 @@ const TIME_TO_LIVE_MS = 5_000;
 
 /** How long a shutdown waits for the removal of its heartbeat. Otherwise it expires. */
 const REMOVAL_MS = 500;
+
+export interface OwnHeartbeat {
+  /** What Redis replied to the last one instead of writing it: no memory, too few replicas, a missing right. */
+  readonly refusal: Failure | undefined;
+  close(): Promise<void>;
+}
 
 /**
  * Writes the heartbeat of this process to Redis, once a second, with a time to live of 5 s. Removes it when it is closed, so
@@ -34,13 +40,14 @@ export function startHeartbeat({
   queue: PaymentQueueName;
   heartbeat: () => Heartbeat | Promise<Heartbeat>;
   logger: Logger;
-}): { close(): Promise<void> } {
+}): OwnHeartbeat {
   const writeHeartbeat = defineScript<number>(redis, 'write-heartbeat', 2);
   const outage = createOutageLog(logger, {
     message: 'the heartbeat of this process could not be written, so others may take it for ended',
     endMessage: 'the heartbeat of this process is written again',
   });
   let written: string | undefined;
+  let refusal: Failure | undefined;
   let isBeating = false;
   let isClosed = false;
 
@@ -64,11 +71,14 @@ export function startHeartbeat({
     try {
       const keys = [heartbeatsKey(queue), heartbeatKey(queue, id)];
       await writeHeartbeat(...keys, id, JSON.stringify(own), TIME_TO_LIVE_MS, heartbeatKey(queue, ''));
+      refusal = undefined;
       outage.ended();
     } catch (error) {
       const failure = explainRedisError(error);
       // redis.ts logs a lost connection.
-      if (failure.code !== 'unreachable') outage.failed(failure);
+      if (failure.code === 'unreachable') return;
+      refusal = failure;
+      outage.failed(failure);
     }
   }
 
@@ -89,6 +99,9 @@ export function startHeartbeat({
   let closing: Promise<void> | undefined;
 
   return {
+    get refusal() {
+      return refusal;
+    },
     close() {
       isClosed = true;
       clearInterval(timer);

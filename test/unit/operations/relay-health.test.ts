@@ -38,7 +38,7 @@ const downSince = (since: string, detail: string): GatewayVitals => ({
 async function problemsOf(state: Partial<QueueState>, ping: () => Promise<void> = async () => {}) {
   const check = createRelayHealthCheck({
     queueWatch: { read: async () => ({ ...EMPTY, ...state }) },
-    enqueuer: { probe: async () => {} },
+    refusal: () => undefined,
     ledger: { ping },
     serverCheck: { fault: undefined, problems: [] },
     maxSize: 10,
@@ -88,7 +88,7 @@ describe('relay health', () => {
     const state = { isPaused: true };
     const check = createRelayHealthCheck({
       queueWatch: { read: async () => ({ ...EMPTY, ...state, heartbeats: [worker()] }) },
-      enqueuer: { probe: async () => {} },
+      refusal: () => undefined,
       ledger: { ping: () => Promise.reject(new Error('a look does not ask PostgreSQL')) },
       serverCheck: { fault: undefined, problems: [] },
       maxSize: 10,
