@@ -178,15 +178,15 @@ function isPoolTimeout(db: Knex, error: unknown): boolean {
  * True when the fault is in the connection to PostgreSQL or in its state, false when it is in the statement itself.
  *
  * SQLSTATE classes by the PostgreSQL manual, appendix A: 08 connection, 25006 read-only (a replica), 28 login refused,
- * 3D000 no such database, 40 rolled back, 42501 no right to it, 42P01 no such table (not migrated yet), 53 out of disk,
- * memory or connections, 55 not in the state for it, 57 stopped by an operator, 58 system (disk) error.
+ * 3D000 no such database, 40 rolled back, 42501 no right to it, 42883 and 42P01 no such function or table (not migrated yet),
+ * 53 out of disk, memory or connections, 55 not in the state for it, 57 stopped by an operator, 58 system (disk) error.
  * An error without SQLSTATE means that the statement did not reach PostgreSQL, or that no response came. Faults in our own
  * code are a TypeError or RangeError.
  */
 export function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof TypeError || error instanceof RangeError) return false;
   const code = sqlStateOf(error);
-  return code === undefined || /^(08|25006|28|3D000|40|42501|42P01|53|55|57|58)/.test(code);
+  return code === undefined || /^(08|25006|28|3D000|40|42501|42883|42P01|53|55|57|58)/.test(code);
 }
 
 /** The SQLSTATE of an error or of its causes. Undefined when the error is not PostgreSQL's. */

@@ -53,8 +53,7 @@ interface Row {
 
 /**
  * One statement, so that payments and dead letters are of the same moment: the record of a payment closes its dead letters.
- * The payments come first, see LOCK_LEDGER.
- * No index has the order of the lateral, so PostgreSQL finds the few rows of the id by its index and sorts them.
+ * The payments come first, see LOCK_LEDGER. Each id is looked up by an index, whatever PostgreSQL knows of the tables.
  */
 const FIND_SQL = `
   SELECT asked.id AS asked, payment.gateway AS paid_at, payment.amount_cents AS cents, payment.requested_at, payment.recorded_at,
@@ -62,18 +61,14 @@ const FIND_SQL = `
     letter.attempts, letter.accepted_at, letter.died_at, letter.state_at
   FROM unnest(?::uuid[]) AS asked (id)
   LEFT JOIN payments AS payment ON payment.correlation_id = asked.id
-  LEFT JOIN LATERAL (
-    SELECT * FROM dead_letters
-    WHERE correlation_id = asked.id AND state IN ('open', 'queued_again', 'discarded')
-    ORDER BY state = 'discarded', id DESC LIMIT 1
-  ) AS letter ON true`;
+  LEFT JOIN shown_dead_letters(?::uuid[]) AS letter ON letter.correlation_id = asked.id`;
 
 /** @param correlationIds in lower case, each once. @throws LedgerUnavailableError */
 export async function findInLedger(
   db: Knex,
   correlationIds: readonly string[],
 ): Promise<ReadonlyMap<string, PaymentInLedger>> {
-  const rows = await query<Row>(db, FIND_SQL, [correlationIds]);
+  const rows = await query<Row>(db, FIND_SQL, [correlationIds, correlationIds]);
   return new Map(rows.map((row) => [row.asked, toPayment(row)]));
 }
 

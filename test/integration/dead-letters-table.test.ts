@@ -331,6 +331,54 @@ describe('dead letters table', () => {
     expect(await deadLetters.find({ ...letter, jobId: '18' })).to.equal(undefined);
   });
 
+  it('is found by id beside the payments: the latest open row before those that an operator closed', async () => {
+    const { deadLetters, payments } = table();
+    const [dead, closed, paid, unknown] = Array.from({ length: 4 }, (): string => randomUUID());
+    const at = (minute: number) => new Date(NOON.getTime() + minute * 60_000);
+    const letter = (correlationId: string, minute: number, reason: string) =>
+      aDeadLetter({ correlationId, acceptedAt: at(minute), reason });
+    await deadLetters.bury([letter(dead!, 0, 'first'), letter(dead!, 1, 'second'), letter(dead!, 2, 'discarded')]);
+    await deadLetters.bury([letter(closed!, 0, 'discarded'), letter(paid!, 0, 'paid')]);
+    await sql(url, "UPDATE dead_letters SET state = reason WHERE reason = 'discarded'");
+    const payment = { correlationId: paid!, gateway: 'fallback', amountCents: 1990, requestedAt: NOON } as const;
+    await payments.insertPayments([payment]);
+    const found = await payments.find([dead!, closed!, paid!, unknown!]);
+    expect(found.get(dead!)!.deadLetter).to.deep.include({
+      state: 'open',
+      reason: 'second',
+      code: 'rejected',
+      gateway: 'primary',
+      amountText: '19.9',
+      attempts: 1,
+      acceptedAt: at(1),
+    });
+    expect(found.get(closed!)!.deadLetter).to.include({ state: 'discarded' });
+    const { recordedAt, ...recorded } = found.get(paid!)!.recorded!;
+    expect({ correlationId: paid, ...recorded }).to.deep.equal(payment);
+    expect(Date.now() - recordedAt.getTime()).to.be.within(0, 10_000);
+    expect(found.get(paid!)!.deadLetter).to.equal(undefined);
+    expect(found.get(unknown!)).to.deep.equal({ recorded: undefined, deadLetter: undefined });
+  });
+
+  it('is found by id in milliseconds beside 50,000 rows of another id', async () => {
+    const { payments } = table();
+    await sql(
+      url,
+      `INSERT INTO dead_letters (job_id, correlation_id, reason_code, reason, attempts, accepted_at, died_at, state_by)
+       SELECT 'a', '${randomUUID()}', 'invalid_payment', 'x', 1, now() + i * interval '1 s', now(), 'worker'
+       FROM generate_series(1, 50000) AS i`,
+    );
+    await sql(url, 'ANALYZE dead_letters');
+    let fastestMs = Number.POSITIVE_INFINITY;
+    for (let n = 0; n < 5; n += 1) {
+      const startedAt = performance.now();
+      await payments.find(Array.from({ length: 50 }, (): string => randomUUID()));
+      fastestMs = Math.min(fastestMs, performance.now() - startedAt);
+    }
+    // A scan of the table for each id takes 300 ms.
+    expect(fastestMs).to.be.below(100);
+  });
+
   it('says which dead jobs have a row', async () => {
     const { deadLetters } = table();
     const [first, second] = [aDeadLetter(), aDeadLetter()];

@@ -15,6 +15,7 @@ describe('isUnavailable', () => {
     ['40001', 'a serialization failure'],
     ['40P01', 'a deadlock'],
     ['42P01', 'a table that is not there yet'],
+    ['42883', 'a function that is not there yet'],
     ['53100', 'a full disk'],
     ['53300', 'too many connections'],
     ['55P03', 'a lock that is not to be had'],

@@ -36,6 +36,11 @@ describe('commandsOf', () => {
     expect([...commandsOf('api')]).to.include.members([...commandsIn(script), 'DEL', 'ZREM']);
   });
 
+  it('has every command of the look-up of payments, so that a user of an earlier version may ask', () => {
+    const script = readFileSync(new URL('../../../src/queue/scripts/find-payment.lua', import.meta.url), 'utf8');
+    expect([...commandsOf('api')]).to.include.members(commandsIn(script));
+  });
+
   it("has every command of BullMQ's scripts for a worker", () => {
     const texts = WORKER_SCRIPTS.map((name) =>
       readFileSync(require.resolve(`bullmq/dist/cjs/scripts/${name}.js`), 'utf8'),
