@@ -66,7 +66,7 @@ describe('a shutdown', function () {
   it('lets a busy API respond to every request in flight (row 12)', () => stopBusyApi({ redisDelayMs: 60 }));
 
   it('lets a busy API respond to every request in flight and exit with 0, though Redis is slow (row 12)', () =>
-    stopBusyApi({ redisDelayMs: 200 }));
+    stopBusyApi({ redisDelayMs: 150 }));
 });
 
 describe('a shutdown of a busy worker', function () {
