@@ -243,7 +243,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   });
   const isRedisAtSocket = settings.REDIS_URL === undefined && isPath(settings.REDIS_HOST);
   const redisHost = isRedisAtSocket ? 'localhost' : hostInUrl(settings.REDIS_HOST);
-  const { DASHBOARD_USER: dashboardUser, DASHBOARD_PASSWORD: dashboardPassword } = settings;
+  const { DASHBOARD_USER: user, DASHBOARD_PASSWORD: secret } = settings;
   return deepFreeze({
     role: settings.APP_ROLE,
     host: settings.HOST,
@@ -288,10 +288,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       validatePayments: settings.PAYMENTS_VALIDATE,
       allowPurge: settings.ALLOW_PURGE,
       statusToken: settings.STATUS_TOKEN,
-      dashboard:
-        dashboardUser !== undefined && dashboardPassword !== undefined
-          ? { user: dashboardUser, password: dashboardPassword }
-          : undefined,
+      dashboard: user !== undefined && secret !== undefined ? { user, password: secret } : undefined,
     },
   });
 }
