@@ -47,6 +47,12 @@ export interface FallbackConfig {
   readonly afterMs: number;
 }
 
+/** A login of the operator's pages. */
+export interface Credentials {
+  readonly user: string;
+  readonly password: string;
+}
+
 /** All settings of a process. {@link loadConfig} creates it once; each part receives its slice. */
 export interface Config {
   readonly role: 'api' | 'worker' | 'all';
@@ -83,6 +89,8 @@ export interface Config {
     readonly rejectAfterMs: number;
   };
   readonly fallback: FallbackConfig;
+  /** How long ago the last attempt of an unresolved payment must be before an operator may release or reject it, in ms. */
+  readonly releaseAfterMs: number;
   readonly deadLetters: {
     /** Upper bound on invalid payments kept as open dead letters. Infinity: all. */
     readonly maxInvalid: number;
@@ -93,7 +101,10 @@ export interface Config {
     readonly allowPurge: boolean;
     /** What a request for the status of a payment must send. Undefined: nothing. */
     readonly statusToken: string | undefined;
-    readonly dashboard: { readonly user: string; readonly password: string } | undefined;
+    /** Who may look at the operator's pages and act there. Undefined: there are no such pages. */
+    readonly dashboard: Credentials | undefined;
+    /** Who may look at them, and not act. */
+    readonly viewer: Credentials | undefined;
   };
 }
 
@@ -110,6 +121,11 @@ const PARTS_OF_URL = {
   REDIS_URL: ['REDIS_HOST', 'REDIS_PORT', 'REDIS_PASSWORD'],
   DATABASE_URL: ['DB_HOST', 'DB_PORT', 'DB_USER', 'DB_PASSWORD', 'DB_NAME'],
 } as const satisfies Partial<Record<Name, readonly Name[]>>;
+
+const LOGINS = [
+  ['DASHBOARD_USER', 'DASHBOARD_PASSWORD'],
+  ['DASHBOARD_VIEWER_USER', 'DASHBOARD_VIEWER_PASSWORD'],
+] as const;
 
 /**
  * Reads and checks every setting, whatever the role, so that the first process to start reports a wrong one.
@@ -135,11 +151,19 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
         : undefined,
     );
   }
-  check(['DASHBOARD_USER', 'DASHBOARD_PASSWORD'], () =>
-    isSet('DASHBOARD_USER') === isSet('DASHBOARD_PASSWORD')
-      ? undefined
-      : 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together',
-  );
+  for (const [user, secret] of LOGINS) {
+    check([user, secret], () =>
+      isSet(user) === isSet(secret) ? undefined : `${user} and ${secret} must be set together`,
+    );
+  }
+  check(['DASHBOARD_USER', 'DASHBOARD_VIEWER_USER'], () => {
+    if (!isSet('DASHBOARD_VIEWER_USER')) return undefined;
+    if (!isSet('DASHBOARD_USER'))
+      return 'DASHBOARD_VIEWER_USER needs DASHBOARD_USER: without that there are no pages to look at';
+    return settings.DASHBOARD_USER === settings.DASHBOARD_VIEWER_USER
+      ? 'DASHBOARD_VIEWER_USER must not be the same as DASHBOARD_USER'
+      : undefined;
+  });
   check(['DATABASE_URL', 'DB_SSL'], () => {
     if (databaseUrl === undefined || !isSet('DB_SSL')) return undefined;
     const contradiction = tlsContradiction(databaseUrl, settings.DB_SSL);
@@ -157,7 +181,6 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   });
   const isRedisAtSocket = settings.REDIS_URL === undefined && isPath(settings.REDIS_HOST);
   const redisHost = isRedisAtSocket ? 'localhost' : hostInUrl(settings.REDIS_HOST);
-  const { DASHBOARD_USER: user, DASHBOARD_PASSWORD: secret } = settings;
   return deepFreeze({
     role: settings.APP_ROLE,
     host: settings.HOST,
@@ -196,15 +219,21 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       rejectAfterMs: settings.GATEWAY_REJECT_AFTER_MS,
     },
     fallback: { on: settings.FALLBACK_ON, afterMs: settings.FALLBACK_AFTER_MS },
+    releaseAfterMs: settings.RELEASE_AFTER_MS,
     deadLetters: { maxInvalid: settings.DEAD_LETTERS_MAX_INVALID },
     http: {
       summaryRange: settings.SUMMARY_RANGE,
       validatePayments: settings.PAYMENTS_VALIDATE,
       allowPurge: settings.ALLOW_PURGE,
       statusToken: settings.STATUS_TOKEN,
-      dashboard: user !== undefined && secret !== undefined ? { user, password: secret } : undefined,
+      dashboard: credentialsOf(settings.DASHBOARD_USER, settings.DASHBOARD_PASSWORD),
+      viewer: credentialsOf(settings.DASHBOARD_VIEWER_USER, settings.DASHBOARD_VIEWER_PASSWORD),
     },
   });
+}
+
+function credentialsOf(user: string | undefined, password: string | undefined): Credentials | undefined {
+  return user !== undefined && password !== undefined ? { user, password } : undefined;
 }
 
 function deepFreeze<T extends object>(value: T): T {

@@ -1,5 +1,5 @@
 import express, { type Express, type RequestHandler } from 'express';
-import type { Config } from '../config.ts';
+import type { Config, Credentials } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { Ledger } from '../ledger/ledger.ts';
@@ -11,7 +11,7 @@ import type { QueueAdmin } from '../queue/queue-admin.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { bearerAuth } from './bearer-auth.ts';
 import { errorHandler } from './error-handler.ts';
-import { type Credentials, operatorAuth } from './operator/operator-auth.ts';
+import { operatorAuth } from './operator/operator-auth.ts';
 import { sameOriginOnly } from './operator/same-origin.ts';
 import type { Route } from './routes.ts';
 import { secureData, secureErrors, securePages } from './security-headers.ts';

@@ -64,6 +64,8 @@ export const SETTINGS = {
   FALLBACK_ON: oneOf(['pool_timeout', 'not_sent', 'never'], 'pool_timeout'),
   FALLBACK_AFTER_MS: integer({ min: 0, max: 7 * DAY_MS, unlimited: 'never' }, Number.POSITIVE_INFINITY),
 
+  RELEASE_AFTER_MS: integer({ min: 60_000, max: 7 * DAY_MS }, 900_000),
+
   DEAD_LETTERS_MAX_INVALID: integer({ min: 0, max: 1_000_000_000, unlimited: 'infinity' }, 100_000),
 
   SUMMARY_RANGE: oneOf(['required', 'optional'], 'required'),
@@ -73,4 +75,6 @@ export const SETTINGS = {
   METRICS_TOKEN: bearerToken(),
   DASHBOARD_USER: asPrivate(text(undefined)),
   DASHBOARD_PASSWORD: password(undefined),
+  DASHBOARD_VIEWER_USER: asPrivate(text(undefined)),
+  DASHBOARD_VIEWER_PASSWORD: password(undefined),
 } as const;

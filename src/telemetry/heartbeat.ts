@@ -57,4 +57,8 @@ export interface GatewayVitals {
   readonly down?: Since;
   /** Payments that wait in this worker for the circuit. */
   readonly waiting: number;
+  /** What this worker follows of the operators' steering (queue/steering.ts). Undefined: `open`, or an older version. */
+  readonly steered?: 'open' | 'draining' | 'stopped';
+  /** Attempts and look-ups at this gateway that are under way in this worker. */
+  readonly underWay?: number;
 }

@@ -1,11 +1,7 @@
 import type { RequestHandler } from 'express';
+import type { Credentials } from '../../config.ts';
 import type { Logger } from '../../process/logger.ts';
 import { loginGuard } from '../login-guard.ts';
-
-export interface Credentials {
-  readonly user: string;
-  readonly password: string;
-}
 
 /** The scheme's name has no case (RFC 9110, 11.1). */
 const BASIC = /^basic +([^ ]+) *$/i;
