@@ -80,7 +80,7 @@ export interface OperatorActions {
   advance(action: LeasedAction, cursor: string, progress: Json): Promise<boolean>;
   /** Ends a leased action. False when it was stopped or the lease was lost. */
   end(action: LeasedAction, state: 'done' | 'failed', outcome: Json): Promise<boolean>;
-  /** Ends a running action, whoever has it. Its worker notices at its next `advance`. False when it does not run. */
+  /** Ends a running action, also without its lease. Its worker notices at its next `advance`. False when it does not run. */
   stop(id: string, who: string): Promise<boolean>;
 }
 

@@ -59,6 +59,11 @@ export function heartbeatKey({ prefix }: PaymentQueueName, id: string): string {
   return `${prefix}:heartbeat:${id}`;
 }
 
+/** The operators' actions that PostgreSQL does not have yet. */
+export function outboxKey({ prefix }: PaymentQueueName): string {
+  return `${prefix}:late-actions`;
+}
+
 /** The keys of BullMQ's script addStandardJob, in its order. */
 export const ADD_JOB_KEYS = [
   'wait',

@@ -469,6 +469,19 @@ describe('migrations', () => {
     expect(await tables(url)).to.deep.equal([]);
   });
 
+  it('are not rolled back over the trail of operators without --yes', async () => {
+    const { url } = await ledger();
+    await sql(
+      url,
+      `INSERT INTO operator_actions (key, at, who, action, target, state)
+       VALUES (gen_random_uuid(), now(), 'anna', 'queue.pause', '{}', 'done')`,
+    );
+    const { code, stderr } = await failureOf(migrate(url, 'rollback')).then((error) => error as ExecFileException);
+    expect(code).to.equal(1);
+    expect(stderr).to.include('1 in operator_actions');
+    expect(await sql(url, 'SELECT id FROM operator_actions')).to.have.length(1);
+  });
+
   it('are not run at all with arguments they do not know', async () => {
     const { url } = await ledger();
     expect(await failureOf(migrate(url, 'rollback', '--force'))).to.include({ code: 2 });
