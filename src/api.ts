@@ -6,14 +6,18 @@ import { type HttpServer, startServer } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
+import { createOperatorActions } from './ledger/operator-actions.ts';
 import { createReconciliations } from './ledger/reconciliations.ts';
+import { createLateRows, startMovingLateRows } from './operations/late-rows.ts';
 import { createPaymentStatus } from './operations/payment-status.ts';
 import { createRelayGauges } from './operations/relay-gauges.ts';
 import { createRelayHealthCheck } from './operations/relay-health.ts';
+import { createTrail } from './operations/trail.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
+import { createActionOutbox } from './queue/action-outbox.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
 import { createPaymentFinder } from './queue/find-payment.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
@@ -50,6 +54,9 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const jobs = createPaymentFinder({ redis, queue, serverCheck });
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const reconciliations = createReconciliations(db);
+  const actions = createOperatorActions(db);
+  const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue }), actions, logger });
+  const trail = createTrail({ actions, lateRows, logger });
   telemetry.describe({
     problems: () => healthCheck.seen,
     gauges: createRelayGauges({ healthCheck, deadLetters, reconciliations, maxSize }),
@@ -73,11 +80,14 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     metrics: telemetry.metrics,
     metricsToken: config.metricsToken,
     deadLetters,
+    actions,
+    trail,
     config: config.http,
     logger,
     isAccepting: () => isAccepting,
   });
-  const app = createApp(routes, { operator: config.http.dashboard, logger });
+  const { dashboard: operator, viewer } = config.http;
+  const app = createApp(routes, { logins: operator && { operator, viewer }, trail, logger });
   // Connect to Redis before the first request arrives. If Redis is down, listen all the same.
   await firstConnection(redis);
   if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
@@ -91,6 +101,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     const fault = listenFault(config, error as NodeJS.ErrnoException, 'PORT');
     throw fault === undefined ? error : new ConfigError([fault]);
   }
+  const movingLateRows = startMovingLateRows({ lateRows, logger });
   const { port } = server;
   logger.info('listening', { host: config.host, port });
 
@@ -99,6 +110,8 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     async close(deadline) {
       isAccepting = false;
       await server.drain(deadline);
+      await within(deadline, trail.close());
+      movingLateRows.close();
       await enqueuer.close();
       await heartbeat.close();
       serverCheck.close();

@@ -1,18 +1,21 @@
 import express, { type Express, type RequestHandler } from 'express';
-import type { Config, Credentials } from '../config.ts';
+import type { Config } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { Ledger } from '../ledger/ledger.ts';
+import type { OperatorActions } from '../ledger/operator-actions.ts';
 import type { FindPaymentStatus } from '../operations/payment-status.ts';
 import type { RelayHealthCheck } from '../operations/relay-health.ts';
+import type { Trail } from '../operations/trail.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { bearerAuth } from './bearer-auth.ts';
 import { errorHandler } from './error-handler.ts';
-import { operatorAuth } from './operator/operator-auth.ts';
+import { type OperatorLogins, operatorAuth } from './operator/operator-auth.ts';
 import { sameOriginOnly } from './operator/same-origin.ts';
+import { trailGuard } from './operator/trail-guard.ts';
 import type { Route } from './routes.ts';
 import { secureData, secureErrors, securePages } from './security-headers.ts';
 
@@ -21,6 +24,8 @@ export interface AppDeps {
   readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'probe'>;
   readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
   readonly deadLetters: Pick<DeadLetters, 'find'>;
+  readonly actions: Pick<OperatorActions, 'list'>;
+  readonly trail: Trail;
   readonly findPaymentStatus: FindPaymentStatus;
   readonly queueAdmin: QueueAdmin;
   readonly healthCheck: Pick<RelayHealthCheck, 'check'>;
@@ -34,7 +39,9 @@ export interface AppDeps {
 
 interface AppOptions {
   /** Who may use the routes for the operator. */
-  readonly operator?: Credentials | undefined;
+  readonly logins?: OperatorLogins | undefined;
+  /** Where changes by operators leave their rows. */
+  readonly trail?: Trail | undefined;
   readonly logger: Logger;
 }
 
@@ -42,27 +49,32 @@ interface AppOptions {
  * Serves a table of routes, with the responses to all other requests: the API, and the worker's own port. It does not listen:
  * server.ts does, or supertest in tests.
  */
-export function createApp(routes: readonly Route[], { operator, logger }: AppOptions): Express {
+export function createApp(routes: readonly Route[], { logins, trail, logger }: AppOptions): Express {
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
   app.set('query parser', 'simple');
 
-  const guardsOf = createGuards(operator, logger);
+  const guardsOf = createGuards(logins, logger);
+  const rowOf = createRowGuards(trail);
+  const serve = ({ method, path }: Route, handlers: readonly RequestHandler[]) => {
+    if (handlers.length > 0) app[method.toLowerCase() as Lowercase<typeof method>](path, ...handlers);
+  };
   const exact = routes.filter(({ mount }) => mount === undefined);
-  for (const route of exact) {
-    const { method, path, handler } = route;
-    app[method.toLowerCase() as Lowercase<typeof method>](path, ...guardsOf(route), handler);
-  }
+  for (const route of exact) serve(route, [...guardsOf(route), ...rowOf(route), route.handler]);
   for (const path of new Set(exact.map((route) => route.path))) {
     const allowed = methodsOf(exact.filter((route) => route.path === path));
     app.all(path, () => {
       throw new MethodNotAllowedError(allowed);
     });
   }
-  const mounts = new Map(routes.map((route) => [route.mount, route]));
-  for (const [mount, route] of mounts) {
-    if (mount !== undefined) app.use(mount, noteMount(mount), ...guardsOf(route), route.handler);
+  // Routes with one mount share guards and handler, but each change among them has a row of its own.
+  for (const [mount, sharing] of Map.groupBy(routes, (route) => route.mount)) {
+    if (mount === undefined) continue;
+    const [first] = sharing as [Route, ...Route[]];
+    app.use(mount, noteMount(mount), ...guardsOf(first));
+    for (const route of sharing) serve(route, rowOf(route));
+    app.use(mount, first.handler);
   }
 
   app.use((request) => {
@@ -81,8 +93,8 @@ function noteMount(mount: string): RequestHandler {
 }
 
 /** Makes the guards of a route. @throws an Error for an operator's route when no operator is set: anybody could use it. */
-function createGuards(credentials: Credentials | undefined, logger: Logger): (route: Route) => RequestHandler[] {
-  const operator = credentials && operatorAuth(credentials, logger);
+function createGuards(logins: OperatorLogins | undefined, logger: Logger): (route: Route) => RequestHandler[] {
+  const operator = logins && operatorAuth(logins, logger);
   return ({ role, path, mount, bearer, from, isEmptyOnSuccess = false }) => {
     const guards: RequestHandler[] = isEmptyOnSuccess ? [] : [mount === undefined ? secureData : securePages];
     if (role === 'operator') {
@@ -92,6 +104,16 @@ function createGuards(credentials: Credentials | undefined, logger: Logger): (ro
     if (bearer !== undefined) guards.push(bearerAuth(bearer, logger));
     if (from === 'own_pages') guards.push(sameOriginOnly);
     return guards;
+  };
+}
+
+/** Makes the guard that writes a route's row, if it needs one. @throws an Error for such a route when there is no trail */
+function createRowGuards(trail: Trail | undefined): (route: Route) => RequestHandler[] {
+  return (route) => {
+    const { path, changesState = false, row = 'by_guard' } = route;
+    if (!changesState || row !== 'by_guard') return [];
+    if (trail === undefined) throw new Error(`${path} changes state, but there is no trail`);
+    return [trailGuard(trail, route)];
   };
 }
 

@@ -9,7 +9,7 @@ const BEARER = /^bearer +([^ ]+) *$/i;
 export function bearerAuth(token: string, logger: Logger): RequestHandler {
   const login = {
     challenge: 'Bearer realm="Payrelay"',
-    expected: token,
+    expected: [token],
     read: (authorization: string) => BEARER.exec(authorization)?.[1] ?? '',
     fault: 'wrong token',
   };

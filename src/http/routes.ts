@@ -2,6 +2,7 @@ import type { RequestHandler } from 'express';
 import type { AppDeps } from './app.ts';
 import { DOCS_PATH, docsPage } from './openapi/docs-page.ts';
 import { getOpenApi } from './openapi/get-openapi.ts';
+import { createAdminRoutes } from './operator/admin-api/routes.ts';
 import { dashboard } from './operator/dashboard.ts';
 import { DASHBOARD_CHANGES, DASHBOARD_PATH } from './operator/dashboard-changes.ts';
 import { health, live, ready } from './operator/health.ts';
@@ -20,13 +21,20 @@ export interface Route {
   readonly handler: RequestHandler;
   /** When set, the handler serves this path and every path below it, so several routes share one handler. */
   readonly mount?: string;
-  /** Name of the change, for an audit log. */
+  /** Name of the change in the trail of operators. */
   readonly action?: string;
   /** Who may call it. Without a role, anybody who can reach the port. */
   readonly role?: 'operator';
   /** The token that a request must send. Undefined: none. */
   readonly bearer?: string | undefined;
   readonly changesState?: boolean;
+  /**
+   * Who writes the row of a change in the trail of operators: its handler, where it knows more than the status of its response;
+   * nobody, when the change is a client's. By default a guard does (operator/trail-guard.ts).
+   */
+  readonly row?: 'by_guard' | 'by_handler' | 'none';
+  /** The change is made also while PostgreSQL is down, and its row is written later. */
+  readonly worksWithoutLedger?: boolean;
   /**
    * Which pages may make a browser send a change. Without it any page may: `POST /payments` has no login that a browser would
    * add, and the network in front of it decides who may pay.
@@ -49,6 +57,7 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
       handler: postPayment(deps),
       action: 'payment.enqueue',
       changesState: true,
+      row: 'none',
       isEmptyOnSuccess: true,
     },
     { method: 'GET', path: '/payments/:correlationId', handler: getPayment(deps), bearer: config.statusToken },
@@ -74,13 +83,13 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
     const board = { handler: dashboard(deps), mount: DASHBOARD_PATH, role: 'operator', from: 'own_pages' } as const;
     routes.push(
       { ...board, method: 'GET', path: `${DASHBOARD_PATH}{/*page}` },
-      ...DASHBOARD_CHANGES.map(({ method, path, action }) => ({
+      ...DASHBOARD_CHANGES.map(({ path, ...change }) => ({
         ...board,
-        method,
+        ...change,
         path: DASHBOARD_PATH + path,
-        action,
         changesState: true,
       })),
+      ...createAdminRoutes(deps),
     );
   }
   return routes;

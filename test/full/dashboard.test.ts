@@ -11,10 +11,12 @@ const ACTIONS = '[class*="jobActions-"] > li, [class*="queueActions-"] > li';
 const MENU = '[class*="trigger-"][aria-haspopup="menu"]';
 
 /** A dashboard over a dead, a delayed and a waiting payment, and a browser whose user has logged in. */
-async function stage() {
+async function stage(login = 'operator:secret') {
   const { url, prefix } = await testApi({
     DASHBOARD_USER: 'operator',
     DASHBOARD_PASSWORD: 'secret',
+    DASHBOARD_VIEWER_USER: 'viewer',
+    DASHBOARD_VIEWER_PASSWORD: 'looks',
     ALLOW_PURGE: 'true',
   });
   const dead = aPayment();
@@ -24,7 +26,7 @@ async function stage() {
   await (await bullQueue(prefix)).add('payment', aPayment(), { delay: 600_000 });
   await postPayment(url);
   const tab = await openTab();
-  await tab.goTo(`${url.replace('//', '//operator:secret@')}/admin/queues/api/queues`);
+  await tab.goTo(`${url.replace('//', `//${login}@`)}/admin/queues/api/queues`);
   return { url, dead, queue: await lookInto(prefix), tab, page: `${url}/admin/queues` };
 }
 
@@ -71,6 +73,17 @@ describe('the dashboard in Chromium', function () {
       await tab.goTo(page + path);
       await click(tab, `main ${MENU}`);
       await sees(tab, '[role="menuitem"]', ['Retry all 1 failed jobs', 'Pause']);
+    }
+  });
+
+  it('shows the viewer everything, and no button for a change', async () => {
+    const { tab, page, dead } = await stage('viewer:looks');
+    for (const path of ['?status=failed', '?status=delayed', `/${dead.correlationId}`]) {
+      await tab.goTo(`${page}/queue/payments${path}`);
+      await eventually(() => tab.evaluate<boolean>(`document.querySelector('main')?.innerText.includes('payment')`));
+      await eventually(() => tab.evaluate<boolean>(`document.querySelector('[class*="timeline"]') !== null`));
+      expect(await visible(tab, ACTIONS), path).to.deep.equal([]);
+      expect(await visible(tab, `main ${MENU}`), path).to.deep.equal([]);
     }
   });
 

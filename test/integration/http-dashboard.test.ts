@@ -270,7 +270,7 @@ describe('GET /admin/queues', () => {
   }
 
   it('promotes a delayed payment', async () => {
-    const { prefix, operator, opened } = await dashboard();
+    const { prefix, operator, opened } = await dashboard({ DATABASE_URL: await freshDatabase() });
     const job = await (await bullQueue(prefix)).add('payment', aPayment(), { delay: 60_000 });
     await opened();
     await operator.put(`${PATH}/api/queues/payments/${job.id}/promote`).expect(204);
@@ -278,7 +278,7 @@ describe('GET /admin/queues', () => {
   });
 
   it('pauses the queue, which still takes payments, and resumes it', async () => {
-    const { url, prefix, operator, opened } = await dashboard();
+    const { url, prefix, operator, opened } = await dashboard({ DATABASE_URL: await freshDatabase() });
     const queue = await bullQueue(prefix);
     await opened();
     await operator.put(`${PATH}/api/queues/payments/pause`).expect(200);

@@ -33,6 +33,8 @@ export const EVERYTHING: TestEnv = {
   PAYMENTS_VALIDATE: 'true',
   DASHBOARD_USER: 'operator',
   DASHBOARD_PASSWORD: 'secret',
+  DASHBOARD_VIEWER_USER: 'viewer',
+  DASHBOARD_VIEWER_PASSWORD: 'only looks',
   STATUS_TOKEN: TOKEN,
   METRICS_TOKEN: TOKEN,
 };
@@ -46,7 +48,7 @@ const retry = (id: string): Request => ({
 });
 
 /** A request that gets a usual response, by operation. */
-const REQUESTS: Readonly<Record<string, Request>> = {
+export const REQUESTS: Readonly<Record<string, Request>> = {
   postPayment: { method: 'POST', path: '/payments', body: JSON.stringify(aPayment()) },
   getPayment: { method: 'GET', path: `/payments/${aPayment().correlationId}`, headers: bearer(TOKEN) },
   getSummary: { method: 'GET', path: RANGE },
@@ -57,6 +59,7 @@ const REQUESTS: Readonly<Record<string, Request>> = {
   purgePayments: { method: 'POST', path: '/purge-payments' },
   getDashboard: { method: 'GET', path: `${BOARD}/api/queues`, headers: OPERATOR },
   changeQueue: { method: 'PUT', path: `${BOARD}/api/queues/payments/resume`, headers: OPERATOR },
+  listActions: { method: 'GET', path: '/admin/api/actions', headers: OPERATOR },
   getOpenApi: { method: 'GET', path: '/openapi.json' },
   getDocs: { method: 'GET', path: '/docs' },
   other: { method: 'GET', path: '/nothing' },
@@ -125,6 +128,8 @@ export async function createProvocations() {
     'changeQueue 409 application/json': () => send(api.url, retry(aPayment().correlationId)),
     'changeQueue 503 queue_full': async () => send(full.url, retry(await deadLetter(full))),
     'changeQueue 503 ledger_unavailable': async () => send(withoutLedger.url, retry(await deadLetter(withoutLedger))),
+    'listActions 400 invalid_request': () =>
+      send(api.url, { ...REQUESTS['listActions']!, path: '/admin/api/actions?before=the-last&limit=0' }),
     'other 405 method_not_allowed': () => send(api.url, { method: 'DELETE', path: '/payments' }),
   };
 
@@ -220,12 +225,14 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     ledger: part,
     findPaymentStatus: () => Promise.reject(new Error('a fault of our own')),
     deadLetters: part,
+    actions: part,
+    trail: part,
     queueAdmin: part,
     healthCheck: part,
     metrics: part,
     isAccepting: () => true,
   });
-  const app = createApp(routes, { operator: config.http.dashboard, logger });
+  const app = createApp(routes, { logins: { operator: config.http.dashboard! }, trail: part, logger });
   const server = await startServer(app, { host: '127.0.0.1', port: 0, keepAliveTimeoutMs: 1_000 });
   atTestEnd(() => server.drain(performance.now()));
   return `http://127.0.0.1:${server.port}`;

@@ -24,7 +24,11 @@ const TAGS = [
 ] as const satisfies readonly { name: Operation['tag']; description: string }[];
 
 const SECURITY_SCHEMES = {
-  operator: { type: 'http', scheme: 'basic', description: '`DASHBOARD_USER` and `DASHBOARD_PASSWORD`.' },
+  operator: {
+    type: 'http',
+    scheme: 'basic',
+    description: '`DASHBOARD_USER` and `DASHBOARD_PASSWORD`; to look also those of the viewer.',
+  },
   token: {
     type: 'http',
     scheme: 'bearer',
@@ -94,5 +98,6 @@ function guardErrors(route: Route): readonly ErrorCode[] {
     ...(/[:*]/.test(route.path) ? (['invalid_request'] as const) : []),
     ...(guardOf(route) === undefined ? [] : (['unauthorized', 'too_many_logins'] as const)),
     ...(route.from === 'own_pages' && route.changesState ? (['forbidden'] as const) : []),
+    ...(route.changesState && (route.row ?? 'by_guard') === 'by_guard' ? (['ledger_unavailable'] as const) : []),
   ];
 }

@@ -12,7 +12,10 @@ export const ERRORS = {
   invalid_request: { status: 400, text: '`errors` names each parameter and its fault.' },
   malformed_request: { status: 400, text: 'The bytes are not HTTP/1.1. The connection is closed.' },
   unauthorized: { status: 401, text: 'The credentials are missing or wrong.' },
-  forbidden: { status: 403, text: 'A page of another site made a browser send this change.' },
+  forbidden: {
+    status: 403,
+    text: 'A page of another site made a browser send this change, or its login may only look.',
+  },
   not_found: { status: 404, text: 'It does not exist, or its setting is off.' },
   method_not_allowed: { status: 405, text: 'The path exists with other methods, which `Allow` lists.' },
   request_timeout: {
@@ -76,7 +79,10 @@ export const ERROR_SCHEMAS: Readonly<Record<string, Schema>> = {
     type: 'object',
     description: 'The body of an error. Each response lists the codes that it can have.',
     required: ['error'],
-    properties: { error: { type: 'string', description: 'Stable.', enum: CODES } },
+    properties: {
+      error: { type: 'string', description: 'Stable.', enum: CODES },
+      message: { type: 'string', description: 'A sentence for people, where the code does not say enough.' },
+    },
   },
   InvalidRequest: {
     type: 'object',
@@ -115,7 +121,9 @@ export function errorResponses(codes: readonly ErrorCode[]): Responses {
 function responseOf(codes: readonly [ErrorCode, ...ErrorCode[]]): Schema {
   const plain = codes.filter((code) => code !== 'invalid_request');
   const schemas = [
-    ...(plain.length > 0 ? [{ $ref: '#/components/schemas/Error', properties: { error: { enum: plain } } }] : []),
+    ...(plain.length > 0
+      ? [{ $ref: '#/components/schemas/Error', properties: { error: { enum: plain }, message: {} } }]
+      : []),
     ...(plain.length < codes.length ? [{ $ref: '#/components/schemas/InvalidRequest' }] : []),
   ];
   const headers = HEADERS[ERRORS[codes[0]].status];

@@ -142,6 +142,28 @@ export function createOperations(config: Config['http']): Readonly<Record<string
       },
       errors: ['method_not_allowed', 'queue_full', 'queue_unavailable', 'ledger_unavailable', 'internal_error'],
     },
+    'GET /admin/api/actions': {
+      id: 'listActions',
+      tag: 'Operator',
+      summary: 'The trail: what operators did',
+      description: 'The newest first. The next page is `before` the id of the last one.',
+      parameters: [
+        {
+          name: 'before',
+          in: 'query',
+          description: 'The id of an action. Without it, the page starts with the newest.',
+          schema: { type: 'string' },
+        },
+        {
+          name: 'limit',
+          in: 'query',
+          description: 'How many at most.',
+          schema: { type: 'integer', minimum: 1, maximum: 200, default: 50 },
+        },
+      ],
+      responses: { 200: json('A page; empty after the oldest.', 'OperatorActions') },
+      errors: ['invalid_request', 'ledger_unavailable', 'internal_error'],
+    },
     'GET /openapi.json': {
       id: 'getOpenApi',
       tag: 'Documents',

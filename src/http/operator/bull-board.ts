@@ -11,12 +11,16 @@ import { DASHBOARD_CHANGES, DASHBOARD_PATH, RETRY_ALL, RETRY_ONE } from './dashb
 /** A payload nested deeper is not shown. Its JSON would exhaust the stack, and the whole list would fail. */
 const MAX_DEPTH = 100;
 
-/** bull-board over this queue, without the changes that an operator may not make, and without files of other hosts. */
-export function createBoard(queue: BullQueue): RequestHandler {
+/**
+ * bull-board over this queue, without the changes that an operator may not make, and without files of other hosts.
+ * @param purpose for one that only looks, the pages have no button for a change
+ */
+export function createBoard(queue: BullQueue, purpose: 'act' | 'look'): RequestHandler {
   const serverAdapter = new OperatorAdapter();
   serverAdapter.setBasePath(DASHBOARD_PATH);
   const adapter = new PaymentsAdapter(queue, {
     description: 'Payments. Failed ones are the newest dead letters; the ledger has all of them.',
+    readOnlyMode: purpose === 'look',
   });
   adapter.setFormatter('data', shown);
   createBullBoard({

@@ -4,6 +4,8 @@ export interface DashboardChange {
   /** Relative to {@link DASHBOARD_PATH}, and spelled as in bull-board's own table of routes. */
   readonly path: string;
   readonly action: string;
+  /** As in the table of routes. */
+  readonly worksWithoutLedger?: boolean;
 }
 
 /** The path of bull-board. */
@@ -18,9 +20,9 @@ export const RETRY_ONE = '/api/queues/:queueName/:jobId/retry';
  * bull-board gets no route for any other change (bull-board.ts), and its pages show no button for one (dashboard.css).
  */
 export const DASHBOARD_CHANGES: readonly DashboardChange[] = [
-  { method: 'PUT', path: '/api/queues/pause', action: 'queues.pause' },
+  { method: 'PUT', path: '/api/queues/pause', action: 'queues.pause', worksWithoutLedger: true },
   { method: 'PUT', path: '/api/queues/resume', action: 'queues.resume' },
-  { method: 'PUT', path: '/api/queues/:queueName/pause', action: 'queue.pause' },
+  { method: 'PUT', path: '/api/queues/:queueName/pause', action: 'queue.pause', worksWithoutLedger: true },
   { method: 'PUT', path: '/api/queues/:queueName/resume', action: 'queue.resume' },
   { method: 'PUT', path: '/api/queues/:queueName/promote', action: 'queue.promote' },
   { method: 'PUT', path: RETRY_ALL, action: 'dead_letters.retry' },

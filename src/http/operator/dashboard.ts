@@ -3,6 +3,7 @@ import { ConflictError, MethodNotAllowedError, NotFoundError } from '../../error
 import { type RetryDeps, type RetryResult, retryFailedJob } from '../../operations/retry-dead-letter.ts';
 import type { QueueAdmin } from '../../queue/queue-admin.ts';
 import { DASHBOARD_CHANGES, RETRY_ALL, RETRY_ONE } from './dashboard-changes.ts';
+import { mayAct } from './operator-auth.ts';
 
 type DashboardDeps = RetryDeps & { readonly queueAdmin: QueueAdmin };
 
@@ -18,7 +19,9 @@ const RETRIES_AT_ONCE = 20;
  */
 export function dashboard(deps: DashboardDeps): RequestHandler {
   const { queueAdmin } = deps;
-  const board = lazyBoard(queueAdmin);
+  const boards = { toAct: lazyBoard(queueAdmin, 'act'), toLook: lazyBoard(queueAdmin, 'look') };
+  const board: RequestHandler = (request, response, next) =>
+    (mayAct(response) ? boards.toAct : boards.toLook)(request, response, next);
   // Without Redis, bull-board would respond in its own form and show the inside of the fault.
   const redisIsUp: RequestHandler = async (_request, _response, next) => {
     await queueAdmin.ping();
@@ -48,11 +51,11 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
 }
 
 /** Loads bull-board with the first request. A load that failed is tried again with the next. */
-function lazyBoard(queueAdmin: QueueAdmin): RequestHandler {
+function lazyBoard(queueAdmin: QueueAdmin, purpose: 'act' | 'look'): RequestHandler {
   let board: Promise<RequestHandler> | undefined;
   return async (request, response, next) => {
     board ??= Promise.all([import('./bull-board.ts'), queueAdmin.queue()]).then(([{ createBoard }, queue]) =>
-      createBoard(queue),
+      createBoard(queue, purpose),
     );
     board.catch(() => {
       board = undefined;

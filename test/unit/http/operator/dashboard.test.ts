@@ -26,7 +26,7 @@ function guarded() {
   const app = express();
   app.use(
     '/admin/queues',
-    operatorAuth({ user: USER, password: PASSWORD }, recordingLogger().logger),
+    operatorAuth({ operator: { user: USER, password: PASSWORD } }, recordingLogger().logger),
     sameOriginOnly,
     dashboard({ queueAdmin, deadLetters: { find: sinon.stub() }, enqueuer: { enqueueAgain: sinon.stub() } }),
   );

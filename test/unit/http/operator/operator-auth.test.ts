@@ -3,7 +3,7 @@ import express from 'express';
 import sinon from 'sinon';
 import supertest from 'supertest';
 import { errorHandler } from '../../../../src/http/error-handler.ts';
-import { operatorAuth } from '../../../../src/http/operator/operator-auth.ts';
+import { mayAct, operatorAuth } from '../../../../src/http/operator/operator-auth.ts';
 import { atTestEnd } from '../../../support/cleanup.ts';
 import { recordingLogger } from '../../../support/logger.ts';
 
@@ -11,6 +11,7 @@ const USER = 'admin';
 const PASSWORD = 'p:ss wörd';
 const basic = (user: string, password: string) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
 const RIGHT = basic(USER, PASSWORD);
+const VIEWER = basic('viewer', 'only looks');
 const WRONG = basic(USER, 'guess');
 
 /** A page for the operator. The clock stands still but for `clock.tick`. */
@@ -19,10 +20,16 @@ function stage() {
   atTestEnd(() => clock.restore());
   const { logger, entries } = recordingLogger();
   const app = express();
-  app.use(operatorAuth({ user: USER, password: PASSWORD }, logger), (_request, response) => void response.json('in'));
+  const logins = {
+    operator: { user: USER, password: PASSWORD },
+    viewer: { user: 'viewer', password: 'only looks' },
+  };
+  app.use(operatorAuth(logins, logger), (_request, response) => {
+    response.json({ user: response.locals['operator'], mayAct: mayAct(response) });
+  });
   app.use(errorHandler(logger));
-  const login = (authorization?: string) => {
-    const request = supertest(app).get('/');
+  const login = (authorization?: string, method: 'get' | 'head' | 'post' | 'put' | 'patch' | 'delete' = 'get') => {
+    const request = supertest(app)[method]('/');
     return authorization === undefined ? request : request.set('Authorization', authorization);
   };
   return { clock, entries, login };
@@ -72,6 +79,31 @@ describe('operatorAuth', () => {
     ]) {
       expect((await login(header)).status, header).to.equal(200);
     }
+  });
+
+  it('lets both logins look, and tells the routes who it is', async () => {
+    const { login } = stage();
+    expect((await login(RIGHT)).body).to.deep.equal({ user: USER, mayAct: true });
+    expect((await login(VIEWER)).body).to.deep.equal({ user: 'viewer', mayAct: false });
+    expect((await login(VIEWER, 'head')).status).to.equal(200);
+  });
+
+  it('responds 403 to every change by the viewer, with a sentence, and lets the operator act', async () => {
+    const { login, entries } = stage();
+    for (const method of ['post', 'put', 'patch', 'delete'] as const) {
+      const { status, body } = await login(VIEWER, method);
+      expect(status, method).to.equal(403);
+      expect(body.error).to.equal('forbidden');
+      expect(body.message).to.be.a('string');
+      expect((await login(RIGHT, method)).status, method).to.equal(200);
+    }
+    expect(entries).to.deep.equal([]);
+  });
+
+  it('mixes no user of one login with the password of the other', async () => {
+    const { login } = stage();
+    expect((await login(basic(USER, 'only looks'))).status).to.equal(401);
+    expect((await login(basic('viewer', PASSWORD))).status).to.equal(401);
   });
 
   it('responds 401 to five wrong logins a second, and 429 at once to the others', async () => {
