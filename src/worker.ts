@@ -23,6 +23,7 @@ import { createPaymentWorker, type PaymentWorker } from './queue/payment-worker.
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import { createRedisClock } from './queue/redis-clock.ts';
 import { createServerCheck, lastingFault, type ServerCheck } from './queue/server-check.ts';
+import { type SteeringWatch, watchSteering } from './queue/steering-watch.ts';
 import { startWatchdog } from './queue/watchdog.ts';
 import type { GatewayVitals, Since, WorkerVitals } from './telemetry/heartbeat.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
@@ -109,6 +110,16 @@ export function startWorker(
     });
   }
 
+  const steering = watchSteering({
+    redis,
+    queue,
+    onChange(gateway, { state, by }) {
+      logger.info('gateway steered', { gateway, state, ...by });
+      (gateway === 'primary' ? primary : fallback).circuit.steer(state, by);
+    },
+    logger,
+  });
+
   const deps = { primary, fallback, recorder, policy, rejectAfterMs, nowMs, logger };
   const worker = createPaymentWorker({
     redis,
@@ -117,6 +128,7 @@ export function startWorker(
     turnMs,
     serverCheck,
     clock,
+    steering,
     process: (run) => processPayment(run, deps),
     onDeadLetter: () => failedJobs.tidySoon(),
     logger,
@@ -137,11 +149,14 @@ export function startWorker(
     worker,
     // The worker fetches nothing while an operator has paused the queue, or while PostgreSQL is down at the start.
     countWaiting: async () => (!isTaking || (await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
-    // A worker that does not use an unsafe Redis rightly fetches nothing.
-    isConnected: () => redis.status === 'ready' && serverCheck.fault === undefined,
+    // A worker that does not use an unsafe Redis, or does not know which gateway is stopped, rightly fetches nothing. One whose
+    // gateways are stopped is not idle: its places are taken by payments that wait.
+    isConnected: () => redis.status === 'ready' && serverCheck.fault === undefined && steering.isKnown,
     onStuck,
   });
-  telemetry.describe({ worker: () => vitalsOf({ worker, concurrency, primary, fallback, recorder, serverCheck }) });
+  telemetry.describe({
+    worker: () => vitalsOf({ worker, concurrency, primary, fallback, recorder, serverCheck, steering }),
+  });
   const heartbeat = writesHeartbeat
     ? startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger })
     : undefined;
@@ -168,6 +183,7 @@ export function startWorker(
       await heartbeatRemoved;
       for (const { gateway } of [primary, fallback]) gateway.close();
       clock.close();
+      steering.close();
       serverCheck.close();
       redis.disconnect();
       await within(latest, db.destroy());
@@ -183,6 +199,7 @@ function vitalsOf({
   fallback,
   recorder,
   serverCheck,
+  steering,
 }: {
   worker: Pick<PaymentWorker, 'id' | 'inFlight'>;
   concurrency: number;
@@ -190,9 +207,11 @@ function vitalsOf({
   fallback: Pick<GuardedGateway, 'circuit'>;
   recorder: Pick<Recorder, 'outage'>;
   serverCheck: Pick<ServerCheck, 'fault'>;
+  steering: Pick<SteeringWatch, 'isKnown' | 'fault'>;
 }): WorkerVitals {
   const { outage } = recorder;
-  const fault = lastingFault(serverCheck);
+  // Once the steering was read, the worker goes on without.
+  const fault = lastingFault(serverCheck) ?? (steering.isKnown ? undefined : steering.fault);
   return {
     workerId: worker.id,
     concurrency,
@@ -203,8 +222,9 @@ function vitalsOf({
   };
 }
 
-function gatewayVitals({ circuit: { cause, waiting } }: Pick<GuardedGateway, 'circuit'>): GatewayVitals {
-  return { ...(cause && { down: sinceOf(cause) }), waiting };
+function gatewayVitals({ circuit }: Pick<GuardedGateway, 'circuit'>): GatewayVitals {
+  const { cause, waiting, steered, underWay } = circuit;
+  return { ...(cause && { down: sinceOf(cause) }), waiting, steered, underWay };
 }
 
 /** In a heartbeat times are text. */

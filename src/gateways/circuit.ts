@@ -1,6 +1,7 @@
 import type { GatewayName } from '../payment.ts';
 import { events } from '../telemetry/events.ts';
-import type { AttemptCause, AttemptOutcome, FailedAttempt, GatewayEvidence } from './gateway.ts';
+import { createGate, type SteeredBy, type SteeringState } from './gate.ts';
+import type { AttemptCause, AttemptOutcome, FailedAttempt, GatewayEvidence, LookUpOutcome } from './gateway.ts';
 import { createWaitingRoom, type Entry, type NotTriedReason, type TiedPlaces, type Visitor } from './waiting-room.ts';
 
 /**
@@ -19,16 +20,29 @@ import { createWaitingRoom, type Entry, type NotTriedReason, type TiedPlaces, ty
  *   payments could go elsewhere (`sparesNew`) begins at this step while nothing responds.
  *
  * Which payments may wait: {@link createWaitingRoom}.
+ *
+ * Before it stands the operators' {@link createGate | gate}. Payments that it stops are no probes. What was under way when it
+ * closed ends as usual, and counts. When it opens again, the circuit is as the gateway's responses have left it.
  */
 export interface Circuit {
   /** Waits until the payment may be sent, at most its `maxWaitMs`, makes the attempt, and learns from its outcome. */
   run(visitor: Visitor, attempt: () => Promise<AttemptOutcome>): Promise<CircuitResult>;
+  /** Asks the gateway for a payment, unless an operator has stopped that: then nothing is sent. Never rejects if `find` does not. */
+  lookUp(payment: Pick<Visitor, 'isTied'>, find: () => Promise<LookUpOutcome>): Promise<LookUpOutcome>;
+  /** Follows an operator's decision from now on. */
+  steer(state: SteeringState, by?: SteeredBy): void;
+  /** What it follows. */
+  readonly steered: SteeringState;
   /** Whether a new payment would be sent at once. */
   readonly isAccepting: boolean;
-  /** Why it is open; undefined while it is closed. */
+  /** Why new payments are not sent: an operator's decision, or else why the circuit is open. Undefined: they are sent. */
   readonly cause: CircuitCause | undefined;
+  /** The same for tied payments, which are sent while the gateway drains. */
+  readonly causeForTied: CircuitCause | undefined;
   /** Payments waiting at this gateway. */
   readonly waiting: number;
+  /** Attempts and look-ups under way, from the decision to send until their outcome. */
+  readonly underWay: number;
   /** Rejects current and future visitors, because the process is shutting down. */
   close(): void;
 }
@@ -36,7 +50,8 @@ export interface Circuit {
 export type CircuitResult = AttemptOutcome | { readonly kind: 'not_tried'; readonly why: NotTriedReason };
 
 export interface CircuitCause extends AttemptCause {
-  readonly evidence: Exclude<GatewayEvidence, 'none'>;
+  /** `operator`: the gateway is steered, which proves nothing about any attempt. */
+  readonly evidence: Exclude<GatewayEvidence, 'none'> | 'operator';
   readonly since: Date;
 }
 
@@ -78,7 +93,9 @@ export function createCircuit({
   onFailing,
   onClosed,
 }: CircuitOptions): Circuit {
+  const gate = createGate(tiedPlaces);
   const room = createWaitingRoom(tiedPlaces);
+  let underWay = 0;
   let isOpen = false;
   let isClosing = false;
   let failures = 0;
@@ -134,7 +151,9 @@ export function createCircuit({
 
   function enter(visitor: Visitor): Entry | Promise<Entry> {
     if (isClosing) return 'closed';
-    if (!isOpen) return 'passed';
+    if (gate.causeFor(visitor) !== undefined) return gate.wait(visitor);
+    // A payment that had its own pause may have waited at the gate.
+    if (!isOpen) return visitor.notBeforeMs > performance.now() ? 'no_place' : 'passed';
     const nowMs = performance.now();
     const mayProbe = visitor.isNew ? mayProbeWithNew(nowMs) : visitor.notBeforeMs <= nowMs;
     if (nowMs >= nextProbeAtMs && mayProbe && !(visitor.hasHadItsTurn && room.hasRetries)) {
@@ -202,13 +221,22 @@ export function createCircuit({
     probeIn(ms);
   }
 
+  async function counted<T>(request: () => Promise<T>): Promise<T> {
+    underWay += 1;
+    try {
+      return await request();
+    } finally {
+      underWay -= 1;
+    }
+  }
+
   return {
     async run(visitor, attempt) {
       const entry = await enter(visitor);
       if (entry !== 'passed' && entry !== 'probe') return { kind: 'not_tried', why: entry };
       const ownProbe = entry === 'probe' ? probe : undefined;
       const startedAtMs = performance.now();
-      const outcome = await attempt();
+      const outcome = await counted(attempt);
       if (events.attemptEnded.hasSubscribers) {
         events.attemptEnded.publish({
           correlationId: visitor.correlationId,
@@ -222,19 +250,38 @@ export function createCircuit({
       else failed(visitor, ownProbe, outcome);
       return outcome;
     },
+    async lookUp(payment, find) {
+      const stopped = gate.causeFor(payment);
+      return stopped === undefined ? counted(find) : { kind: 'no_response', cause: stopped };
+    },
+    steer(state, by) {
+      gate.steer(state, by);
+      room.releaseAll(() => 'cause_changed');
+    },
+    get steered() {
+      return gate.state;
+    },
     get isAccepting() {
+      if (gate.state !== 'open') return false;
       const nowMs = performance.now();
       return !isOpen || (nowMs >= nextProbeAtMs && mayProbeWithNew(nowMs));
     },
     get cause() {
-      return cause;
+      return gate.cause ?? cause;
+    },
+    get causeForTied() {
+      return gate.causeFor({ isTied: true }) ?? cause;
     },
     get waiting() {
-      return room.size;
+      return room.size + gate.waiting;
+    },
+    get underWay() {
+      return underWay;
     },
     close() {
       isClosing = true;
       clearTimeout(timer);
+      gate.close();
       room.releaseAll(() => 'closed');
     },
   };

@@ -31,6 +31,8 @@ export interface Visitor {
   readonly isTied: boolean;
   /** It was already sent in this run. A tied one then goes back to the queue when another payment can be the probe. */
   readonly hasHadItsTurn: boolean;
+  /** When its run came to this gateway, in ms of `performance.now()`. */
+  readonly arrivedAtMs: number;
   /** Infinity: it waits as long as it takes. */
   readonly maxWaitMs: number;
   /** The payment's own pause ends then, in ms of `performance.now()`: the gateway asked this one payment to wait. */
@@ -48,9 +50,15 @@ export type Entry = 'passed' | 'probe' | NotTriedReason;
 export type NotTriedReason =
   /** Its wait was over first. */
   | 'gave_up'
-  /** The circuit is still open, now for a cause of another kind. Its rule may now send the payment elsewhere. */
+  /**
+   * The circuit is still open, now for a cause of another kind, or an operator has steered the gateway. Its rule may now send
+   * the payment elsewhere.
+   */
   | 'cause_changed'
-  /** It cannot wait in the worker: no place is free, another payment can be the probe, or its own pause is not over. */
+  /**
+   * It cannot wait in the worker: no place is free, another payment can be the probe, its own pause is not over, or an
+   * operator has stopped the only gateway that may get it.
+   */
   | 'no_place'
   /** The process is shutting down. */
   | 'closed';

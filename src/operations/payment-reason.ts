@@ -15,6 +15,7 @@ export const REASON_CODES = [
   'being_paid',
   'worker_lost',
   // Both.
+  'gateway_stopped',
   'primary_down',
   'fallback_down',
   'ledger_unavailable',
@@ -102,7 +103,9 @@ function inQueue({ acceptedAt }: QueuedJob, queue: QueueState): Reason {
   const workers = workersOf(queue);
   const since = (problem: string) => firstSeen(queue, problem) ?? acceptedAt;
   if (queue.isPaused) {
-    return { reason: 'queue_paused', detail: 'an operator has paused the queue', since: since('queue_paused') };
+    const { who = 'an operator', reason, at } = queue.pausedBy ?? {};
+    const detail = `${who} has paused the queue${reason === undefined ? '' : `: ${reason}`}`;
+    return { reason: 'queue_paused', detail, since: at === undefined ? since('queue_paused') : new Date(at) };
   }
   if (isMemoryFull(queue)) return memoryFull(since('redis_memory'));
   const waits: Reason = { reason: 'waits_its_turn', detail: 'a worker takes it in its turn', since: acceptedAt };
@@ -119,7 +122,10 @@ function inQueue({ acceptedAt }: QueuedJob, queue: QueueState): Reason {
   return ledgerDown ? ofLedger(ledgerDown) : waits;
 }
 
-function ofDown(gateway: GatewayName, { detail, since }: Since): Reason {
+function ofDown(gateway: GatewayName, { code, detail, since }: Since): Reason {
+  if (isSteered(code)) {
+    return { reason: 'gateway_stopped', detail: `the ${gateway} gateway is ${detail}`, since: new Date(since) };
+  }
   return { reason: `${gateway}_down`, detail: `the ${gateway} gateway is down: ${detail}`, since: new Date(since) };
 }
 
@@ -151,7 +157,13 @@ function memoryFull(since: Date): Reason {
 function toReasonCode(code: string): ReasonCode {
   const known = REASON_CODES.find((each) => each === code);
   if (known) return known;
+  if (isSteered(code)) return 'gateway_stopped';
   return code.startsWith('http_') ? 'gateway_response' : 'no_response';
+}
+
+/** Of an operator's decision. */
+function isSteered(code: string): boolean {
+  return code === 'stopped' || code === 'draining';
 }
 
 function workersOf({ heartbeats }: QueueState): readonly WorkerVitals[] {

@@ -195,12 +195,17 @@ function ofServer({ code, detail }: Failure): Finding {
   return { code: PROBLEM_OF[code] ?? 'queue_unavailable', cause: detail };
 }
 
-function ofQueue({ size, isPaused }: QueueState, maxSize: number): Finding[] {
+function ofQueue({ size, isPaused, pausedBy }: QueueState, maxSize: number): Finding[] {
   const findings: Finding[] = [];
   if (size >= maxSize) {
     findings.push({ code: 'queue_full', cause: `${size} payments are queued; PAYMENT_QUEUE_MAX_SIZE is ${maxSize}` });
   }
-  if (isPaused) findings.push({ code: 'queue_paused', cause: 'the queue is paused, so workers take no payments' });
+  if (isPaused) {
+    const by =
+      pausedBy === undefined ? '' : ` by ${pausedBy.who}${pausedBy.reason === undefined ? '' : `: ${pausedBy.reason}`}`;
+    const cause = `workers take no payments: the queue was paused${by}`;
+    findings.push({ code: 'queue_paused', cause, ...(pausedBy && { since: pausedBy.at }) });
+  }
   return findings;
 }
 

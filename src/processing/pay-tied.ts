@@ -11,9 +11,9 @@ import { notAccepting, requeue, settle, tryAt, type Visit } from './visit.ts';
 export async function payTied(visit: Visit, deps: ProcessingDeps): Promise<void> {
   let noted: string | undefined;
   for (;;) {
-    const { cause } = visit.at.circuit;
+    const { causeForTied: cause } = visit.at.circuit;
     if (cause !== undefined && cause.code !== noted) {
-      visit.run.noteUnresolved({ code: cause.code, detail: notAccepting(visit) });
+      visit.run.noteUnresolved(notAccepting(visit, cause));
       noted = cause.code;
     }
     const result = await tryAt(visit, { isTied: true, maxWaitMs: Number.POSITIVE_INFINITY }, deps);
@@ -39,7 +39,7 @@ export function stayOrRequeue(visit: Visit, result: Exclude<CircuitResult, Paid>
     return;
   }
   // A doubt counts when its run ends. If the only probe never ended its run, it would never have a second doubt.
-  const mayStay = visit.at.circuit.cause !== undefined && result.kind !== 'doubtful';
+  const mayStay = visit.at.circuit.causeForTied !== undefined && result.kind !== 'doubtful';
   if (!mayStay) throw requeue(visit, result, { isTied: true });
 }
 
@@ -67,7 +67,7 @@ async function afterDoubt(
     deps.nowMs() - doubtedSinceMs >= deps.rejectAfterMs &&
     at.lastPaidAtMs > doubtedSinceMs;
   if (!mayBePaid && !isBelievable) return undefined;
-  const found = await at.gateway.findPayment(payment.correlationId);
+  const found = await at.circuit.lookUp({ isTied: true }, () => at.gateway.findPayment(payment.correlationId));
   if (found.kind === 'on_record') return found.onRecord;
   if (found.kind === 'not_found' && !mayBePaid) {
     const { name } = at.gateway;

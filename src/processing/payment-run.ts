@@ -15,6 +15,11 @@ import type { Failure } from '../process/outage-log.ts';
  * | unresolved | more than doubts            | nowhere  | primary        | primary, until the outcome is known there        |
  * | bound      | any                         | fallback | fallback       | fallback, until the outcome is known there       |
  *
+ * An operator may stop a gateway, or drain it (queue/steering.ts). That changes no state and proves nothing. A run then sends
+ * nothing there: a free payment waits in its worker or goes elsewhere by its rule; one that only this gateway may get goes back
+ * to the queue with that reason and its own pause, so that an operator can decide about it there. While the gateway drains, such
+ * payments are sent. What was under way when the worker learned of it ends as usual. A worker takes no payment before it knows.
+ *
  * Beside the job, an open dead letter of the same id ties it to the gateway at which that one may have been paid.
  *
  * A crash, or a stop past the job's lock, at any point of a run:

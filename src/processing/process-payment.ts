@@ -66,7 +66,8 @@ function unresolvedAt({ history }: PaymentRun): GatewayName | undefined {
  * @throws RequeueError
  */
 async function recordIfAtFallback(payment: Payment, run: PaymentRun, deps: ProcessingDeps): Promise<boolean> {
-  const found = await deps.fallback.gateway.findPayment(payment.correlationId);
+  const { gateway, circuit } = deps.fallback;
+  const found = await circuit.lookUp({ isTied: false }, () => gateway.findPayment(payment.correlationId));
   switch (found.kind) {
     case 'not_found':
       return false;

@@ -9,6 +9,9 @@ import type { FailedAttempt, Gateway } from '../gateways/gateway.ts';
  * payment may change from the primary to the fallback only while it is free: no attempt at the primary, in this run or an
  * earlier one, may be paid or is in doubt. `processPayment` sends only free payments through this file. Whether a free payment
  * *should* change is the operator's choice (FALLBACK_ON, FALLBACK_AFTER_MS). Ages are in ms, since the payment was accepted.
+ *
+ * A primary that an operator has stopped or drains counts as down for FALLBACK_AFTER_MS. It is never evidence of `not_sent`:
+ * to stop a gateway sends nothing to the other one that its age does not send there.
  */
 
 /** Whether a payment goes to the fallback after an attempt at the primary that did not pay. */

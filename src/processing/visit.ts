@@ -1,6 +1,7 @@
-import type { CircuitResult } from '../gateways/circuit.ts';
+import type { CircuitCause, CircuitResult } from '../gateways/circuit.ts';
 import type { AttemptCause, FailedAttempt, PaymentOnRecord } from '../gateways/gateway.ts';
 import type { GatewayName, Payment } from '../payment.ts';
+import type { Failure } from '../process/outage-log.ts';
 import { events } from '../telemetry/events.ts';
 import { type PaymentRun, RequeueError, type RunEnd } from './payment-run.ts';
 import type { GuardedGateway, ProcessingDeps } from './processing-deps.ts';
@@ -10,6 +11,8 @@ export interface Visit {
   readonly payment: Payment;
   readonly run: PaymentRun;
   readonly at: GuardedGateway;
+  /** As `performance.now()` counts. */
+  readonly startedAtMs: number;
   sends: number;
   failures: number;
   /** An attempt of this run may be paid. */
@@ -21,7 +24,8 @@ export interface Visit {
 
 export function visitAt(at: GuardedGateway, payment: Payment, run: PaymentRun): Visit {
   const notBeforeMs = Number.NEGATIVE_INFINITY;
-  return { payment, run, at, sends: 0, failures: 0, hadUnknown: false, hadDoubt: false, notBeforeMs };
+  const startedAtMs = performance.now();
+  return { payment, run, at, startedAtMs, sends: 0, failures: 0, hadUnknown: false, hadDoubt: false, notBeforeMs };
 }
 
 /**
@@ -47,7 +51,15 @@ export async function tryAt(
     });
   };
   const result = await at.circuit.run(
-    { correlationId, isNew, isTied, hasHadItsTurn: visit.failures > 0, maxWaitMs, notBeforeMs: visit.notBeforeMs },
+    {
+      correlationId,
+      isNew,
+      isTied,
+      hasHadItsTurn: visit.failures > 0,
+      arrivedAtMs: visit.startedAtMs,
+      maxWaitMs,
+      notBeforeMs: visit.notBeforeMs,
+    },
     beforeSend ? () => beforeSend().then(send) : send,
   );
   switch (result.kind) {
@@ -104,9 +116,9 @@ export function requeue(
   if (result.kind === 'not_tried' && result.why === 'closed') {
     return new RequeueError('the worker is shutting down', { code: 'shutting_down', end, pause: 'none' });
   }
-  const cause = result.kind === 'not_tried' ? at.circuit.cause : result.cause;
+  const cause = result.kind === 'not_tried' ? waitingFor(visit, { isTied }) : result.cause;
   const isDoubtedOnly = end !== 'unresolved' && !run.history.isUnresolved && (hadDoubt || run.history.doubts > 0);
-  const reason = result.kind === 'not_tried' ? notAccepting(visit) : describe(visit, result.kind, cause);
+  const reason = describe(visit, result.kind === 'not_tried' ? 'not accepting' : result.kind, cause);
   return new RequeueError(reason, {
     code: cause?.code ?? 'not_accepting',
     end,
@@ -115,9 +127,13 @@ export function requeue(
   });
 }
 
-/** Why a payment waits whose circuit is open. */
-export function notAccepting(visit: Visit): string {
-  return describe(visit, 'not accepting', visit.at.circuit.cause);
+/** Why the gateway does not accept this payment. */
+export function notAccepting(visit: Visit, cause: CircuitCause): Failure {
+  return { code: cause.code, detail: describe(visit, 'not accepting', cause) };
+}
+
+function waitingFor({ at: { circuit } }: Visit, { isTied }: { isTied: boolean }): CircuitCause | undefined {
+  return isTied ? circuit.causeForTied : circuit.cause;
 }
 
 function describe({ at }: Visit, what: string, cause: AttemptCause | undefined): string {

@@ -64,6 +64,11 @@ export function outboxKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:late-actions`;
 }
 
+/** What operators have decided about the gateways, and why they paused the queue. A purge leaves it alone. */
+export function steeringKey({ prefix }: PaymentQueueName): string {
+  return `${prefix}:steering`;
+}
+
 /** The keys of BullMQ's script addStandardJob, in its order. */
 export const ADD_JOB_KEYS = [
   'wait',

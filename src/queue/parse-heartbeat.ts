@@ -31,8 +31,13 @@ export function parseHeartbeat(json: string): Heartbeat | undefined {
 
 function workerOf({ workerId, concurrency, inFlight, gateways, ledgerDown, fault }: Fields): WorkerVitals {
   const ofGateway = (name: GatewayName): GatewayVitals => {
-    const { down, waiting } = fieldsOf(fieldsOf(gateways)[name]);
-    return { ...optional('down', sinceOf(down)), waiting: numberOf(waiting) };
+    const { down, waiting, steered, underWay } = fieldsOf(fieldsOf(gateways)[name]);
+    return {
+      ...optional('down', sinceOf(down)),
+      waiting: numberOf(waiting),
+      ...((steered === 'open' || steered === 'draining' || steered === 'stopped') && { steered }),
+      ...(typeof underWay === 'number' && { underWay }),
+    };
   };
   return {
     workerId: textOf(workerId),

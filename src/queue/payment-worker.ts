@@ -12,6 +12,7 @@ import { PacedWorker } from './paced-worker.ts';
 import { createPacer } from './pacer.ts';
 import type { RedisClock } from './redis-clock.ts';
 import type { ServerCheck } from './server-check.ts';
+import type { SteeringWatch } from './steering-watch.ts';
 
 /** Takes payments from the queue, has them processed, and ends their jobs. */
 export interface PaymentWorker {
@@ -54,6 +55,7 @@ export function createPaymentWorker({
   turnMs,
   serverCheck,
   clock,
+  steering,
   process,
   onDeadLetter,
   logger,
@@ -67,6 +69,8 @@ export function createPaymentWorker({
   serverCheck: Pick<ServerCheck, 'fault' | 'whenUsable'>;
   /** The clock that stamped the payments. */
   clock: Pick<RedisClock, 'nowMs' | 'isKnown' | 'known'>;
+  /** Until it is known no payment is taken: its gateway may be stopped. */
+  steering: Pick<SteeringWatch, 'isKnown' | 'known'>;
   process: (run: PaymentRun) => Promise<void>;
   /** A payment's job has failed for good. */
   onDeadLetter: () => void;
@@ -102,9 +106,10 @@ export function createPaymentWorker({
   }
 
   const pacing = {
-    isUsable: () => clock.isKnown && serverCheck.fault === undefined,
+    isUsable: () => clock.isKnown && steering.isKnown && serverCheck.fault === undefined,
     async whenUsable() {
       await clock.known();
+      await steering.known();
       await serverCheck.whenUsable();
     },
     outage,

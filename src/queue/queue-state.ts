@@ -3,11 +3,19 @@ import { QueueUnavailableError } from '../errors.ts';
 import type { GatewayName } from '../payment.ts';
 import type { Failure } from '../process/outage-log.ts';
 import type { Heartbeat } from '../telemetry/heartbeat.ts';
-import { heartbeatKey, heartbeatsKey, type PaymentQueueName, queueKey, unresolvedKey } from './bullmq-layout.ts';
+import {
+  heartbeatKey,
+  heartbeatsKey,
+  type PaymentQueueName,
+  queueKey,
+  steeringKey,
+  unresolvedKey,
+} from './bullmq-layout.ts';
 import { readMemory } from './memory-headroom.ts';
 import { parseHeartbeat } from './parse-heartbeat.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
+import { parseSteering, type SteeredBy, type Steering } from './steering.ts';
 
 /** The queue and the processes at it, at one moment. */
 export interface QueueState {
@@ -20,6 +28,10 @@ export interface QueueState {
   /** Taken by a worker. */
   readonly inFlight: number;
   readonly isPaused: boolean;
+  /** Who paused the queue, and why. Undefined while it is not paused, or when nobody said so. */
+  readonly pausedBy: SteeredBy | undefined;
+  /** What operators have decided about the gateways. */
+  readonly steering: Steering;
   /**
    * The age of the oldest payment, in ms; 0 without one. Looks at the next ones to be taken, and at the oldest that were
    * delayed, taken or noted as unresolved: a bounded number, so a payment that was requeued into a long queue shows late.
@@ -60,6 +72,7 @@ type Reply = [
   info: string,
   heartbeats: string[],
   heartbeatFault: string,
+  steering: (string | null)[],
 ];
 
 export function createQueueWatch({ redis, queue }: { redis: Redis | Cluster; queue: PaymentQueueName }): QueueWatch {
@@ -69,7 +82,10 @@ export function createQueueWatch({ redis, queue }: { redis: Redis | Cluster; que
     unresolvedKey(queue, 'fallback'),
     queueKey(queue, 'meta'),
   ];
-  const args = [queueKey(queue, ''), heartbeatsKey(queue), heartbeatKey(queue, ''), LOOK_AT, MAX_HEARTBEATS];
+  const args = [
+    ...[queueKey(queue, ''), heartbeatsKey(queue), heartbeatKey(queue, ''), LOOK_AT, MAX_HEARTBEATS],
+    steeringKey(queue),
+  ];
   const readQueueState = defineScript<Reply>(redis, 'read-queue-state', keys.length);
 
   return {
@@ -85,20 +101,36 @@ export function createQueueWatch({ redis, queue }: { redis: Redis | Cluster; que
 }
 
 function toQueueState(reply: Reply): QueueState {
-  const [now, wait, active, delayed, prioritized, isPaused, oldest, [primary, fallback], info, heartbeats, fault] =
-    reply;
+  const [
+    now,
+    wait,
+    active,
+    delayed,
+    prioritized,
+    paused,
+    oldest,
+    [primary, fallback],
+    info,
+    heartbeats,
+    fault,
+    steered,
+  ] = reply;
   const nowMs = Number(now);
   // A job's time may be that of another clock, as after a failover.
   const ageMs = (since: string) => (since === '' ? 0 : Math.max(0, nowMs - Number(since)));
   const unresolved = ([count, since]: Unresolved) => ({ count, oldestMs: ageMs(since) });
   const waiting = wait + prioritized;
+  const isPaused = paused === 1;
+  const { gateways: steering, pausedBy } = parseSteering(steered);
   return {
     nowMs,
     size: waiting + delayed,
     waiting,
     delayed,
     inFlight: active,
-    isPaused: isPaused === 1,
+    isPaused,
+    pausedBy: isPaused ? pausedBy : undefined,
+    steering,
     oldestMs: ageMs(oldest),
     unresolved: { primary: unresolved(primary), fallback: unresolved(fallback) },
     memory: readMemory(info),

@@ -53,9 +53,9 @@ export interface WorkerVitals {
 }
 
 export interface GatewayVitals {
-  /** Why its circuit is open; undefined while it is closed. */
+  /** Why it gets no new payments: its circuit is open, or an operator steers it. Undefined: it gets them. */
   readonly down?: Since;
-  /** Payments that wait in this worker for the circuit. */
+  /** Payments that wait in this worker for the gateway. */
   readonly waiting: number;
   /** What this worker follows of the operators' steering (queue/steering.ts). Undefined: `open`, or an older version. */
   readonly steered?: 'open' | 'draining' | 'stopped';

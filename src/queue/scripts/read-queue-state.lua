@@ -3,10 +3,11 @@
 -- server-check.ts reports that.
 -- KEYS wait, active, delayed, prioritized, unresolved, unresolved-fallback, meta.
 -- ARGV key prefix of the jobs, heartbeats' key, start of every heartbeat's key, how many jobs of a list to look at, how many
--- heartbeats to read. The heartbeats are no KEYS, because a user without the right to them may still read the queue.
+-- heartbeats to read, steering's key. Heartbeats and steering are no KEYS, because a user without the right to them may still
+-- read the queue.
 -- Returns the time in ms; lengths of wait, active, delayed, prioritized; 1 if paused; the oldest time of acceptance in ms
 -- ('': none); of each gateway the number of unresolved payments and since when the oldest is one ('': none); INFO's text
--- (''); the heartbeats; why they could not be read ('': they could).
+-- (''); the heartbeats; why they could not be read ('': they could); the fields of the steering.
 local look = tonumber(ARGV[4])
 local oldest = ''
 
@@ -46,6 +47,7 @@ for _, id in ipairs(ids) do
   local heartbeat = redis.pcall('GET', ARGV[3] .. id)
   if type(heartbeat) == 'string' then heartbeats[#heartbeats + 1] = heartbeat end
 end
+local steering = redis.pcall('HMGET', ARGV[6], 'primary', 'fallback', 'pause')
 
 return {
   string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)),
@@ -59,4 +61,5 @@ return {
   type(info) == 'string' and info or '',
   heartbeats,
   ids.err or '',
+  steering.err and {} or steering,
 }

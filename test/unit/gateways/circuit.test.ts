@@ -61,6 +61,7 @@ function setUp(options: Partial<CircuitOptions> = {}) {
         isNew: true,
         isTied: false,
         hasHadItsTurn: false,
+        arrivedAtMs: performance.now(),
         maxWaitMs: Number.POSITIVE_INFINITY,
         notBeforeMs: Number.NEGATIVE_INFINITY,
         ...rest,

@@ -15,6 +15,8 @@ const EMPTY: QueueState = {
   delayed: 0,
   inFlight: 0,
   isPaused: false,
+  pausedBy: undefined,
+  steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
   oldestMs: 0,
   unresolved: { primary: NONE, fallback: NONE },
   memory: undefined,

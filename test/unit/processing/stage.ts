@@ -222,6 +222,7 @@ export function anotherPaymentAt({ circuit }: GuardedGateway): (outcome: Attempt
       isNew: true,
       isTied: false,
       hasHadItsTurn: false,
+      arrivedAtMs: performance.now(),
       maxWaitMs: 0,
       notBeforeMs: Number.NEGATIVE_INFINITY,
     },
