@@ -26,6 +26,7 @@ import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createQueueWatch } from './queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
+import { createSteering } from './queue/steering.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
 /** A running API node. `close()` drains it first. */
@@ -74,6 +75,8 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const routes = createRoutes({
     enqueuer,
     queueAdmin,
+    queueWatch,
+    steering: createSteering({ redis, queue }),
     ledger,
     findPaymentStatus: createPaymentStatus({ jobs, ledger, queueWatch }),
     healthCheck,

@@ -3,6 +3,7 @@ import { QueueUnavailableError } from '../errors.ts';
 import type { GatewayName } from '../payment.ts';
 import { type PaymentQueueName, steeringKey } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
+import { defineScript } from './scripts.ts';
 
 /**
  * What operators have decided about the gateways and the queue, in Redis. Every worker reads it, and follows it within a second.
@@ -19,7 +20,7 @@ export type SteeringState = 'open' | 'draining' | 'stopped';
 export interface SteeredBy {
   readonly who: string;
   readonly reason: string | undefined;
-  /** ISO 8601. */
+  /** ISO 8601, by Redis' clock. */
   readonly at: string;
 }
 
@@ -31,15 +32,19 @@ export interface Steered {
 
 export type Steering = Readonly<Record<GatewayName, Steered>>;
 
+/** Who decides, and why. Redis stamps the time. */
+export type Decider = Pick<SteeredBy, 'who' | 'reason'>;
+
 /** Writes the decisions. Each replaces the one before. @throws QueueUnavailableError */
 export interface SteeringStore {
   read(): Promise<Steering>;
-  set(gateway: GatewayName, state: SteeringState, by: SteeredBy): Promise<void>;
+  /** @returns what every worker follows from now on */
+  set(gateway: GatewayName, state: SteeringState, by: Decider): Promise<Steered>;
   /**
-   * Notes who paused the queue and why. BullMQ's own flag says whether it is paused, so a note that is older than that pause
-   * means nothing. Undefined: it was resumed.
+   * Notes who pauses the queue, before it is paused. BullMQ's own flag says whether it is, so a note means nothing otherwise.
+   * Undefined: nobody says so.
    */
-  notePause(by: SteeredBy | undefined): Promise<void>;
+  notePause(by: Decider | undefined): Promise<void>;
 }
 
 /** The fields of the hash, in the order of {@link parseSteering}. */
@@ -47,6 +52,7 @@ export const STEERING_FIELDS = ['primary', 'fallback', 'pause'] as const;
 
 export function createSteering({ redis, queue }: { redis: Redis | Cluster; queue: PaymentQueueName }): SteeringStore {
   const key = steeringKey(queue);
+  const setSteering = defineScript<string>(redis, 'set-steering', 1);
 
   async function ask<T>(command: () => Promise<T>): Promise<T> {
     try {
@@ -57,15 +63,15 @@ export function createSteering({ redis, queue }: { redis: Redis | Cluster; queue
     }
   }
 
-  const write = (field: (typeof STEERING_FIELDS)[number], text: string) =>
-    ask(async () => {
-      await redis.hset(key, field, text);
-    });
-
   return {
     read: () => ask(async () => parseSteering(await redis.hmget(key, ...STEERING_FIELDS)).gateways),
-    set: (gateway, state, by) => write(gateway, JSON.stringify({ state, by } satisfies Steered)),
-    notePause: (by) => write('pause', by === undefined ? '' : JSON.stringify(by)),
+    set: (gateway, state, { who, reason }) =>
+      ask(async () => steeredOf(await setSteering(key, gateway, JSON.stringify({ state, who, reason })))),
+    notePause: (by) =>
+      ask(async () => {
+        if (by === undefined) await redis.hset(key, 'pause', '');
+        else await setSteering(key, 'pause', JSON.stringify(by));
+      }),
   };
 }
 
@@ -79,34 +85,29 @@ export function parseSteering([primary, fallback, pause]: readonly (string | nul
 } {
   return {
     gateways: { primary: steeredOf(primary), fallback: steeredOf(fallback) },
-    pausedBy: pause ? byOf(parsed(pause)) : undefined,
+    pausedBy: pause ? byOf(fieldsOf(pause)) : undefined,
   };
 }
 
-const OPEN: Steered = { state: 'open' };
-
 function steeredOf(text: string | null | undefined): Steered {
-  if (!text) return OPEN;
-  const value = parsed(text);
-  const by = byOf(value['by']) ?? { who: 'somebody', reason: `unreadable: ${text}`, at: new Date().toISOString() };
-  if (value['state'] === 'open') return OPEN;
-  return { state: value['state'] === 'draining' ? 'draining' : 'stopped', by };
+  if (!text) return { state: 'open' };
+  const fields = fieldsOf(text);
+  const { state } = fields;
+  if (state === 'open') return { state };
+  const by = byOf(fields) ?? { who: 'somebody', reason: `not readable: ${text}`, at: new Date(0).toISOString() };
+  return { state: state === 'draining' ? state : 'stopped', by };
 }
 
-function byOf(value: unknown): SteeredBy | undefined {
-  const { who, reason, at } = fieldsOf(value);
-  if (typeof who !== 'string' || typeof at !== 'string' || Number.isNaN(Date.parse(at))) return undefined;
-  return { who, reason: typeof reason === 'string' ? reason : undefined, at };
+function byOf({ who, reason, at }: Readonly<Record<string, unknown>>): SteeredBy | undefined {
+  if (typeof who !== 'string' || typeof at !== 'number') return undefined;
+  return { who, reason: typeof reason === 'string' ? reason : undefined, at: new Date(at).toISOString() };
 }
 
-function parsed(text: string): Readonly<Record<string, unknown>> {
+function fieldsOf(text: string): Readonly<Record<string, unknown>> {
   try {
-    return fieldsOf(JSON.parse(text));
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
   } catch {
     return {};
   }
-}
-
-function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
 }

@@ -47,6 +47,8 @@ const retry = (id: string): Request => ({
   headers: OPERATOR,
 });
 
+const WITH_REASON = { headers: OPERATOR, body: JSON.stringify({ reason: 'a test' }) };
+
 /** A request that gets a usual response, by operation. */
 export const REQUESTS: Readonly<Record<string, Request>> = {
   postPayment: { method: 'POST', path: '/payments', body: JSON.stringify(aPayment()) },
@@ -60,6 +62,12 @@ export const REQUESTS: Readonly<Record<string, Request>> = {
   getDashboard: { method: 'GET', path: `${BOARD}/api/queues`, headers: OPERATOR },
   changeQueue: { method: 'PUT', path: `${BOARD}/api/queues/payments/resume`, headers: OPERATOR },
   listActions: { method: 'GET', path: '/admin/api/actions', headers: OPERATOR },
+  pauseQueue: { method: 'POST', path: '/admin/api/pause', ...WITH_REASON },
+  resumeQueue: { method: 'POST', path: '/admin/api/resume', ...WITH_REASON },
+  getGateways: { method: 'GET', path: '/admin/api/gateways', headers: OPERATOR },
+  stopGateway: { method: 'POST', path: '/admin/api/gateways/primary/stop', ...WITH_REASON },
+  drainGateway: { method: 'POST', path: '/admin/api/gateways/primary/drain', ...WITH_REASON },
+  resumeGateway: { method: 'POST', path: '/admin/api/gateways/primary/resume', ...WITH_REASON },
   getOpenApi: { method: 'GET', path: '/openapi.json' },
   getDocs: { method: 'GET', path: '/docs' },
   other: { method: 'GET', path: '/nothing' },
@@ -130,6 +138,16 @@ export async function createProvocations() {
     'changeQueue 503 ledger_unavailable': async () => send(withoutLedger.url, retry(await deadLetter(withoutLedger))),
     'listActions 400 invalid_request': () =>
       send(api.url, { ...REQUESTS['listActions']!, path: '/admin/api/actions?before=the-last&limit=0' }),
+    ...Object.fromEntries(
+      ['pauseQueue', 'resumeQueue', 'stopGateway', 'drainGateway', 'resumeGateway'].flatMap((id) => [
+        [`${id} 400 invalid_json`, () => send(api.url, { ...REQUESTS[id]!, body: '{' })],
+        [`${id} 400 invalid_request`, () => send(api.url, { ...REQUESTS[id]!, body: '{"reason":" "}' })],
+        [
+          `${id} 404 not_found`,
+          () => send(api.url, { ...REQUESTS[id]!, path: REQUESTS[id]!.path.replace('primary', 'other') }),
+        ],
+      ]),
+    ),
     'other 405 method_not_allowed': () => send(api.url, { method: 'DELETE', path: '/payments' }),
   };
 
@@ -228,6 +246,8 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     actions: part,
     trail: part,
     queueAdmin: part,
+    queueWatch: part,
+    steering: part,
     healthCheck: part,
     metrics: part,
     isAccepting: () => true,

@@ -1,5 +1,6 @@
 import type { Config } from '../../config.ts';
 import { json, type Operation, type Schema } from './operation.ts';
+import { STEERING_OPERATIONS } from './steering-operations.ts';
 
 /**
  * Every endpoint that can exist, by method and path as in the table of routes; of routes with a mount, by the mount. A route
@@ -164,6 +165,7 @@ export function createOperations(config: Config['http']): Readonly<Record<string
       responses: { 200: json('A page; empty after the oldest.', 'OperatorActions') },
       errors: ['invalid_request', 'ledger_unavailable', 'internal_error'],
     },
+    ...STEERING_OPERATIONS,
     'GET /openapi.json': {
       id: 'getOpenApi',
       tag: 'Documents',

@@ -26,6 +26,12 @@ const CORRELATION_ID: Schema = {
   examples: ['4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3'],
 };
 
+const STEERING_STATE: Schema = {
+  type: 'string',
+  enum: ['open', 'draining', 'stopped'],
+  description: '`draining`: only payments that no other gateway may get are sent. `stopped`: none is.',
+};
+
 const QUEUE: Schema = {
   type: 'object',
   required: ['queue_size', 'in_flight'],
@@ -150,6 +156,61 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
         },
       },
     },
+  },
+  SteeredBy: {
+    type: 'object',
+    description: 'Who has decided it. Missing: nobody has said so.',
+    required: ['who', 'at'],
+    properties: {
+      who: { type: 'string', description: 'The user of the login, or of the command.' },
+      reason: { type: 'string' },
+      at: time("By Redis' clock."),
+    },
+  },
+  PausedQueue: {
+    type: 'object',
+    required: ['isPaused', 'inFlight'],
+    properties: {
+      isPaused: { type: 'boolean', description: 'Workers take no payments.' },
+      by: named('SteeredBy'),
+      inFlight: count('Payments that workers have taken. They are paid all the same.'),
+    },
+  },
+  SteeredGateway: {
+    type: 'object',
+    description: 'A gateway as operators have steered it.',
+    required: ['state', 'isFollowed', 'isDrained', 'unresolved', 'workers'],
+    properties: {
+      state: STEERING_STATE,
+      by: named('SteeredBy'),
+      isFollowed: { type: 'boolean', description: 'Every live worker has reported that it follows.' },
+      isDrained: {
+        type: 'boolean',
+        description:
+          'Stopped: every worker has reported since then that nothing is under way. Draining: that, and no payment is left that ' +
+          'only this gateway may get.',
+      },
+      notDrained: { type: 'string', description: 'Why it is not drained. Missing when it is, or while it is open.' },
+      unresolved: count('Payments that only this gateway may get.'),
+      workers: { type: 'array', items: named('FollowingWorker') },
+    },
+  },
+  FollowingWorker: {
+    type: 'object',
+    description: 'A live worker, as its last heartbeat says.',
+    required: ['host', 'pid', 'underWay', 'waiting'],
+    properties: {
+      host: { type: 'string' },
+      pid: { type: 'integer' },
+      steered: { ...STEERING_STATE, description: 'What it follows. Missing: its version knows of no steering.' },
+      underWay: count('Attempts and look-ups under way.'),
+      waiting: count('Payments that wait in it for the gateway.'),
+    },
+  },
+  SteeredGateways: {
+    type: 'object',
+    required: ['primary', 'fallback'],
+    properties: { primary: named('SteeredGateway'), fallback: named('SteeredGateway') },
   },
   DashboardConflict: {
     type: 'object',

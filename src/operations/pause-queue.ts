@@ -1,0 +1,59 @@
+import type { QueueAdmin } from '../queue/queue-admin.ts';
+import type { QueueState, QueueWatch } from '../queue/queue-state.ts';
+import type { Decider, SteeredBy, SteeringStore } from '../queue/steering.ts';
+import type { Trail } from './trail.ts';
+
+/** Whether workers take payments from the queue. */
+export interface PausedQueue {
+  readonly isPaused: boolean;
+  /** Undefined while it is not paused, or when it was paused by other means than ours. */
+  readonly by: SteeredBy | undefined;
+  /** Payments that workers had taken before. They are paid all the same. */
+  readonly inFlight: number;
+}
+
+export interface PauseDeps {
+  readonly steering: Pick<SteeringStore, 'notePause'>;
+  readonly queueAdmin: Pick<QueueAdmin, 'queue' | 'ping'>;
+  readonly queueWatch: QueueWatch;
+  readonly trail: Trail;
+}
+
+/**
+ * Pauses the queue, also while PostgreSQL is down: from now on workers take no payments. It is the same pause as bull-board's.
+ * @throws QueueUnavailableError
+ */
+export async function pauseQueue({ who, reason }: Decider, deps: PauseDeps): Promise<PausedQueue> {
+  return deps.trail.runAtOnce({ who, action: 'queue.pause', target: {}, reason }, () =>
+    change(deps, async (queue) => {
+      await deps.steering.notePause({ who, reason });
+      await queue.pause();
+    }),
+  );
+}
+
+/** Ends a pause, whoever began it. @throws QueueUnavailableError, LedgerUnavailableError */
+export async function resumeQueue({ who, reason }: Decider, deps: PauseDeps): Promise<PausedQueue> {
+  return deps.trail.run({ who, action: 'queue.resume', target: {}, reason }, () =>
+    change(deps, async (queue) => {
+      await queue.resume();
+      await deps.steering.notePause(undefined);
+    }),
+  );
+}
+
+async function change(
+  { queueAdmin, queueWatch }: PauseDeps,
+  make: (queue: Awaited<ReturnType<QueueAdmin['queue']>>) => Promise<void>,
+) {
+  const before = pausedQueue(await queueWatch.read());
+  // BullMQ's commands fail in its own way while Redis is down.
+  await queueAdmin.ping();
+  await make(await queueAdmin.queue());
+  const result = pausedQueue(await queueWatch.read());
+  return { result, state: 'done', outcome: { before, after: result } } as const;
+}
+
+function pausedQueue({ isPaused, pausedBy, inFlight }: QueueState): PausedQueue {
+  return { isPaused, by: pausedBy, inFlight };
+}
