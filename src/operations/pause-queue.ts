@@ -32,7 +32,7 @@ export async function pauseQueue({ who, reason }: Decider, deps: PauseDeps): Pro
   );
 }
 
-/** Ends a pause, whoever began it. @throws QueueUnavailableError, LedgerUnavailableError */
+/** Ends a pause, also one of bull-board. @throws QueueUnavailableError, LedgerUnavailableError */
 export async function resumeQueue({ who, reason }: Decider, deps: PauseDeps): Promise<PausedQueue> {
   return deps.trail.run({ who, action: 'queue.resume', target: {}, reason }, () =>
     change(deps, async (queue) => {
