@@ -42,6 +42,8 @@ export interface WorldOptions {
   /** How often a step of a run is its last; a run is stopped at it and overtaken. Of 1. */
   readonly dies: number;
   readonly stops: number;
+  /** How often an operator stops, drains or resumes a gateway before a step. Of 1. */
+  readonly steers: number;
   /** The fallback was paid before the ledger was restored. Then its look-ups are true, or fail. */
   readonly isRestored: boolean;
 }
@@ -53,7 +55,18 @@ type Stopped = () => void;
  * One payment, its job, both gateways and the ledger. Runs die or are stopped at any step, before or after its effect, and are
  * overtaken by the next one; gateways charge or do not, whatever they respond.
  */
-export function createWorld({ random, clock, policy, failures, pays, charges, dies, stops, isRestored }: WorldOptions) {
+export function createWorld({
+  random,
+  clock,
+  policy,
+  failures,
+  pays,
+  charges,
+  dies,
+  stops,
+  steers,
+  isRestored,
+}: WorldOptions) {
   let isOverWithTrouble = false;
   const happens = (share: number) => random() < share;
   const goesWrong = (share: number) => !isOverWithTrouble && happens(share);
@@ -74,7 +87,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
   /** An attempt there is paid, or may be. */
   const mayBePaid = { primary: false, fallback: isRestored };
   const faults: string[] = [];
-  const seen = { doubts: 0, overtaken: 0, deaths: 0, deadLetters: 0 };
+  const seen = { doubts: 0, overtaken: 0, deaths: 0, deadLetters: 0, steered: 0 };
   const stopped: Stopped[] = [];
   let runs = 0;
 
@@ -140,6 +153,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
     const step: Step = async (effect) => {
       // While this run works, one that was stopped may go on.
       if (happens(0.2)) stopped.shift()?.();
+      if (goesWrong(steers)) steerAny();
       await interrupted();
       const result = effect();
       await interrupted();
@@ -157,6 +171,10 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
         await new Promise<void>((goOn) => stopped.push(goOn));
       }
     }
+    const steerAny = () => {
+      pick([primary, fallback]).circuit.steer(pick(['open', 'draining', 'stopped']));
+      seen.steered += 1;
+    };
     const owned = (write: () => void) =>
       step(() => {
         if (job.owner !== me) return false;
@@ -194,6 +212,7 @@ export function createWorld({ random, clock, policy, failures, pays, charges, di
     const fallback = guarded('fallback', step);
     if (happens(0.4)) await open(primary, pick(failures.filter(({ evidence }) => evidence !== 'none')));
     if (happens(0.2)) await open(fallback, pick(failures.filter(({ evidence }) => evidence !== 'none')));
+    if (goesWrong(3 * steers)) steerAny();
     const ended = processPayment(run, {
       primary,
       fallback,

@@ -49,7 +49,7 @@ async function untilRecorded(world: ReturnType<typeof createWorld>): Promise<voi
 describe('processPayment, whatever the gateways respond and wherever runs die or are overtaken', () => {
   it('never sends a payment to one gateway that may be paid at the other, and records it where it was paid', async () => {
     const clock = fakeClock();
-    const total = { atPrimary: 0, atFallback: 0, doubts: 0, overtaken: 0, deaths: 0, deadLetters: 0 };
+    const total = { atPrimary: 0, atFallback: 0, doubts: 0, overtaken: 0, deaths: 0, deadLetters: 0, steered: 0 };
     for (let seed = 1; seed <= SCENES; seed += 1) {
       const random = randomFrom(seed);
       const hasCrashes = random() < 0.7;
@@ -62,6 +62,7 @@ describe('processPayment, whatever the gateways respond and wherever runs die or
         charges: random() < 0.5 ? 0 : 0.5,
         dies: hasCrashes ? 0.05 : 0,
         stops: hasCrashes ? 0.1 : 0,
+        steers: random() < 0.4 ? 0.1 : 0,
         isRestored: false,
       });
       await untilRecorded(world);
@@ -76,6 +77,7 @@ describe('processPayment, whatever the gateways respond and wherever runs die or
       total.overtaken += world.seen.overtaken;
       total.deaths += world.seen.deaths;
       total.deadLetters += world.seen.deadLetters;
+      total.steered += world.seen.steered;
       clock.reset();
       clock.setSystemTime(ACCEPTED_AT);
     }
@@ -96,6 +98,7 @@ describe('processPayment, whatever the gateways respond and wherever runs die or
         charges: 0.5,
         dies: 0.05,
         stops: 0.1,
+        steers: 0.05,
         isRestored: true,
       });
       await untilRecorded(world);
