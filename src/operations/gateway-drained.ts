@@ -12,19 +12,28 @@ const HEARTBEAT_LIVES_MS = 6_000;
  * A worker that shuts down has removed its heartbeat, and a frozen one has lost it. The age of the last attempt
  * (RELEASE_AFTER_MS) is for them.
  */
-export function whyNotDrained(
+export function whyNotDrained(gateway: GatewayName, steered: Steered, queue: Reports): string | undefined {
+  if (steered.state !== 'stopped') return `the ${gateway} gateway is not stopped`;
+  return whyStillBusy(gateway, steered, queue);
+}
+
+type Reports = Pick<QueueState, 'heartbeats' | 'heartbeatFault' | 'nowMs'>;
+
+/** The same for a gateway that drains. It may get payments again at any moment. */
+export function whyStillBusy(
   gateway: GatewayName,
   { state, by }: Steered,
-  { heartbeats, heartbeatFault, nowMs }: Pick<QueueState, 'heartbeats' | 'heartbeatFault' | 'nowMs'>,
+  { heartbeats, heartbeatFault, nowMs }: Reports,
 ): string | undefined {
-  if (state !== 'stopped' || by === undefined) return `the ${gateway} gateway is not stopped`;
+  const verb = state === 'stopped' ? 'stop' : 'drain';
+  if (by === undefined) return `the ${gateway} gateway is not stopped`;
   if (nowMs - Date.parse(by.at) < HEARTBEAT_LIVES_MS)
-    return `the ${gateway} gateway was stopped a moment ago: the workers report within seconds`;
+    return `the ${verb} of the ${gateway} gateway began a moment ago: the workers report within seconds`;
   if (heartbeatFault) return `the workers' heartbeats could not be read: ${heartbeatFault.detail}`;
   const vitals = heartbeats.flatMap(({ worker }) => worker?.gateways[gateway] ?? []);
-  if (vitals.length === 0) return 'no worker runs: one must report that it follows the stop';
-  const deaf = vitals.filter(({ steered }) => steered !== 'stopped').length;
-  if (deaf > 0) return `${deaf} of ${vitals.length} workers do not follow the stop: an older version, perhaps`;
+  if (vitals.length === 0) return 'no worker runs: one must report that it follows';
+  const deaf = vitals.filter(({ steered }) => steered !== state).length;
+  if (deaf > 0) return `${deaf} of ${vitals.length} workers do not follow the ${verb}: an older version, perhaps`;
   const underWay = vitals.reduce((sum, each) => sum + (each.underWay ?? 0), 0);
   return underWay > 0 ? `${underWay} attempts at the ${gateway} gateway are under way` : undefined;
 }

@@ -1,7 +1,7 @@
 import type { GatewayName } from '../payment.ts';
 import type { QueueState, QueueWatch } from '../queue/queue-state.ts';
 import type { Decider, Steered, SteeringState, SteeringStore } from '../queue/steering.ts';
-import { whyNotDrained } from './gateway-drained.ts';
+import { whyStillBusy } from './gateway-drained.ts';
 import type { Trail } from './trail.ts';
 
 /** What operators do with a gateway, and the state that it leads to. */
@@ -104,5 +104,5 @@ function reasonNotDrained(
   if (steered.state === 'draining' && unresolved > 0) {
     return `${unresolved} payments are left that only the ${gateway} gateway may get`;
   }
-  return whyNotDrained(gateway, steered, queue);
+  return whyStillBusy(gateway, steered, queue);
 }

@@ -67,6 +67,8 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
   let promoter: Queue | undefined;
 
   return {
+    url,
+    prefix,
     primary,
     fallback,
     ledger,

@@ -2,10 +2,14 @@ import { type RequestHandler, type Response, Router } from 'express';
 import { ConflictError, MethodNotAllowedError, NotFoundError } from '../../errors.ts';
 import { type RetryDeps, type RetryResult, retryFailedJob } from '../../operations/retry-dead-letter.ts';
 import type { QueueAdmin } from '../../queue/queue-admin.ts';
-import { DASHBOARD_CHANGES, RETRY_ALL, RETRY_ONE } from './dashboard-changes.ts';
+import type { SteeringStore } from '../../queue/steering.ts';
+import { DASHBOARD_CHANGES, PAUSE_ALL, PAUSE_ONE, RETRY_ALL, RETRY_ONE } from './dashboard-changes.ts';
 import { mayAct } from './operator-auth.ts';
 
-type DashboardDeps = RetryDeps & { readonly queueAdmin: QueueAdmin };
+type DashboardDeps = RetryDeps & {
+  readonly queueAdmin: QueueAdmin;
+  readonly steering: Pick<SteeringStore, 'notePause'>;
+};
 
 /** How many dead letters of one "retry all" are retried in parallel. */
 const RETRIES_AT_ONCE = 20;
@@ -18,7 +22,7 @@ const RETRIES_AT_ONCE = 20;
  * @throws QueueUnavailableError from its handler while Redis is down, and MethodNotAllowedError for a forbidden change.
  */
 export function dashboard(deps: DashboardDeps): RequestHandler {
-  const { queueAdmin } = deps;
+  const { queueAdmin, steering } = deps;
   const boards = { toAct: lazyBoard(queueAdmin, 'act'), toLook: lazyBoard(queueAdmin, 'look') };
   const board: RequestHandler = (request, response, next) =>
     (mayAct(response) ? boards.toAct : boards.toLook)(request, response, next);
@@ -32,7 +36,14 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
     const { name } = await queueAdmin.queue();
     next(params['queueName'] === name ? undefined : new NotFoundError('no such queue'));
   };
+  /** Otherwise the reason of an earlier pause would be taken for that of this one. */
+  const notePause: RequestHandler = async (_request, { locals }, next) => {
+    await steering.notePause({ who: String(locals['operator']), reason: undefined });
+    next();
+  };
   const own: Readonly<Record<string, RequestHandler[]>> = {
+    [PAUSE_ALL]: [notePause, board],
+    [PAUSE_ONE]: [notePause, board],
     [RETRY_ALL]: [isOurQueue, async (_request, response) => void response.json(await retryAll(deps))],
     [RETRY_ONE]: [isOurQueue, ({ params }, response) => retry(String(params['jobId']), response, deps)],
   };

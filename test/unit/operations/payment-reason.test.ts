@@ -80,6 +80,30 @@ describe('the reason of a payment in the queue', () => {
     expect(unseen).to.deep.include({ reason: 'queue_paused', since: ACCEPTED });
   });
 
+  it('is the pause since, and with the reason for which, an operator paused the queue', () => {
+    const pausedBy = { who: 'ada', reason: 'a restore', at: LATER };
+    const found = reasonOf(job(), undefined, queue([], { isPaused: true, pausedBy }));
+    expect(found).to.deep.include({ detail: 'ada has paused the queue: a restore', since: new Date(LATER) });
+  });
+
+  it('is gateway_stopped while an operator has stopped the primary in every worker', () => {
+    const stopped = { code: 'stopped', detail: 'stopped by ada: maintenance', since: EARLIER };
+    const gateways = { primary: { waiting: 1, down: stopped }, fallback: { waiting: 0 } };
+    expect(reasonOf(job(), undefined, queue([vitals({ gateways })]))).to.deep.include({
+      reason: 'gateway_stopped',
+      detail: 'the primary gateway is stopped by ada: maintenance',
+      since: new Date(EARLIER),
+    });
+    expect(reasonOf(taken(), undefined, queue([vitals({ gateways })])).reason).to.equal('gateway_stopped');
+    const noted = {
+      code: 'stopped',
+      detail: 'primary gateway: not accepting, stopped by ada',
+      since: new Date(EARLIER),
+    };
+    const tied = reasonOf(job({ attempts: 1, notClean: 1, noted }), undefined, queue());
+    expect(tied).to.deep.include({ state: 'unresolved', boundTo: 'primary', reason: 'gateway_stopped' });
+  });
+
   it('is no_worker without a heartbeat of a worker', () => {
     expect(reasonOf(job(), undefined, queue([{ role: 'api' }])).reason).to.equal('no_worker');
   });

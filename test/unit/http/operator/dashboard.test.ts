@@ -28,7 +28,12 @@ function guarded() {
     '/admin/queues',
     operatorAuth({ operator: { user: USER, password: PASSWORD } }, recordingLogger().logger),
     sameOriginOnly,
-    dashboard({ queueAdmin, deadLetters: { find: sinon.stub() }, enqueuer: { enqueueAgain: sinon.stub() } }),
+    dashboard({
+      queueAdmin,
+      steering: { notePause: sinon.stub().resolves() },
+      deadLetters: { find: sinon.stub() },
+      enqueuer: { enqueueAgain: sinon.stub() },
+    }),
   );
   app.use(errorHandler(recordingLogger().logger));
   return { agent: supertest(app), queueAdmin };
