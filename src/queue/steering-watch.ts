@@ -42,7 +42,6 @@ export function watchSteering({
   const outage = createOutageLog(logger, {
     message: 'what operators have decided about the gateways cannot be read',
     endMessage: 'what operators have decided about the gateways is read again',
-    level: 'error',
   });
   const last: Record<GatewayName, string | null> = { primary: null, fallback: null };
   const known = Promise.withResolvers<void>();
