@@ -42,6 +42,11 @@ export async function resumeQueue({ who, reason }: Decider, deps: PauseDeps): Pr
   );
 }
 
+/** @throws QueueUnavailableError */
+export async function showQueue({ queueWatch }: Pick<PauseDeps, 'queueWatch'>): Promise<PausedQueue> {
+  return pausedQueue(await queueWatch.read());
+}
+
 async function change(
   { queueAdmin, queueWatch }: PauseDeps,
   make: (queue: Awaited<ReturnType<QueueAdmin['queue']>>) => Promise<void>,

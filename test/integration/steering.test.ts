@@ -1,14 +1,20 @@
+import { execFile } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { PausedQueue } from '../../src/operations/pause-queue.ts';
 import type { SteeredGateway, SteeringAct } from '../../src/operations/steer.ts';
 import type { GatewayName } from '../../src/payment.ts';
 import { steeringKey } from '../../src/queue/bullmq-layout.ts';
 import { http } from '../support/http-client.ts';
+import { NO_DATABASE } from '../support/queue.ts';
 import { eventually, type TestEnv } from '../support/relay.ts';
 import { respond } from '../support/scripted-gateway.ts';
 import { scriptedRelay } from '../support/scripted-relay.ts';
 import { groupsSideBySide } from '../support/side-by-side.ts';
+
+const execute = promisify(execFile);
 
 const OPERATOR = {
   DASHBOARD_USER: 'ada',
@@ -267,6 +273,57 @@ describe('steering', function () {
           const resumed = await relay.change<PausedQueue>('resume');
           expect(resumed).to.deep.equal({ isPaused: false, inFlight: 0 });
           await relay.recorded([await relay.post()]);
+        },
+      },
+
+      'the commands': {
+        'stop a gateway and pause the queue, also without PostgreSQL, and say how far the workers follow': async () => {
+          const relay = await steeredRelay();
+          await relay.work();
+          const run = (script: string, ...args: string[]) =>
+            execute(
+              process.execPath,
+              [fileURLToPath(new URL(`../../src/commands/${script}.ts`, import.meta.url)), ...args],
+              {
+                env: {
+                  ...process.env,
+                  ...NO_DATABASE,
+                  REDIS_URL: relay.redisUrl,
+                  REDIS_KEY_PREFIX: relay.prefix.slice(1, -1),
+                },
+              },
+            );
+          const stopped = await run('gateway-state', 'stop', 'fallback', '--reason', 'a test');
+          expect(stopped.stdout).to.match(/^fallback: stopped by \S+@\S+ since \S+: a test$/m);
+          await relay.followed('fallback');
+          const { stdout } = await run('gateway-state');
+          expect(stdout).to.match(/^primary: open$/m);
+          expect(stdout).to.match(/^ {2}\S+ \d+: stopped, 0 under way, 0 waiting$/m);
+          expect((await run('queue-state', 'pause', '--reason', 'a test')).stdout).to.match(
+            /^paused by .+: a test; 0 /,
+          );
+          const failure = await run('queue-state', 'resume', '--reason', 'over').catch(
+            (error: { stderr: string }) => error,
+          );
+          expect(failure.stderr).to.include('PostgreSQL');
+          expect((await run('queue-state')).stdout).to.match(/^paused by /);
+        },
+
+        'change nothing without a reason or with a word that they do not know': async () => {
+          const relay = await steeredRelay();
+          for (const args of [
+            ['gateway-state', 'stop', 'primary'],
+            ['gateway-state', 'stop', 'both', '--reason', 'a'],
+            ['gateway-state', 'end', 'primary', '--reason', 'a'],
+            ['queue-state', 'pause'],
+            ['queue-state', 'stop', '--reason', 'a'],
+          ]) {
+            const [script, ...rest] = args;
+            const file = fileURLToPath(new URL(`../../src/commands/${script}.ts`, import.meta.url));
+            const failure = await execute(process.execPath, [file, ...rest]).catch((error: { code: number }) => error);
+            expect(failure, args.join(' ')).to.include({ code: 1 });
+          }
+          expect(await relay.gateway('primary')).to.include({ state: 'open' });
         },
       },
 

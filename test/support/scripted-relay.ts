@@ -68,6 +68,7 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
 
   return {
     url,
+    redisUrl: config.redis.url,
     prefix,
     primary,
     fallback,
