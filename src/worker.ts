@@ -91,6 +91,7 @@ export function startWorker(
       probeLimitMs: config.gateways.primary.receiveTimeoutMs / 2,
       tiedPlaces,
       sparesNew,
+      unread: () => steering.unread(),
       onFailing: ({ code, detail }) =>
         log.failed(
           { code, detail },
@@ -172,6 +173,7 @@ export function startWorker(
       reopening?.close();
       // Payments that wait for a gateway or the ledger return to the queue. Payments already made are still recorded.
       for (const { circuit } of [primary, fallback]) circuit.close();
+      steering.close();
       recorder.abortLookUps();
       const abort = setTimeout(() => recorder.abort(), deadline - RESERVE_MS - performance.now());
       await worker.close(deadline - RESERVE_MS / 2);
@@ -183,7 +185,6 @@ export function startWorker(
       await heartbeatRemoved;
       for (const { gateway } of [primary, fallback]) gateway.close();
       clock.close();
-      steering.close();
       serverCheck.close();
       redis.disconnect();
       await within(latest, db.destroy());

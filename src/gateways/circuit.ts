@@ -70,6 +70,8 @@ export interface CircuitOptions {
   readonly tiedPlaces: TiedPlaces;
   /** Its payments could go elsewhere, so a new one is a probe only when necessary while nothing responds. */
   readonly sparesNew: boolean;
+  /** Undefined, or resolves when what operators have decided is known again. Until then nothing is sent. */
+  readonly unread?: () => Promise<void> | undefined;
   /** Called when it opens and at each further failure while it is open. */
   readonly onFailing?: (cause: CircuitCause) => void;
   readonly onClosed?: () => void;
@@ -90,6 +92,7 @@ export function createCircuit({
   probeLimitMs,
   tiedPlaces,
   sparesNew,
+  unread = () => undefined,
   onFailing,
   onClosed,
 }: CircuitOptions): Circuit {
@@ -232,7 +235,11 @@ export function createCircuit({
 
   return {
     async run(visitor, attempt) {
-      const entry = await enter(visitor);
+      let entry = await enter(visitor);
+      for (let reading = unread(); reading && (entry === 'passed' || entry === 'probe'); reading = unread()) {
+        await reading;
+        entry = await enter(visitor);
+      }
       if (entry !== 'passed' && entry !== 'probe') return { kind: 'not_tried', why: entry };
       const ownProbe = entry === 'probe' ? probe : undefined;
       const startedAtMs = performance.now();
@@ -251,6 +258,7 @@ export function createCircuit({
       return outcome;
     },
     async lookUp(payment, find) {
+      await unread();
       const stopped = gate.causeFor(payment);
       return stopped === undefined ? counted(find) : { kind: 'no_response', cause: stopped };
     },

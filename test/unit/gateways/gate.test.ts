@@ -175,6 +175,28 @@ describe('a gateway that an operator has stopped', () => {
     expect(await early).to.deep.equal(notTried('no_place'));
   });
 
+  it('gets nothing from a worker that must read first what was decided, not even a probe', async () => {
+    let reading: PromiseWithResolvers<void> | undefined;
+    const { circuit, visit, open, sent, tick } = setUp({ unread: () => reading?.promise });
+    await open();
+    void visit('probe', PAID);
+    reading = Promise.withResolvers();
+    await tick(HOUR_MS);
+    const asked = circuit.lookUp({ isTied: true }, () => Promise.reject(new Error('was asked')));
+    expect(sent).to.deep.equal([]);
+    circuit.steer('stopped', BY);
+    const { resolve } = reading;
+    reading = undefined;
+    resolve();
+    expect(await asked).to.deep.include({ kind: 'no_response', cause: circuit.cause });
+    await tick(HOUR_MS);
+    expect(sent).to.deep.equal([]);
+    circuit.steer('open');
+    void visit('probe', PAID);
+    await tick(1);
+    expect(sent).to.deep.equal(['probe']);
+  });
+
   it('lets every payment go when the process shuts down', async () => {
     const { circuit, visit } = setUp();
     circuit.steer('stopped', BY);
