@@ -12,7 +12,7 @@ import { parseSteering, STEERING_FIELDS, type Steered } from './steering.ts';
 const INTERVAL_MS = 500;
 
 /**
- * A worker that has not read it for so long reads it before it sends anything. It may have been frozen, as with a virtual
+ * A worker whose last reading is older reads it again before it sends anything. It may have been frozen, as with a virtual
  * machine, while an operator stopped a gateway and decided about the payments that it still has in its memory. Below
  * the least RELEASE_AFTER_MS.
  */

@@ -68,7 +68,7 @@ describe('gateways that are steered under load', function () {
     await stack.settled(2 * PATIENCE_MS);
   });
 
-  it('keep what operators have decided when every process and Redis start anew', async () => {
+  it('keep what operators have decided when every process and Redis start again', async () => {
     const stack = await startTestStack({ own: ['redis'], env: ENV });
     await steer(stack, 'primary', 'stop');
     await steer(stack, 'fallback', 'stop');
