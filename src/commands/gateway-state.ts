@@ -7,7 +7,8 @@ import {
   steerGateway,
 } from '../operations/steer.ts';
 import { runTool } from '../process/run-tool.ts';
-import { commandUser, withSteering } from './steering.ts';
+import { withSteering } from './steering.ts';
+import { whoRuns } from './who.ts';
 
 const USAGE = `npm run gateway-state -- show
 npm run gateway-state -- stop|drain|resume primary|fallback --reason …`;
@@ -27,7 +28,7 @@ async function main(): Promise<number> {
     console.error(USAGE);
     return 1;
   }
-  print(gateway, await withSteering((deps) => steerGateway({ gateway, act, who: commandUser(), reason }, deps)));
+  print(gateway, await withSteering((deps) => steerGateway({ gateway, act, who: whoRuns(), reason }, deps)));
   return 0;
 }
 

@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util';
 import { type PausedQueue, pauseQueue, resumeQueue, showQueue } from '../operations/pause-queue.ts';
 import { runTool } from '../process/run-tool.ts';
-import { commandUser, withSteering } from './steering.ts';
+import { withSteering } from './steering.ts';
+import { whoRuns } from './who.ts';
 
 const USAGE = `npm run queue-state -- show
 npm run queue-state -- pause|resume --reason …`;
@@ -20,7 +21,7 @@ async function main(): Promise<number> {
     console.error(USAGE);
     return 1;
   }
-  print(await withSteering((deps) => change({ who: commandUser(), reason }, deps)));
+  print(await withSteering((deps) => change({ who: whoRuns(), reason }, deps)));
   return 0;
 }
 

@@ -1,21 +1,18 @@
-import { hostname, userInfo } from 'node:os';
 import { loadConfig } from '../config.ts';
 import { createDb, OPERATOR_LIMITS } from '../ledger/db.ts';
-import { createLedger } from '../ledger/ledger.ts';
-import { createNoTrail } from '../operations/no-trail.ts';
+import { createOperatorActions } from '../ledger/operator-actions.ts';
+import { createLateRows } from '../operations/late-rows.ts';
 import type { PauseDeps } from '../operations/pause-queue.ts';
 import type { SteerDeps } from '../operations/steer.ts';
+import { createTrail } from '../operations/trail.ts';
+import { createLogger } from '../process/logger.ts';
+import { createActionOutbox } from '../queue/action-outbox.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection } from '../queue/redis.ts';
 import { createSteering } from '../queue/steering.ts';
 import { settingsOrRun } from './run-state.ts';
-
-/** Who runs a command, for the trail. */
-export function commandUser(): string {
-  return `${userInfo().username}@${hostname()}`;
-}
 
 /** Runs an act of a command with what steers the relay of the settings, or of a running `make run`. */
 export async function withSteering<T>(act: (deps: SteerDeps & PauseDeps) => Promise<T>): Promise<T> {
@@ -27,14 +24,19 @@ export async function withSteering<T>(act: (deps: SteerDeps & PauseDeps) => Prom
   await firstConnection(redis);
   const db = createDb(config.database, OPERATOR_LIMITS);
   const queueAdmin = createQueueAdmin(config.redis, queue);
+  const logger = createLogger({ level: 'error', role: 'steering' });
+  const actions = createOperatorActions(db);
+  const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue }), actions, logger });
+  const trail = createTrail({ actions, lateRows, logger });
   try {
     return await act({
       steering: createSteering({ redis, queue }),
       queueAdmin,
       queueWatch: createQueueWatch({ redis, queue }),
-      trail: createNoTrail(createLedger(db)),
+      trail,
     });
   } finally {
+    await trail.close();
     redis.disconnect();
     await queueAdmin.close();
     await db.destroy();
