@@ -11,6 +11,7 @@ import { createReconciliations, type GatewayDifference, type Reconciliation } fr
 import { parseRange, type SummaryRange } from '../ledger/summary-range.ts';
 import { type GatewayName, parseCorrelationId } from '../payment.ts';
 import { describeError } from '../process/describe-error.ts';
+import { inParallel } from '../process/in-parallel.ts';
 import { runTool } from '../process/run-tool.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
@@ -138,7 +139,7 @@ async function compareLedger(
        ORDER BY correlation_id LIMIT ${PAGE}`,
       [last, range.from?.toISOString() ?? null, range.to?.toISOString() ?? null],
     );
-    await inParallel(rows, async ({ id, gateway, cents, at }) => {
+    await inParallel(rows, PARALLEL, async ({ id, gateway, cents, at }) => {
       for (const name of NAMES) {
         const found = await find(urls[name], id);
         if (name !== fromGatewayColumn(gateway)) {
@@ -174,7 +175,7 @@ async function findUnrecorded({ client, config, urls, token, range }: Comparison
     if (!lines.has(`${id} ${name}`)) lines.set(`${id} ${name}`, `${id}  on record at ${name}, ${where}not recorded`);
   };
   const lookUp = async (ids: readonly string[], where: string) => {
-    await inParallel(await withoutRow(client, ids), async (id) => {
+    await inParallel(await withoutRow(client, ids), PARALLEL, async (id) => {
       for (const name of NAMES) if (await find(urls[name], id)) note(id, name, where);
     });
   };
@@ -234,15 +235,6 @@ async function find(url: string, correlationId: string): Promise<PaymentOnRecord
   const found = response.ok ? parsePaymentOnRecord(body, correlationId) : undefined;
   if (!found) throw new Error(`${url} cannot look up ${correlationId}: status ${response.status}`);
   return found;
-}
-
-async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  const queue = items.values();
-  await Promise.all(
-    Array.from({ length: PARALLEL }, async () => {
-      for (const item of queue) await work(item);
-    }),
-  );
 }
 
 function differenceOf(ledger: GatewayTotals, onRecord: GatewayTotals): GatewayDifference {

@@ -1,6 +1,7 @@
 import { type RequestHandler, type Response, Router } from 'express';
 import { ConflictError, MethodNotAllowedError, NotFoundError } from '../../errors.ts';
 import { type RetryDeps, type RetryResult, retryFailedJob } from '../../operations/retry-dead-letter.ts';
+import { inParallel } from '../../process/in-parallel.ts';
 import type { QueueAdmin } from '../../queue/queue-admin.ts';
 import type { SteeringStore } from '../../queue/steering.ts';
 import { DASHBOARD_CHANGES, PAUSE_ALL, PAUSE_ONE, RETRY_ALL, RETRY_ONE } from './dashboard-changes.ts';
@@ -93,16 +94,11 @@ const NOT_RETRIED: Readonly<Record<Exclude<RetryResult, 'queued'>, string>> = {
 };
 
 async function retryAll(deps: DashboardDeps): Promise<{ retried: number; skipped: number }> {
-  const ids = (await deps.queueAdmin.failedIds()).values();
   let retried = 0;
   let skipped = 0;
-  await Promise.all(
-    Array.from({ length: RETRIES_AT_ONCE }, async () => {
-      for (const id of ids) {
-        if ((await retryFailedJob(id, deps)) === 'queued') retried += 1;
-        else skipped += 1;
-      }
-    }),
-  );
+  await inParallel(await deps.queueAdmin.failedIds(), RETRIES_AT_ONCE, async (id) => {
+    if ((await retryFailedJob(id, deps)) === 'queued') retried += 1;
+    else skipped += 1;
+  });
   return { retried, skipped };
 }
