@@ -72,12 +72,17 @@ export interface OperatorActions {
   list(page: { readonly before?: string | undefined; readonly limit: number }): Promise<readonly OperatorAction[]>;
   find(id: string): Promise<OperatorAction | undefined>;
   /**
-   * Takes a running action that no worker has, the oldest first. It is this worker's for so many seconds, and again so many
-   * after each `advance`.
+   * Takes the oldest running action, unless a worker has it: one action runs at a time. It is this worker's for so many
+   * seconds, and again so many after each `advance`.
    */
   lease(worker: string, seconds: number): Promise<LeasedAction | undefined>;
-  /** Notes how far a leased action is. False when it was stopped or the lease was lost: then nothing was noted. */
+  /**
+   * Notes how far a leased action is. False when it was stopped or the lease was lost: then the worker must do no more of it.
+   * After a stop the outcome has what was done until then; after a lost lease nothing was noted.
+   */
   advance(action: LeasedAction, cursor: string, progress: Json): Promise<boolean>;
+  /** Gives the lease back, so that another worker goes on at once. */
+  release(action: LeasedAction): Promise<void>;
   /** Ends a leased action. False when it was stopped or the lease was lost. */
   end(action: LeasedAction, state: 'done' | 'failed', outcome: Json): Promise<boolean>;
   /** Ends a running action, also without its lease. Its worker notices at its next `advance`. False when it does not run. */
@@ -149,23 +154,28 @@ export function createOperatorActions(db: Knex): OperatorActions {
       const [row] = await query<Row>(
         db,
         `UPDATE operator_actions SET lease = ?, lease_until = clock_timestamp() + ? * interval '1 second'
-         WHERE id = (
-           SELECT id FROM operator_actions
-           WHERE state = 'running' AND (lease_until IS NULL OR lease_until < clock_timestamp())
-           ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
-         )
+         WHERE id = (SELECT id FROM operator_actions WHERE state = 'running' ORDER BY id LIMIT 1 FOR UPDATE)
+           AND (lease_until IS NULL OR lease_until < clock_timestamp())
          RETURNING ${COLUMNS}`,
         [lease, seconds],
       );
       return row && { ...toAction(row), cursor: row.cursor ?? undefined, lease, leaseSeconds: seconds };
     },
-    advance: ({ id, lease, leaseSeconds }, cursor, progress) =>
-      changesOne(
+    async advance({ id, lease, leaseSeconds }, cursor, progress) {
+      const text = jsonText(progress);
+      const [row] = await query<{ state: ActionState }>(
+        db,
         `UPDATE operator_actions
-         SET cursor = ?, progress = ?::jsonb, lease_until = clock_timestamp() + ? * interval '1 second'
-         WHERE id = ? AND lease = ? AND state = 'running'`,
-        [cursor, jsonText(progress), leaseSeconds, id, lease],
-      ),
+         SET cursor = ?, progress = ?::jsonb, lease_until = clock_timestamp() + ? * interval '1 second',
+           outcome = CASE WHEN state = 'stopped' THEN (outcome || ?::jsonb) - 'waiting' END
+         WHERE id = ? AND lease = ? AND state IN ('running', 'stopped') RETURNING state`,
+        [cursor, text, leaseSeconds, text, id, lease],
+      );
+      return row?.state === 'running';
+    },
+    async release({ id, lease }) {
+      await query(db, 'UPDATE operator_actions SET lease_until = NULL WHERE id = ? AND lease = ?', [id, lease]);
+    },
     end: ({ id, lease }, state, outcome) =>
       changesOne(
         `UPDATE operator_actions SET state = ?, outcome = ?::jsonb, ended_at = clock_timestamp()
