@@ -3,6 +3,7 @@ import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { lockKey, type PaymentQueueName, queueKey, readJobFields } from './bullmq-layout.ts';
+import { createQueuedCheck, type QueuedCheck } from './queued-check.ts';
 import { defineScript } from './scripts.ts';
 import { shortData } from './short-data.ts';
 
@@ -24,7 +25,7 @@ export interface FailedJobs {
   /** Looks once, within a second and at most once a second, for the jobs that have failed since. */
   tidySoon(): void;
   /** Of each id, whether it has a job that has not failed. */
-  areQueued(ids: readonly string[]): Promise<readonly boolean[]>;
+  readonly areQueued: QueuedCheck;
   /** Ends every wait, and sends no further command. */
   close(): void;
 }
@@ -93,7 +94,6 @@ export function createFailedJobs({
 }): FailedJobs {
   const listFailedPayments = defineScript<ListedJob[]>(redis, 'list-failed-payments', 1);
   const tidyFailedPayments = defineScript<number>(redis, 'tidy-failed-payments', 1);
-  const areQueuedPayments = defineScript<(0 | 1)[]>(redis, 'are-queued-payments', 1);
   const failedKey = queueKey(queue, 'failed');
   const prefix = queueKey(queue, '');
   const closing = new AbortController();
@@ -175,10 +175,8 @@ export function createFailedJobs({
       }
     },
     tidySoon,
-    async areQueued(ids) {
-      if (ids.length === 0) return [];
-      return (await areQueuedPayments(failedKey, prefix, ...ids)).map((isQueued) => isQueued === 1);
-    },
+    // The worker takes nothing before the check of its server.
+    areQueued: createQueuedCheck({ redis, queue, serverCheck: { fault: undefined } }),
     close() {
       clearInterval(looking);
       closing.abort();
