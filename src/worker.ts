@@ -5,7 +5,10 @@ import type { TiedPlaces } from './gateways/waiting-room.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
+import { createOpenDeadLetters } from './ledger/open-dead-letters.ts';
+import { createOperatorActions } from './ledger/operator-actions.ts';
 import { createRecorder, type Recorder } from './ledger/recorder.ts';
+import { type ActionRunner, startActionRunner } from './operations/action-runner.ts';
 import { buryFailedJobs } from './operations/bury-failed-jobs.ts';
 import { startReopening } from './operations/reopen-dead-letters.ts';
 import { within } from './process/deadline.ts';
@@ -18,6 +21,7 @@ import { canLeaveSilence } from './processing/route.ts';
 import { isPaused, queueKey } from './queue/bullmq-layout.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
+import { openOperatorQueue } from './queue/operator-queue.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createPaymentWorker, type PaymentWorker } from './queue/payment-worker.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
@@ -137,12 +141,20 @@ export function startWorker(
   let isTaking = false;
   let isClosing = false;
   let reopening: { close(): void } | undefined;
+  let actionRunner: ActionRunner | undefined;
   async function startTaking(): Promise<void> {
     await failedJobs.copyAll();
     if (isClosing) return;
     isTaking = true;
     worker.start();
     reopening = startReopening({ deadLetters, failedJobs, logger });
+    actionRunner = startActionRunner({
+      actions: createOperatorActions(db),
+      openDeadLetters: createOpenDeadLetters(db),
+      openQueue: () => openOperatorQueue(config, logger),
+      workerId: worker.id,
+      logger,
+    });
   }
   // `copyAll` retries instead of rejecting. Any other error is a bug: as an unhandled rejection it shuts the process down.
   void startTaking();
@@ -171,6 +183,7 @@ export function startWorker(
       watchdog.close();
       failedJobs.close();
       reopening?.close();
+      const actionsEnded = actionRunner?.close();
       // Payments that wait for a gateway or the ledger return to the queue. Payments already made are still recorded.
       for (const { circuit } of [primary, fallback]) circuit.close();
       steering.close();
@@ -182,6 +195,7 @@ export function startWorker(
       // one did not.
       const latest = deadline - RESERVE_MS / 4;
       await within(latest, recorder.close());
+      if (actionsEnded) await within(latest, actionsEnded);
       await heartbeatRemoved;
       for (const { gateway } of [primary, fallback]) gateway.close();
       clock.close();
