@@ -6,6 +6,7 @@ import { type HttpServer, startServer } from './http/server.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
+import { createOpenDeadLetters } from './ledger/open-dead-letters.ts';
 import { createOperatorActions } from './ledger/operator-actions.ts';
 import { createReconciliations } from './ledger/reconciliations.ts';
 import { createLateRows, startMovingLateRows } from './operations/late-rows.ts';
@@ -24,6 +25,7 @@ import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createQueueWatch } from './queue/queue-state.ts';
+import { createQueuedCheck } from './queue/queued-check.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
 import { createSteering } from './queue/steering.ts';
@@ -83,6 +85,8 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     metrics: telemetry.metrics,
     metricsToken: config.metricsToken,
     deadLetters,
+    openDeadLetters: createOpenDeadLetters(db),
+    areQueued: createQueuedCheck({ redis, queue, serverCheck }),
     actions,
     trail,
     config: config.http,

@@ -78,6 +78,7 @@ export interface ParameterFault {
 export class InvalidRequestError extends ServiceError {
   readonly code = 'invalid_request';
   readonly status: number;
+  readonly faults: readonly ParameterFault[];
   constructor(
     faults: readonly ParameterFault[],
     { status = 400, ...options }: ErrorOptions & { status?: number } = {},
@@ -87,6 +88,7 @@ export class InvalidRequestError extends ServiceError {
       details: { errors: faults },
     });
     this.status = status;
+    this.faults = faults;
   }
 }
 

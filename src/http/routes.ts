@@ -15,7 +15,7 @@ import { postPayment } from './payments/post-payment.ts';
 /** One endpoint of the API, or of a worker's own port. openapi/operations.ts describes it. */
 export interface Route {
   /** A GET route serves HEAD as well. */
-  readonly method: 'GET' | 'POST' | 'PUT';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   /** In Express's syntax. */
   readonly path: string;
   readonly handler: RequestHandler;

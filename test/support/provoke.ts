@@ -10,7 +10,7 @@ import { exchange } from './http-client.ts';
 import { recordingLogger } from './logger.ts';
 import { bullQueue, bullWorker, connectedApi, NO_REDIS } from './queue.ts';
 import { aPayment, postPayment, type TestApi, type TestEnv, testApi } from './relay.ts';
-import { holdTable } from './services.ts';
+import { holdTable, sql } from './services.ts';
 
 interface Request {
   readonly method: string;
@@ -48,6 +48,9 @@ const retry = (id: string): Request => ({
 });
 
 const WITH_REASON = { headers: OPERATOR, body: JSON.stringify({ reason: 'a test' }) };
+function deadLetters(verb: 'retry' | 'discard', body: object): Request {
+  return { method: 'POST', path: `/admin/api/dead-letters/${verb}`, headers: OPERATOR, body: JSON.stringify(body) };
+}
 
 /** A request that gets a usual response, by operation. */
 export const REQUESTS: Readonly<Record<string, Request>> = {
@@ -68,6 +71,11 @@ export const REQUESTS: Readonly<Record<string, Request>> = {
   stopGateway: { method: 'POST', path: '/admin/api/gateways/primary/stop', ...WITH_REASON },
   drainGateway: { method: 'POST', path: '/admin/api/gateways/primary/drain', ...WITH_REASON },
   resumeGateway: { method: 'POST', path: '/admin/api/gateways/primary/resume', ...WITH_REASON },
+  listDeadLetters: { method: 'GET', path: '/admin/api/dead-letters?reason=rejected', headers: OPERATOR },
+  retryDeadLetters: deadLetters('retry', { all: true, dryRun: true }),
+  discardDeadLetters: deadLetters('discard', { all: true, dryRun: true }),
+  getAction: { method: 'GET', path: '/admin/api/actions/987654321', headers: OPERATOR },
+  stopAction: { method: 'DELETE', path: '/admin/api/actions/987654321', headers: OPERATOR },
   getOpenApi: { method: 'GET', path: '/openapi.json' },
   getDocs: { method: 'GET', path: '/docs' },
   other: { method: 'GET', path: '/nothing' },
@@ -116,6 +124,35 @@ export async function createProvocations() {
     'getSummary 400 invalid_request': () => send(api.url, { method: 'GET', path: '/payments-summary?from=yesterday' }),
     'getHealth 503 application/json': () => send(withoutRedis.url, REQUESTS['getHealth']!),
     'getReadiness 503 application/json': () => send(withoutRedis.url, REQUESTS['getReadiness']!),
+    'listDeadLetters 400 invalid_request': () =>
+      send(api.url, { ...REQUESTS['listDeadLetters']!, path: '/admin/api/dead-letters?reason=none' }),
+    ...Object.fromEntries(
+      (['retry', 'discard'] as const).flatMap((verb) => {
+        const name = `${verb}DeadLetters`;
+        const sent = (to: TestApi, change: object) => () => send(to.url, { ...REQUESTS[name]!, ...change });
+        return [
+          [`${name} 202 application/json`, () => send(api.url, deadLetters(verb, { all: true, reason: 'a test' }))],
+          [
+            `${name} 503 queue_unavailable`,
+            async () => {
+              await insertDeadLetter(withoutRedis);
+              return sent(withoutRedis, {})();
+            },
+          ],
+          [`${name} 400 invalid_json`, sent(api, { body: '{' })],
+          [`${name} 400 invalid_request`, sent(api, { body: '{}' })],
+        ];
+      }),
+    ),
+    'getAction 200 application/json': async () =>
+      send(api.url, { ...REQUESTS['getAction']!, path: await runningAction(api) }),
+    'stopAction 200 application/json': async () =>
+      send(api.url, { ...REQUESTS['stopAction']!, path: await runningAction(api) }),
+    'stopAction 409 conflict': async () => {
+      const request = { ...REQUESTS['stopAction']!, path: await runningAction(api) };
+      await send(api.url, request);
+      return send(api.url, request);
+    },
     'getOpenApi 304 ': async () => {
       const { headers } = await send(api.url, REQUESTS['getOpenApi']!);
       return send(api.url, { ...REQUESTS['getOpenApi']!, headers: { 'if-none-match': String(headers['etag']) } });
@@ -164,6 +201,22 @@ export async function createProvocations() {
       return situation(request);
     },
   };
+}
+
+/** Without one, a dry run asks Redis for nothing. */
+function insertDeadLetter({ config }: TestApi): Promise<unknown> {
+  return sql(
+    config.database.url,
+    `INSERT INTO dead_letters (job_id, payload, reason_code, reason, attempts, accepted_at, died_at, state_by)
+     VALUES ($1, '{}', 'rejected', '', 1, now(), now(), 'worker')`,
+    [aPayment().correlationId],
+  );
+}
+
+/** No worker takes it. */
+async function runningAction({ url }: TestApi): Promise<string> {
+  const { headers } = await send(url, deadLetters('retry', { all: true, reason: 'a test' }));
+  return String(headers['location']);
 }
 
 async function send(url: string, { method, path, headers = {}, body }: Request): Promise<Exchange> {
@@ -243,6 +296,8 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     ledger: part,
     findPaymentStatus: () => Promise.reject(new Error('a fault of our own')),
     deadLetters: part,
+    openDeadLetters: part,
+    areQueued: () => Promise.reject(new Error('a fault of our own')),
     actions: part,
     trail: part,
     queueAdmin: part,

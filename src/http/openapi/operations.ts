@@ -1,4 +1,5 @@
 import type { Config } from '../../config.ts';
+import { DEAD_LETTER_OPERATIONS } from './dead-letter-operations.ts';
 import { json, type Operation, type Schema } from './operation.ts';
 import { STEERING_OPERATIONS } from './steering-operations.ts';
 
@@ -166,6 +167,7 @@ export function createOperations(config: Config['http']): Readonly<Record<string
       errors: ['invalid_request', 'ledger_unavailable', 'internal_error'],
     },
     ...STEERING_OPERATIONS,
+    ...DEAD_LETTER_OPERATIONS,
     'GET /openapi.json': {
       id: 'getOpenApi',
       tag: 'Documents',

@@ -3,13 +3,12 @@ import { PROBLEM_CODES } from '../../operations/relay-health.ts';
 import { MAX_AMOUNT_CENTS } from '../../payment.ts';
 import { ERROR_SCHEMAS } from './errors.ts';
 import type { Schema } from './operation.ts';
+import { OPERATOR_SCHEMAS } from './operator-schemas.ts';
 
 const count = (description: string): Schema => ({ type: 'integer', minimum: 0, description });
 const time = (description: string): Schema => ({ type: 'string', format: 'date-time', description });
 const gateway = (description: string): Schema => ({ type: 'string', enum: ['primary', 'fallback'], description });
 const named = (schema: string): Schema => ({ $ref: `#/components/schemas/${schema}` });
-
-const ANY_OBJECT: Schema = { type: 'object', additionalProperties: true };
 
 const AMOUNT: Schema = {
   type: 'number',
@@ -212,6 +211,7 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
     required: ['primary', 'fallback'],
     properties: { primary: named('SteeredGateway'), fallback: named('SteeredGateway') },
   },
+  ...OPERATOR_SCHEMAS,
   DashboardConflict: {
     type: 'object',
     description: "In the form that bull-board's page shows.",
@@ -225,38 +225,6 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
     type: 'object',
     required: ['actions'],
     properties: { actions: { type: 'array', items: named('OperatorAction') } },
-  },
-  OperatorAction: {
-    type: 'object',
-    description: 'A change of state that an operator asked for.',
-    required: ['id', 'at', 'who', 'action', 'target', 'state'],
-    properties: {
-      id: { type: 'string' },
-      at: time('When it was asked for.'),
-      who: {
-        type: 'string',
-        description: 'The user of the login, `user@host` of a command, or the address of a request without a login.',
-      },
-      action: { type: 'string', description: 'The thing and the verb.', examples: ['queue.pause'] },
-      target: { ...ANY_OBJECT, description: 'On what.' },
-      reason: { type: 'string', description: "In the operator's words." },
-      state: {
-        type: 'string',
-        enum: ['started', 'running', 'done', 'refused', 'failed', 'stopped'],
-        description: [
-          '- `started`: nothing is known of its end. It is under way, or its process ended: then nobody knows whether it was done.',
-          '- `running`: it takes long, and a worker carries it out.',
-          '- `done`: it was carried out.',
-          '- `refused`: it was not, because a condition did not hold.',
-          '- `failed`: it met an error, and may have been done in part.',
-          '- `stopped`: an operator stopped it while it ran.',
-        ].join('\n'),
-      },
-      outcome: { ...ANY_OBJECT, description: 'What was known before, and what came of it.' },
-      endedAt: time('When it ended.'),
-      perSecond: { type: 'integer', minimum: 1, description: 'The pace of one that takes long.' },
-      progress: { ...ANY_OBJECT, description: 'How far one that takes long is.' },
-    },
   },
   Purged: {
     type: 'object',

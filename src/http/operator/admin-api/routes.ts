@@ -1,23 +1,39 @@
+import { DEAD_LETTER_VERBS } from '../../../operations/dead-letter-verdicts.ts';
 import type { AppDeps } from '../../app.ts';
 import type { Route } from '../../routes.ts';
 import { listActions } from './actions-list.ts';
 import { changePause } from './change-pause.ts';
+import { deleteAction } from './delete-action.ts';
 import { changeGateway, getGateways } from './gateways.ts';
+import { getAction } from './get-action.ts';
+import { getDeadLetters } from './get-dead-letters.ts';
+import { postDeadLetters } from './post-dead-letters.ts';
 
 /** What the operator's page and programs use. Bodies are JSON. */
 export function createAdminRoutes(deps: AppDeps): readonly Route[] {
-  const shared = { role: 'operator', from: 'own_pages' } as const;
-  const change = { ...shared, method: 'POST', changesState: true, row: 'by_handler' } as const;
+  const look = { role: 'operator', from: 'own_pages', method: 'GET' } as const;
+  const change = { role: 'operator', from: 'own_pages', changesState: true, row: 'by_handler' } as const;
+  const post = { ...change, method: 'POST' } as const;
   // These work while PostgreSQL is down. Their rows are written later.
-  const atOnce = { ...change, worksWithoutLedger: true } as const;
+  const atOnce = { ...post, worksWithoutLedger: true } as const;
   const gateway = '/admin/api/gateways/:gateway';
+  const action = '/admin/api/actions/:id';
   return [
-    { ...shared, method: 'GET', path: '/admin/api/actions', handler: listActions(deps) },
+    { ...look, path: '/admin/api/actions', handler: listActions(deps) },
+    { ...look, path: action, handler: getAction(deps) },
+    { ...change, method: 'DELETE', path: action, action: 'action.stop', handler: deleteAction(deps) },
     { ...atOnce, path: '/admin/api/pause', action: 'queue.pause', handler: changePause('pause', deps) },
-    { ...change, path: '/admin/api/resume', action: 'queue.resume', handler: changePause('resume', deps) },
-    { ...shared, method: 'GET', path: '/admin/api/gateways', handler: getGateways(deps) },
+    { ...post, path: '/admin/api/resume', action: 'queue.resume', handler: changePause('resume', deps) },
+    { ...look, path: '/admin/api/gateways', handler: getGateways(deps) },
     { ...atOnce, path: `${gateway}/stop`, action: 'gateway.stop', handler: changeGateway('stop', deps) },
-    { ...change, path: `${gateway}/drain`, action: 'gateway.drain', handler: changeGateway('drain', deps) },
-    { ...change, path: `${gateway}/resume`, action: 'gateway.resume', handler: changeGateway('resume', deps) },
+    { ...post, path: `${gateway}/drain`, action: 'gateway.drain', handler: changeGateway('drain', deps) },
+    { ...post, path: `${gateway}/resume`, action: 'gateway.resume', handler: changeGateway('resume', deps) },
+    { ...look, path: '/admin/api/dead-letters', handler: getDeadLetters(deps) },
+    ...DEAD_LETTER_VERBS.map((verb) => ({
+      ...post,
+      path: `/admin/api/dead-letters/${verb}`,
+      action: `dead_letters.${verb}`,
+      handler: postDeadLetters(verb, deps),
+    })),
   ];
 }
