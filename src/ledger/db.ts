@@ -144,12 +144,13 @@ async function unlessUnavailable<T>(db: Knex, work: () => Promise<T>): Promise<T
 export async function inTransaction<T>(
   db: Knex,
   { statementTimeoutMs, lockTimeoutMs }: SessionLimits,
-  work: (query: <Row>(sql: string) => Promise<Row[]>) => Promise<T>,
+  work: (query: <Row>(sql: string, bindings?: readonly Binding[]) => Promise<Row[]>) => Promise<T>,
 ): Promise<T> {
   const connection = await unlessUnavailable(db, async () => (await db.client.acquireConnection()) as PgConnection);
   // Again longer than PostgreSQL's own timeout, for the reason given at SERVICE_LIMITS.
   const timeoutMs = statementTimeoutMs + STATEMENT_TIMEOUT_MS - SERVICE_LIMITS.statementTimeoutMs;
-  const inIt = <Row>(sql: string) => unlessUnavailable(db, () => run<Row>(db, sql, [], { timeoutMs }, connection));
+  const inIt = <Row>(sql: string, bindings: readonly Binding[] = []) =>
+    unlessUnavailable(db, () => run<Row>(db, sql, bindings, { timeoutMs }, connection));
   try {
     await inIt(`BEGIN; SET LOCAL statement_timeout = ${statementTimeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs}`);
     const result = await work(inIt);

@@ -32,6 +32,8 @@ export interface UnpaidStatus extends Reason {
   readonly attempts: number;
   /** The only gateway that may get this id. Undefined: either, or none. */
   readonly boundTo: GatewayName | undefined;
+  /** An operator has declared that this gateway has not made it. Who it was is in the trail. */
+  readonly released?: { readonly gateway: GatewayName; readonly at: Date } | undefined;
 }
 
 /**
@@ -161,9 +163,17 @@ function statusOf(
   if (job instanceof QueueUnavailableError) return job;
   if (isQueued(job)) {
     if (queue === undefined || queue instanceof QueueUnavailableError) return queue!;
-    const { data, acceptedAt, attempts } = job;
+    const { data, acceptedAt, attempts, released } = job;
     const { state, ...reason } = reasonOf(job, deadLetter, queue);
-    return { correlationId, state, amount: amountOf(data), acceptedAt, attempts, ...reason };
+    return {
+      correlationId,
+      state,
+      amount: amountOf(data),
+      acceptedAt,
+      attempts,
+      ...reason,
+      released: released && { gateway: released.gateway, at: released.at },
+    };
   }
   // The row of an earlier death says nothing about the job that has failed since.
   const isOfThisJob = job === undefined || deadLetter?.acceptedAt.getTime() === job.job.acceptedAt.getTime();

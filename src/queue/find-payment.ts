@@ -32,6 +32,20 @@ export interface QueuedJob {
   readonly failure: string | undefined;
   /** When the last run started, by the clock of its worker. */
   readonly startedAt: Date | undefined;
+  /**
+   * No attempt that may be paid was made after this time, by Redis' clock. Undefined: not known, because the last run has left
+   * no note, or because there was no run.
+   */
+  readonly attemptedAt: Date | undefined;
+  /** The last release by an operator, and from which gateway. */
+  readonly released: Release | undefined;
+}
+
+/** An operator has declared that a gateway has not made the payment. */
+export interface Release {
+  readonly gateway: GatewayName;
+  readonly by: string;
+  readonly at: Date;
 }
 
 export interface PaymentFinder {
@@ -81,7 +95,7 @@ export function createPaymentFinder({
 function toJob(id: string, [hasFailed, lock, fields]: NonNullable<Reply>): FoundJob {
   if (hasFailed === 1) return { kind: 'failed', job: toFailedJob(id, fields) };
   const { data, failedReason, timestamp, runs, notClean, isBoundToFallback } = readJobFields(fields);
-  const [code, detail, since, doubts, startedAt] = fields.slice(8);
+  const [code, detail, since, doubts, startedAt, noted, attemptedAt, released] = fields.slice(8);
   return {
     kind: 'queued',
     data,
@@ -94,7 +108,15 @@ function toJob(id: string, [hasFailed, lock, fields]: NonNullable<Reply>): Found
     noted: code && since ? { code, detail: detail ?? code, since: new Date(Number(since)) } : undefined,
     failure: failedReason,
     startedAt: startedAt ? new Date(Number(startedAt)) : undefined,
+    attemptedAt: attemptedAt && noted === runs ? new Date(Number(attemptedAt)) : undefined,
+    released: released ? toRelease(released) : undefined,
   };
+}
+
+/** @param text written by release-payment.lua */
+function toRelease(text: string): Release {
+  const { gateway, by, at } = JSON.parse(text) as { gateway: GatewayName; by: string; at: number };
+  return { gateway, by, at: new Date(at) };
 }
 
 function unavailable(message: string, cause?: unknown): QueueUnavailableError {

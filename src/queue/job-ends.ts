@@ -124,6 +124,7 @@ export function createJobEnds({
       JSON.stringify(pauses),
       Math.round(atLeastMs),
       end === 'doubtful' ? '1' : '0',
+      end === 'clean' ? '0' : '1',
     );
     if (pauseMs < 0) throw jobLockLost();
     return pauseMs;

@@ -89,6 +89,12 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
       reason: { type: 'string', enum: REASON_CODES, description: 'A code: why it is not paid yet.' },
       detail: { type: 'string', description: 'The same as a sentence for people.' },
       since: time('Since when the reason holds.'),
+      released: {
+        type: 'object',
+        description: 'An operator has declared that this gateway has not made it, so both may get it again.',
+        required: ['gateway', 'at'],
+        properties: { gateway: gateway('The gateway it was released from.'), at: time('When it was released.') },
+      },
     },
   },
   GatewayTotals: {

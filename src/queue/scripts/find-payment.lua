@@ -11,7 +11,7 @@ for i = 2, #ARGV do
       redis.call('ZSCORE', KEYS[1], ARGV[i]) and 1 or 0,
       redis.call('GET', key .. ':lock'),
       redis.call('HMGET', key, 'data', 'failedReason', 'timestamp', 'finishedOn', 'ats', 'atm', 'progress', 'buried',
-        'reasonCode', 'reason', 'since', 'doubts', 'processedOn'),
+        'reasonCode', 'reason', 'since', 'doubts', 'processedOn', 'noted', 'attemptedAt', 'released'),
     }
   end
 end

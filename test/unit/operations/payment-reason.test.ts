@@ -24,6 +24,8 @@ function job(fields: Partial<QueuedJob> = {}): QueuedJob {
     noted: undefined,
     failure: undefined,
     startedAt: undefined,
+    attemptedAt: undefined,
+    released: undefined,
     ...fields,
   };
 }
