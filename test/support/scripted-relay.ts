@@ -72,6 +72,8 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
     prefix,
     primary,
     fallback,
+    prefix,
+    databaseUrl,
     ledger,
     job: queue.job,
     work: () =>
