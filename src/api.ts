@@ -3,6 +3,7 @@ import { createApp } from './http/app.ts';
 import { listenFault } from './http/listen-fault.ts';
 import { createRoutes } from './http/routes.ts';
 import { type HttpServer, startServer } from './http/server.ts';
+import { createLedgerByHand } from './ledger/by-hand.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
@@ -13,6 +14,8 @@ import { createLateRows, startMovingLateRows } from './operations/late-rows.ts';
 import { createPaymentStatus } from './operations/payment-status.ts';
 import { createRelayGauges } from './operations/relay-gauges.ts';
 import { createRelayHealthCheck } from './operations/relay-health.ts';
+import { createSettleByHand } from './operations/settle-by-hand.ts';
+import { createSettleUnresolved } from './operations/settle-unresolved.ts';
 import { createTrail } from './operations/trail.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
@@ -29,6 +32,7 @@ import { createQueuedCheck } from './queue/queued-check.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
 import { createSteering } from './queue/steering.ts';
+import { createWaitingJobs } from './queue/waiting-jobs.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
 /** A running API node. `close()` drains it first. */
@@ -73,12 +77,25 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     },
     logger,
   });
+  const waitingJobs = createWaitingJobs({ redis, queue });
+  const settleByHand = createSettleByHand({
+    jobs,
+    ledger,
+    byHand: createLedgerByHand(db),
+    deadLetters,
+    waitingJobs,
+    queueWatch,
+    trail,
+    releaseAfterMs: config.releaseAfterMs,
+  });
   let isAccepting = true;
   const routes = createRoutes({
     enqueuer,
     queueAdmin,
     queueWatch,
     steering: createSteering({ redis, queue }),
+    settleByHand,
+    settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),
     ledger,
     findPaymentStatus: createPaymentStatus({ jobs, ledger, queueWatch }),
     healthCheck,

@@ -7,6 +7,8 @@ import type { OpenDeadLetters } from '../ledger/open-dead-letters.ts';
 import type { OperatorActions } from '../ledger/operator-actions.ts';
 import type { FindPaymentStatus } from '../operations/payment-status.ts';
 import type { RelayHealthCheck } from '../operations/relay-health.ts';
+import type { SettleByHand } from '../operations/settle-by-hand.ts';
+import type { SettleUnresolved } from '../operations/settle-unresolved.ts';
 import type { Trail } from '../operations/trail.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
@@ -36,6 +38,8 @@ export interface AppDeps {
   readonly queueWatch: QueueWatch;
   readonly steering: SteeringStore;
   readonly trail: Trail;
+  readonly settleByHand: SettleByHand;
+  readonly settleUnresolved: SettleUnresolved;
   readonly healthCheck: Pick<RelayHealthCheck, 'check'>;
   readonly metrics: Metrics;
   readonly metricsToken: string | undefined;

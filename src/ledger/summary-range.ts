@@ -36,7 +36,7 @@ export function parseRange(query: Readonly<Record<string, unknown>>, rule: 'requ
 }
 
 /** An instant in the precision of its text. */
-interface Instant {
+export interface Instant {
   /** Whole milliseconds since 1970, rounded down. */
   readonly ms: number;
   /** The decimals of the second after the third, without trailing zeros. */
@@ -58,7 +58,7 @@ const INSTANT = /^(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?
  * Parses an ISO 8601 date or date-time. A date means 00:00; no offset means UTC. Undefined for anything else, also for
  * days that do not exist.
  */
-function parseInstant(text: string): Instant | undefined {
+export function parseInstant(text: string): Instant | undefined {
   const match = INSTANT.exec(text);
   if (!match) return undefined;
   const [, year, month, day, hour = '00', minute = '00', second = '00', fraction = '', zone = 'Z'] = match;

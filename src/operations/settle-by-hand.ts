@@ -4,7 +4,6 @@ import type { DeadLetters } from '../ledger/dead-letters.ts';
 import { amountTextOf, type GatewayName, parseCorrelationId } from '../payment.ts';
 import type { QueuedJob } from '../queue/find-payment.ts';
 import type { QueueWatch } from '../queue/queue-state.ts';
-import type { Steering } from '../queue/steering.ts';
 import type { ReadJob, WaitingJobs } from '../queue/waiting-jobs.ts';
 import { whyNotDrained } from './gateway-drained.ts';
 import { done, IN_FLIGHT, Refused, type Statement } from './refusal.ts';
@@ -71,7 +70,6 @@ export interface SettleDeps extends ReadDeps {
   readonly deadLetters: Pick<DeadLetters, 'bury'>;
   readonly waitingJobs: WaitingJobs;
   readonly queueWatch: QueueWatch;
-  readonly readSteering: () => Promise<Steering>;
   readonly trail: Pick<Trail, 'run'>;
   /** RELEASE_AFTER_MS */
   readonly releaseAfterMs: number;
@@ -85,9 +83,8 @@ export function createSettleByHand(deps: SettleDeps): SettleByHand {
 
   /** @returns the time, in ms of Redis' clock. @throws Refused */
   async function expectDrained(gateway: GatewayName): Promise<number> {
-    const steering = await deps.readSteering();
     const queue = await deps.queueWatch.read();
-    const why = whyNotDrained(gateway, steering[gateway], queue);
+    const why = whyNotDrained(gateway, queue.steering[gateway], queue);
     if (why !== undefined) throw new Refused('not_drained', why);
     return queue.nowMs;
   }

@@ -4,11 +4,12 @@ import { UnrecoverableError } from 'bullmq';
 import { createApp } from '../../src/http/app.ts';
 import { createRoutes } from '../../src/http/routes.ts';
 import { startServer } from '../../src/http/server.ts';
+import { heartbeatKey, heartbeatsKey, steeringKey } from '../../src/queue/bullmq-layout.ts';
 import type { Documented, Exchange } from './api-document.ts';
 import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { recordingLogger } from './logger.ts';
-import { bullQueue, bullWorker, connectedApi, NO_REDIS } from './queue.ts';
+import { bullQueue, bullWorker, connectedApi, lookInto, NO_REDIS } from './queue.ts';
 import { aPayment, postPayment, type TestApi, type TestEnv, testApi } from './relay.ts';
 import { holdTable, sql } from './services.ts';
 
@@ -52,6 +53,16 @@ function deadLetters(verb: 'retry' | 'discard', body: object): Request {
   return { method: 'POST', path: `/admin/api/dead-letters/${verb}`, headers: OPERATOR, body: JSON.stringify(body) };
 }
 
+const UNKNOWN = aPayment().correlationId;
+/** Has what each act on payments needs. */
+const STATEMENT = JSON.stringify({
+  gateway: 'primary',
+  amount: 19.9,
+  requestedAt: '2026-01-01T00:00:00.000Z',
+  reason: 'a test',
+});
+const SETTLING = ['recordPayment', 'releasePayment', 'rejectPayment', 'releaseUnresolved', 'rejectUnresolved'];
+
 /** A request that gets a usual response, by operation. */
 export const REQUESTS: Readonly<Record<string, Request>> = {
   postPayment: { method: 'POST', path: '/payments', body: JSON.stringify(aPayment()) },
@@ -76,10 +87,29 @@ export const REQUESTS: Readonly<Record<string, Request>> = {
   discardDeadLetters: deadLetters('discard', { all: true, dryRun: true }),
   getAction: { method: 'GET', path: '/admin/api/actions/987654321', headers: OPERATOR },
   stopAction: { method: 'DELETE', path: '/admin/api/actions/987654321', headers: OPERATOR },
+  ...Object.fromEntries(
+    ['record', 'release', 'reject'].map((act) => [
+      `${act}Payment`,
+      { method: 'POST', path: `/admin/api/payments/${UNKNOWN}/${act}`, headers: OPERATOR, body: STATEMENT },
+    ]),
+  ),
+  ...Object.fromEntries(
+    ['release', 'reject'].map((act) => [
+      `${act}Unresolved`,
+      { method: 'POST', path: `/admin/api/unresolved/${act}`, headers: OPERATOR, body: STATEMENT },
+    ]),
+  ),
   getOpenApi: { method: 'GET', path: '/openapi.json' },
   getDocs: { method: 'GET', path: '/docs' },
   other: { method: 'GET', path: '/nothing' },
 };
+
+const settle = (id: string, act: string): Request => ({
+  ...REQUESTS[`${act}Payment`]!,
+  path: `/admin/api/payments/${id}/${act}`,
+});
+/** Not the gateway that may have been paid, and not the one that is stopped. */
+const CONTRADICTING = { body: STATEMENT.replace('"primary"', '"fallback"') };
 
 /** Knows how to get each response that an API with {@link EVERYTHING} documents. */
 export async function createProvocations() {
@@ -183,6 +213,41 @@ export async function createProvocations() {
           `${id} 404 not_found`,
           () => send(api.url, { ...REQUESTS[id]!, path: REQUESTS[id]!.path.replace('primary', 'other') }),
         ],
+      ]),
+    ),
+    ...Object.fromEntries(
+      SETTLING.flatMap((id) => [
+        [`${id} 400 invalid_json`, () => send(api.url, { ...REQUESTS[id]!, body: '{' })],
+        [`${id} 400 invalid_request`, () => send(api.url, { ...REQUESTS[id]!, body: '{"reason":" "}' })],
+      ]),
+    ),
+    ...Object.fromEntries(
+      ['record', 'release', 'reject'].flatMap((act) => [
+        [`${act}Payment 200 application/json`, async () => send(api.url, settle(await unresolvedPayment(api), act))],
+      ]),
+    ),
+    'recordPayment 409 application/json': async () =>
+      send(api.url, { ...settle(await unresolvedPayment(api), 'record'), ...CONTRADICTING }),
+    ...Object.fromEntries(
+      ['release', 'reject'].map((act) => [
+        `${act}Payment 409 application/json`,
+        async () => {
+          const payment = aPayment();
+          await postPayment(api.url, payment);
+          return send(api.url, settle(payment.correlationId, act));
+        },
+      ]),
+    ),
+    ...Object.fromEntries(
+      ['releaseUnresolved', 'rejectUnresolved'].flatMap((id) => [
+        [
+          `${id} 200 application/json`,
+          async () => {
+            await unresolvedPayment(api);
+            return send(api.url, REQUESTS[id]!);
+          },
+        ],
+        [`${id} 409 application/json`, () => send(api.url, { ...REQUESTS[id]!, ...CONTRADICTING })],
       ]),
     ),
     'other 405 method_not_allowed': () => send(api.url, { method: 'DELETE', path: '/payments' }),
@@ -303,6 +368,8 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     queueAdmin: part,
     queueWatch: part,
     steering: part,
+    settleByHand: part,
+    settleUnresolved: part,
     healthCheck: part,
     metrics: part,
     isAccepting: () => true,
@@ -311,4 +378,20 @@ async function brokenApi({ config }: TestApi): Promise<string> {
   const server = await startServer(app, { host: '127.0.0.1', port: 0, keepAliveTimeoutMs: 1_000 });
   atTestEnd(() => server.drain(performance.now()));
   return `http://127.0.0.1:${server.port}`;
+}
+
+/** A payment that is unresolved at a primary that is stopped and drained. */
+async function unresolvedPayment({ url, prefix }: TestApi): Promise<string> {
+  const payment = aPayment();
+  await postPayment(url, payment);
+  const { redis, key } = await lookInto(prefix);
+  const queue = { name: 'payments', prefix };
+  const vitals = { waiting: 0, steered: 'stopped', underWay: 0 };
+  const worker = { workerId: 'w', concurrency: 1, inFlight: 0, gateways: { primary: vitals, fallback: vitals } };
+  await redis.hset(key(payment.correlationId), { ats: 1, noted: 1, attemptedAt: 1 });
+  await redis.zadd(key('unresolved'), 1, payment.correlationId);
+  await redis.hset(steeringKey(queue), 'primary', JSON.stringify({ state: 'stopped', who: 'a test', at: 1 }));
+  await redis.zadd(heartbeatsKey(queue), 1, 'w');
+  await redis.set(heartbeatKey(queue, 'w'), JSON.stringify({ id: 'w', role: 'worker', worker }), 'PX', 60_000);
+  return payment.correlationId;
 }

@@ -59,8 +59,13 @@ export async function settling(
     byHand: createLedgerByHand(db),
     deadLetters: createDeadLetters(db, { maxInvalid: 100 }),
     waitingJobs: createWaitingJobs({ redis, queue }),
-    queueWatch: { read: async () => ({ ...(await queueWatch.read()), heartbeats: [heartbeatOf(vitals)] }) },
-    readSteering: async () => ({ primary: steered, fallback: steered }),
+    queueWatch: {
+      read: async () => ({
+        ...(await queueWatch.read()),
+        heartbeats: [heartbeatOf(vitals)],
+        steering: { primary: steered, fallback: steered },
+      }),
+    },
     trail,
     releaseAfterMs,
   });

@@ -1,6 +1,7 @@
 import type { Config } from '../../config.ts';
 import { DEAD_LETTER_OPERATIONS } from './dead-letter-operations.ts';
 import { json, type Operation, type Schema } from './operation.ts';
+import { SETTLE_OPERATIONS } from './settle-operations.ts';
 import { STEERING_OPERATIONS } from './steering-operations.ts';
 
 /**
@@ -168,6 +169,7 @@ export function createOperations(config: Config['http']): Readonly<Record<string
     },
     ...STEERING_OPERATIONS,
     ...DEAD_LETTER_OPERATIONS,
+    ...SETTLE_OPERATIONS,
     'GET /openapi.json': {
       id: 'getOpenApi',
       tag: 'Documents',

@@ -4,6 +4,7 @@ import { MAX_AMOUNT_CENTS } from '../../payment.ts';
 import { ERROR_SCHEMAS } from './errors.ts';
 import type { Schema } from './operation.ts';
 import { OPERATOR_SCHEMAS } from './operator-schemas.ts';
+import { SETTLE_SCHEMAS } from './settle-operations.ts';
 
 const count = (description: string): Schema => ({ type: 'integer', minimum: 0, description });
 const time = (description: string): Schema => ({ type: 'string', format: 'date-time', description });
@@ -43,6 +44,7 @@ const QUEUE: Schema = {
 /** `components.schemas` */
 export const SCHEMAS: Readonly<Record<string, Schema>> = {
   ...ERROR_SCHEMAS,
+  ...SETTLE_SCHEMAS,
   Payment: {
     type: 'object',
     required: ['correlationId', 'amount'],

@@ -8,6 +8,7 @@ import { changeGateway, getGateways } from './gateways.ts';
 import { getAction } from './get-action.ts';
 import { getDeadLetters } from './get-dead-letters.ts';
 import { postDeadLetters } from './post-dead-letters.ts';
+import { recordPayment, settlePage, settlePayment } from './settle.ts';
 
 /** What the operator's page and programs use. Bodies are JSON. */
 export function createAdminRoutes(deps: AppDeps): readonly Route[] {
@@ -18,6 +19,8 @@ export function createAdminRoutes(deps: AppDeps): readonly Route[] {
   const atOnce = { ...post, worksWithoutLedger: true } as const;
   const gateway = '/admin/api/gateways/:gateway';
   const action = '/admin/api/actions/:id';
+  const payment = '/admin/api/payments/:correlationId';
+  const unresolved = '/admin/api/unresolved';
   return [
     { ...look, path: '/admin/api/actions', handler: listActions(deps) },
     { ...look, path: action, handler: getAction(deps) },
@@ -35,5 +38,10 @@ export function createAdminRoutes(deps: AppDeps): readonly Route[] {
       action: `dead_letters.${verb}`,
       handler: postDeadLetters(verb, deps),
     })),
+    { ...post, path: `${payment}/record`, action: 'payment.record', handler: recordPayment(deps) },
+    { ...post, path: `${payment}/release`, action: 'payment.release', handler: settlePayment('release', deps) },
+    { ...post, path: `${payment}/reject`, action: 'payment.reject', handler: settlePayment('reject', deps) },
+    { ...post, path: `${unresolved}/release`, action: 'unresolved.release', handler: settlePage('release', deps) },
+    { ...post, path: `${unresolved}/reject`, action: 'unresolved.reject', handler: settlePage('reject', deps) },
   ];
 }
