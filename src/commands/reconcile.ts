@@ -15,6 +15,7 @@ import { inParallel } from '../process/in-parallel.ts';
 import { runTool } from '../process/run-tool.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
+import { type Releases, readReleases } from './releases.ts';
 import { settingsOrRun } from './run-state.ts';
 
 /**
@@ -22,8 +23,9 @@ import { settingsOrRun } from './run-state.ts';
  * and with 2 when the comparison failed.
  *
  * It first compares the totals of the range, with one request to each gateway: that needs the challenge's admin API at both.
- * When they differ, it looks up at both gateways every payment that the ledger has in the range, and every id in the queue
- * and among the dead letters that the ledger has no payment of. The simulated gateways also list what they have on record.
+ * When they differ, it looks up at both gateways every payment that the ledger has in the range, and every id in the queue,
+ * among the dead letters and among the released payments that the ledger has no payment of. A released payment that a gateway
+ * has on record after all is named with the operator who released it. The simulated gateways also list what they have on record.
  * Another gateway cannot, so of its other payments the output has only the number.
  *
  * The result of a complete comparison is kept in the ledger, where an API node reads it for `/metrics`.
@@ -86,8 +88,10 @@ async function main(): Promise<number> {
   await client.connect();
   const lines: string[] = [];
   try {
-    lines.push(...(await compareLedger(client, urls, range)));
-    lines.push(...(await findUnrecorded({ client, config, urls, token: values.token, range })));
+    const releases = await readReleases(client);
+    const comparison = { client, config, urls, token: values.token, range, releases };
+    lines.push(...(await compareLedger(comparison)));
+    lines.push(...(await findUnrecorded(comparison)));
   } finally {
     await client.end();
   }
@@ -124,11 +128,7 @@ async function summariseLedger(database: DatabaseConfig, range: SummaryRange) {
 }
 
 /** Looks up every payment of the ledger in the range at both gateways. */
-async function compareLedger(
-  client: pg.Client,
-  urls: Record<GatewayName, string>,
-  range: SummaryRange,
-): Promise<string[]> {
+async function compareLedger({ client, urls, range, releases }: Comparison): Promise<string[]> {
   const differences: string[] = [];
   let last = '00000000-0000-0000-0000-000000000000';
   for (;;) {
@@ -143,7 +143,8 @@ async function compareLedger(
       for (const name of NAMES) {
         const found = await find(urls[name], id);
         if (name !== fromGatewayColumn(gateway)) {
-          if (found) differences.push(`${id}  recorded for ${fromGatewayColumn(gateway)}, also on record at ${name}`);
+          const line = `${id}  recorded for ${fromGatewayColumn(gateway)}, also on record at ${name}`;
+          if (found) differences.push(line + releases.describe(id, name));
           continue;
         }
         const recorded = { amountCents: Number(cents), requestedAt: at };
@@ -165,14 +166,17 @@ interface Comparison {
   readonly urls: Record<GatewayName, string>;
   readonly token: string;
   readonly range: SummaryRange;
+  /** An operator has declared that a gateway has not made them, so it is news when it has. */
+  readonly releases: Releases;
 }
 
 /** Names every payment that is on record at a gateway and not in the ledger, as far as the ids are known anywhere. */
-async function findUnrecorded({ client, config, urls, token, range }: Comparison): Promise<string[]> {
+async function findUnrecorded({ client, config, urls, token, range, releases }: Comparison): Promise<string[]> {
   /** By id and gateway, because one payment may be in the queue and a dead letter at once. */
   const lines = new Map<string, string>();
   const note = (id: string, name: GatewayName, where: string) => {
-    if (!lines.has(`${id} ${name}`)) lines.set(`${id} ${name}`, `${id}  on record at ${name}, ${where}not recorded`);
+    const line = `${id}  on record at ${name}, ${where}not recorded${releases.describe(id, name)}`;
+    if (!lines.has(`${id} ${name}`)) lines.set(`${id} ${name}`, line);
   };
   const lookUp = async (ids: readonly string[], where: string) => {
     await inParallel(await withoutRow(client, ids), PARALLEL, async (id) => {
@@ -181,6 +185,7 @@ async function findUnrecorded({ client, config, urls, token, range }: Comparison
   };
   for await (const ids of queuedIds(config)) await lookUp(ids, 'in the queue and ');
   for await (const ids of deadIds(client)) await lookUp(ids, 'a dead letter and ');
+  for (const ids of pagesOf(releases.ids)) await lookUp(ids, '');
   for (const name of NAMES) {
     const listed = await listAdminPayments(urls[name], token, range);
     for (const page of pagesOf((listed ?? []).map(({ correlationId }) => correlationId.toLowerCase()))) {

@@ -77,12 +77,19 @@ export function createSettleUnresolved({
     one: (id: string) => Promise<Settled>,
   ): Promise<SettledPage> {
     const row = { who, action: `unresolved.${name}`, target: { ...filter }, reason };
-    return trail.run(row, async () => {
-      const { payments, refused, next } = await eachOf(filter, one);
-      const outcome = { settled: payments.length - refused, refused };
-      // The settled ones have left the list.
-      return { result: { payments, next: next === undefined ? undefined : next + refused }, state: 'done', outcome };
+    const result = await trail.run<SettledPage | ConflictError>(row, async () => {
+      try {
+        const { payments, refused, next } = await eachOf(filter, one);
+        const outcome = { settled: payments.length - refused, refused };
+        // The settled ones have left the list.
+        return { result: { payments, next: next === undefined ? undefined : next + refused }, state: 'done', outcome };
+      } catch (error) {
+        if (!(error instanceof ConflictError)) throw error;
+        return { result: error, state: 'refused', outcome: error.details };
+      }
     });
+    if (result instanceof ConflictError) throw result;
+    return result;
   }
 
   return {

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { QueueUnavailableError } from '../../src/errors.ts';
 import type { SettleDeps } from '../../src/operations/settle-by-hand.ts';
+import { steeringKey } from '../../src/queue/bullmq-layout.ts';
 import { bullWorker } from '../support/queue.ts';
 import { aPayment, eventually, postPayment, testApi, testWorker } from '../support/relay.ts';
 import { hang } from '../support/scripted-gateway.ts';
@@ -394,5 +395,29 @@ describe('settling unresolved payments by filter', () => {
     const { unresolved } = await settling(relay, { steered: { state: 'open' } });
     const filter = { gateway: 'primary', olderThan: undefined, offset: 0, limit: 2 } as const;
     expect(await refusalOf(unresolved.preview('released', filter))).to.include({ reason: 'not_drained' });
+  });
+});
+
+describe('release while an operator has stopped the primary', function () {
+  this.timeout(40_000);
+
+  it('waits for no attempt, keeps the time of the last one, and the payment is paid at the fallback, once', async () => {
+    const { relay, ids } = await unresolvedPayments();
+    await relay.redis.hset(steeringKey({ name: 'payments', prefix: relay.prefix }), {
+      primary: JSON.stringify({ state: 'stopped', who: 'ana', reason: 'a test', at: 1 }),
+    });
+    const { attemptedAt } = await relay.job(ids[0]);
+    await relay.work();
+    await relay.hurry(ids);
+    await eventually(async () => (await relay.job(ids[0]))['reasonCode'] === 'stopped');
+    await eventually(async () => (await relay.redis.zscore(relay.key('delayed'), ids[0])) !== null);
+    expect(await relay.job(ids[0])).to.include({ attemptedAt, noted: (await relay.job(ids[0]))['ats'] });
+    const { settle } = await settling(relay, { isPretended: false });
+    await eventually(() => settle.release(ids[0], BY).catch(() => false as const));
+    await relay.recorded(ids);
+    await relay.drained();
+    await relay.expectTrueBooks();
+    expect(relay.primary.posts).to.have.length(1);
+    expect(relay.fallback.posts).to.have.length(1);
   });
 });

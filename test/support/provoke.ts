@@ -4,7 +4,6 @@ import { UnrecoverableError } from 'bullmq';
 import { createApp } from '../../src/http/app.ts';
 import { createRoutes } from '../../src/http/routes.ts';
 import { startServer } from '../../src/http/server.ts';
-import { heartbeatKey, heartbeatsKey, steeringKey } from '../../src/queue/bullmq-layout.ts';
 import type { Documented, Exchange } from './api-document.ts';
 import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
@@ -12,6 +11,7 @@ import { recordingLogger } from './logger.ts';
 import { bullQueue, bullWorker, connectedApi, lookInto, NO_REDIS } from './queue.ts';
 import { aPayment, postPayment, type TestApi, type TestEnv, testApi } from './relay.ts';
 import { holdTable, sql } from './services.ts';
+import { pretendDrained } from './settling.ts';
 
 interface Request {
   readonly method: string;
@@ -385,13 +385,8 @@ async function unresolvedPayment({ url, prefix }: TestApi): Promise<string> {
   const payment = aPayment();
   await postPayment(url, payment);
   const { redis, key } = await lookInto(prefix);
-  const queue = { name: 'payments', prefix };
-  const vitals = { waiting: 0, steered: 'stopped', underWay: 0 };
-  const worker = { workerId: 'w', concurrency: 1, inFlight: 0, gateways: { primary: vitals, fallback: vitals } };
   await redis.hset(key(payment.correlationId), { ats: 1, noted: 1, attemptedAt: 1 });
   await redis.zadd(key('unresolved'), 1, payment.correlationId);
-  await redis.hset(steeringKey(queue), 'primary', JSON.stringify({ state: 'stopped', who: 'a test', at: 1 }));
-  await redis.zadd(heartbeatsKey(queue), 1, 'w');
-  await redis.set(heartbeatKey(queue, 'w'), JSON.stringify({ id: 'w', role: 'worker', worker }), 'PX', 60_000);
+  await pretendDrained(prefix, 'primary');
   return payment.correlationId;
 }

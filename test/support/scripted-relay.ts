@@ -72,7 +72,6 @@ export async function scriptedRelay(env: TestEnv = {}, { rejectAfterMs }: { reje
     prefix,
     primary,
     fallback,
-    prefix,
     databaseUrl,
     ledger,
     job: queue.job,

@@ -5,6 +5,8 @@ import { createLedger } from '../../src/ledger/ledger.ts';
 import { createSettleByHand, type SettleDeps } from '../../src/operations/settle-by-hand.ts';
 import { createSettleUnresolved } from '../../src/operations/settle-unresolved.ts';
 import type { Act, Outcome } from '../../src/operations/trail.ts';
+import type { GatewayName } from '../../src/payment.ts';
+import { heartbeatKey, heartbeatsKey, steeringKey } from '../../src/queue/bullmq-layout.ts';
 import { createPaymentFinder } from '../../src/queue/find-payment.ts';
 import { createQueueWatch } from '../../src/queue/queue-state.ts';
 import type { Steered } from '../../src/queue/steering.ts';
@@ -31,11 +33,14 @@ export async function settling(
   {
     steered = LONG_AGO,
     vitals = DRAINED,
+    isPretended = true,
     releaseAfterMs = 0,
     change = (deps) => deps,
   }: {
     steered?: Steered;
     vitals?: GatewayVitals;
+    /** False: the steering and the heartbeats are those in Redis. */
+    isPretended?: boolean;
     releaseAfterMs?: number;
     change?: (deps: SettleDeps) => SettleDeps;
   } = {},
@@ -62,8 +67,10 @@ export async function settling(
     queueWatch: {
       read: async () => ({
         ...(await queueWatch.read()),
-        heartbeats: [heartbeatOf(vitals)],
-        steering: { primary: steered, fallback: steered },
+        ...(isPretended && {
+          heartbeats: [heartbeatOf(vitals)],
+          steering: { primary: steered, fallback: steered },
+        }),
       }),
     },
     trail,
@@ -107,4 +114,19 @@ export async function refusalOf(promise: Promise<unknown>): Promise<Record<strin
     return { code, ...details };
   }
   throw new Error('it was not refused');
+}
+
+/** Writes to Redis what a stop and a worker that follows it would, so that a program in another process finds it. */
+export async function pretendDrained(prefix: string, gateway: GatewayName): Promise<void> {
+  const redis = await testRedis();
+  const queue = { name: 'payments', prefix };
+  await redis.hset(steeringKey(queue), gateway, JSON.stringify({ state: 'stopped', who: 'ana', reason: '', at: 1 }));
+  const { worker } = heartbeatOf(DRAINED);
+  await redis.zadd(heartbeatsKey(queue), 1, 'pretended');
+  await redis.set(
+    heartbeatKey(queue, 'pretended'),
+    JSON.stringify({ id: 'pretended', role: 'worker', worker }),
+    'PX',
+    60_000,
+  );
 }
