@@ -50,6 +50,11 @@ export interface PaymentRun {
   /** Since the payment was accepted, by Redis' clock at both ends, so no wrong clock can shorten it. In ms. */
   readonly ageMs: number;
   readonly history: RunHistory;
+  /**
+   * Redis has lately confirmed that this run owns the job. Without that nothing may be sent: others may have gone on with the
+   * payment, and an operator may have released it from its gateway (queue/owned-jobs.ts).
+   */
+  readonly isOwned: boolean;
   /** The only gateway that may get the payment, because a run was about to send it there. */
   readonly boundTo: GatewayName | undefined;
   /**

@@ -30,7 +30,7 @@ export function visitAt(at: GuardedGateway, payment: Payment, run: PaymentRun): 
 
 /**
  * Makes one attempt, when the circuit lets it, and notes in the visit what came of it.
- * @throws what `beforeSend` throws; then nothing was sent
+ * @throws what `beforeSend` throws, or RequeueError when the run may have lost its job; then nothing was sent
  */
 export async function tryAt(
   visit: Visit,
@@ -43,6 +43,7 @@ export async function tryAt(
   // are spared that.
   const isNew = !isTied && visit.failures === 0;
   const send = () => {
+    if (!run.isOwned) throw notOwned(visit);
     visit.sends += 1;
     return at.gateway.send(payment, {
       isFirst: !isTied && run.history.runs === 0 && visit.sends === 1,
@@ -124,6 +125,15 @@ export function requeue(
     end,
     pause: !isTied ? 'backoff' : isDoubtedOnly ? 'doubted' : 'tied',
     atLeastMs: Math.max(0, notBeforeMs - performance.now()),
+  });
+}
+
+/** Ends the run without the attempt. Those before it count as usual. */
+function notOwned({ hadUnknown, hadDoubt }: Visit): RequeueError {
+  return new RequeueError('the lock of the job was not renewed in time', {
+    code: 'lock_lost',
+    end: hadUnknown ? 'unresolved' : hadDoubt ? 'doubtful' : 'clean',
+    pause: 'backoff',
   });
 }
 

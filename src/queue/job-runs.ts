@@ -17,17 +17,20 @@ export interface JobRuns {
 
 /**
  * @param nowMs the time of the clock that stamped the payments
+ * @param isOwned whether Redis has lately confirmed that the run of this token owns the job
  * @param noteUnresolved never rejects
  */
 export function createJobRuns({
   redis,
   queue,
   nowMs,
+  isOwned,
   noteUnresolved,
 }: {
   redis: Redis | Cluster;
   queue: PaymentQueueName;
   nowMs: () => number;
+  isOwned: (job: Job, token: string) => boolean;
   noteUnresolved: (job: Job, token: string, reason: Failure) => Promise<void>;
 }): JobRuns {
   const bindPayment = defineScript<number>(redis, 'bind-payment', 2);
@@ -61,6 +64,9 @@ export function createJobRuns({
           return Math.max(0, nowMs() - (job.timestamp || nowMs()));
         },
         history,
+        get isOwned() {
+          return isOwned(job, token);
+        },
         boundTo: boundGateway(job),
         bindTo: (gateway) => bind(bindingText(gateway)),
         release: () => bind(''),

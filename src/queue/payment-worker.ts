@@ -8,6 +8,7 @@ import type { PaymentQueueName } from './bullmq-layout.ts';
 import { startClockRecall } from './clock-recall.ts';
 import { BACKOFF_MS, backoffStrategy, createJobEnds } from './job-ends.ts';
 import { createJobRuns } from './job-runs.ts';
+import { createOwnedJobs } from './owned-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
 import { createPacer } from './pacer.ts';
 import type { RedisClock } from './redis-clock.ts';
@@ -82,7 +83,9 @@ export function createPaymentWorker({
     endMessage: 'worker goes on after an error',
   });
   const ends = createJobEnds({ redis, queue, nowMs, outage, logger });
-  const runs = createJobRuns({ redis, queue, nowMs, noteUnresolved: ends.noteUnresolved });
+  const owned = createOwnedJobs();
+  const { isOwned } = owned;
+  const runs = createJobRuns({ redis, queue, nowMs, isOwned, noteUnresolved: ends.noteUnresolved });
   let inFlight = 0;
   let finished = 0;
   let onNoneInFlight: (() => void) | undefined;
@@ -92,12 +95,14 @@ export function createPaymentWorker({
   async function processJob(job: Job, token: string | undefined): Promise<void> {
     inFlight += 1;
     pacer?.work();
+    owned.add(job, token!);
     try {
       await process(await runs.start(job, token!));
       await ends.paid(job);
     } catch (error) {
       await ends.notPaid(job, token!, error);
     } finally {
+      owned.remove(job, token!);
       inFlight -= 1;
       finished += 1;
       pacer?.work();
@@ -130,6 +135,7 @@ export function createPaymentWorker({
   };
   const worker = new PacedWorker(queue.name, processJob, options, pacing);
   const recall = startClockRecall({ redis, queue, usualPauseMs: BACKOFF_MS.max, outage, logger });
+  worker.on('locksRenewed', ({ jobIds }) => owned.renewed(jobIds));
   worker.on('failed', (_job, error) => {
     if (error instanceof UnrecoverableError) onDeadLetter();
   });

@@ -197,6 +197,7 @@ export function createWorld({
     const run: PaymentRun = {
       jobId: ID,
       payload: { correlationId: ID, amount: 19.9 },
+      isOwned: true,
       readPayloadText: () => step(() => '{}'),
       acceptedAt: ACCEPTED_AT,
       get ageMs() {

@@ -163,6 +163,7 @@ export function stage({
         return ageAtStartMs + performance.now() - startedAtMs;
       },
       history: CLEAN,
+      isOwned: true,
       boundTo: undefined,
       async bindTo(gateway) {
         events.push(`bind to ${gateway}`);

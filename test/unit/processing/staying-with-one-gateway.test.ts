@@ -279,3 +279,13 @@ describe('processPayment, the places of tied payments at an open circuit', () =>
     expectRequeue(running.end, { end: 'unresolved', pause: 'tied', atLeastMs: 15_000 });
   });
 });
+
+describe('processPayment, in a run that may have lost its job', () => {
+  it('sends nothing to any gateway, whatever earlier runs have left behind', async () => {
+    for (const state of [FREE, UNRESOLVED]) {
+      const { run, events } = stage({ primary: [PAID], fallback: [PAID] });
+      expect(await run({ ...state, isOwned: false })).to.include({ code: 'lock_lost', end: 'clean' });
+      expect(events).to.deep.equal(['look up']);
+    }
+  });
+});
