@@ -22,6 +22,8 @@ export interface Stage {
   readonly intermediaries: Readonly<Record<GatewayKey, Intermediary>>;
   /** Whether the intermediaries may respond in the gateways' place. Otherwise their responses are true. */
   readonly areIntermediariesLying: boolean;
+  /** Whether an operator stops a gateway and releases what it has not made, once, from the start of the run. */
+  readonly hasOperator: boolean;
   readonly clocks: Clocks;
   readonly random: Random;
 }

@@ -7,6 +7,7 @@ import type { ServiceProcess } from '../../dev/local/service.ts';
 import type { Stack } from '../../dev/stack.ts';
 import { createFaults } from './draw-fault.ts';
 import type { Stage } from './faults.ts';
+import { operatorFault } from './operator.ts';
 
 const PAYMENTS_PER_SECOND = 150;
 /** Upper bound of faults at the same time. */
@@ -22,6 +23,8 @@ export interface Account {
   readonly invalid: ReadonlySet<string>;
   readonly startedAtMs: number;
   readonly faults: number;
+  /** Payments that an operator has released. */
+  readonly released: ReadonlySet<string>;
   /** The longest time from the end of the last active fault to the next payment at a gateway. */
   readonly longestRecoveryMs: number;
   /** Faults that could not be injected or taken back, and programs that ended unexpectedly or with a wrong code. */
@@ -45,6 +48,7 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
   const active = new Map<string, Promise<void>>();
   const recovery = watchRecovery(stack, () => active.size > 0);
   let faultsInjected = 0;
+  const released = new Set<string>();
 
   function activate(on: string, run: () => Promise<void>): void {
     active.set(
@@ -59,6 +63,12 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
   }
 
   async function injectFaults(): Promise<void> {
+    const operator = stage.hasOperator ? operatorFault(stage, (id) => released.add(id)) : undefined;
+    if (operator && filter.test(operator.name)) {
+      faultsInjected += 1;
+      say(operator.name);
+      activate(operator.on, operator.run);
+    }
     while (!isOver()) {
       await sleep(random.between(0.1, 2.5) * 1000);
       const fault = faults.draw();
@@ -143,7 +153,7 @@ export async function torment(stage: Stage, seconds: number, filter: RegExp): Pr
   // Waits for a program that is starting again.
   await ended();
   load.close();
-  return { load: load.report, invalid, startedAtMs, faults: faultsInjected, longestRecoveryMs, failures };
+  return { load: load.report, invalid, startedAtMs, faults: faultsInjected, released, longestRecoveryMs, failures };
 }
 
 /** Measures the times from the end of the last active fault to the next payment at a gateway. `stop` returns the longest, in ms. */

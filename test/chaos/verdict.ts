@@ -45,6 +45,7 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
     const isDrained = drainedInMs < DRAIN_MS;
     const row = {
       faults: account.faults,
+      released: account.released.size,
       accepted: load.accepted.size,
       unknown: [...load.unknown].filter((id) => !load.accepted.has(id)).length,
       'queue full': load.notAccepted.size,
