@@ -2,14 +2,14 @@ import type { Job } from 'bullmq';
 
 /**
  * Half of the least RELEASE_AFTER_MS. Far more than a lock lasts, so that an outage of Redis or a pause of the process ends no run
- * that nobody has taken over.
+ * whose job no other worker has.
  */
 const OWNED_FOR_MS = 30_000;
 
 /**
  * When Redis last confirmed that the jobs in flight are this worker's. A worker that was frozen, or cut off from Redis, may find its
- * runs where it left them long after others have taken over, and an operator has released, what it is about to send. A mark in the
- * job cannot stop it, because the primary gets payments without one. So a run sends nothing after {@link OWNED_FOR_MS}
+ * runs where it left them long after other workers have the jobs, and after an operator has released what it is about to send. A
+ * mark in the job cannot stop it, because the primary gets payments without one. So a run sends nothing after {@link OWNED_FOR_MS}
  * without a confirmation.
  */
 export interface OwnedJobs {

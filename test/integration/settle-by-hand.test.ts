@@ -7,7 +7,7 @@ import { aPayment, eventually, postPayment, testApi, testWorker } from '../suppo
 import { hang } from '../support/scripted-gateway.ts';
 import { scriptedRelay } from '../support/scripted-relay.ts';
 import { sql } from '../support/services.ts';
-import { refusalOf, settling, unresolvedPayments } from '../support/settling.ts';
+import { pretendDrained, refusalOf, settling, unresolvedPayments } from '../support/settling.ts';
 
 /** Nothing listens there, so an attempt is certainly not sent. */
 const NO_PRIMARY = { GATEWAY_PRIMARY_URL: 'http://127.0.0.1:1' };
@@ -419,5 +419,41 @@ describe('release while an operator has stopped the primary', function () {
     await relay.expectTrueBooks();
     expect(relay.primary.posts).to.have.length(1);
     expect(relay.fallback.posts).to.have.length(1);
+  });
+});
+
+describe('two API nodes and a client that posts again', () => {
+  const login = { DASHBOARD_USER: 'ana', DASHBOARD_PASSWORD: 'secret', RELEASE_AFTER_MS: '60000' };
+  const headers = { authorization: `Basic ${Buffer.from('ana:secret').toString('base64')}` };
+
+  it('release one payment once, with the name of the login in the trail', async () => {
+    const stage = await unresolvedPayments();
+    const { relay, ids } = stage;
+    const [id] = ids;
+    await relay.redis.hset(relay.key(id), 'attemptedAt', 1);
+    await pretendDrained(relay.prefix, 'primary');
+    const env = { ...login, DATABASE_URL: relay.databaseUrl };
+    const nodes = [await testApi(env, relay.prefix), await testApi(env, relay.prefix)];
+    const release = (url: string) =>
+      fetch(`${url}/admin/api/payments/${id}/release`, { method: 'POST', headers, body: '{"reason":"ticket 7"}' });
+    const [responses] = await Promise.all([
+      Promise.all(nodes.map(({ url }) => release(url))),
+      ...nodes.map(({ url }) => postPayment(url, { correlationId: id, amount: 19.9 })),
+    ]);
+    const statuses = responses.map(({ status }) => status);
+    expect(statuses).to.include(200);
+    expect(statuses.every((status) => status === 200 || status === 409)).to.equal(true);
+    expect((await release(nodes[0]!.url)).status).to.equal(409);
+    await relay.redis.hdel(steeringKey({ name: 'payments', prefix: relay.prefix }), 'primary');
+    await workWithoutPrimary(stage);
+    await relay.recorded(ids);
+    await relay.drained();
+    await relay.expectTrueBooks();
+    expect(relay.fallback.posts).to.have.length(1);
+    const rows = await sql<{ who: string; action: string }>(
+      relay.databaseUrl,
+      'SELECT who, action FROM operator_actions',
+    );
+    expect(new Set(rows.map(({ who, action }) => `${who} ${action}`))).to.deep.equal(new Set(['ana payment.release']));
   });
 });
