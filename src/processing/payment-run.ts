@@ -37,6 +37,8 @@ import type { Failure } from '../process/outage-log.ts';
  * - between record and completion: the next run finds the payment in the ledger.
  * - after `noteUnresolved`: its note stays with the job and is true until the next run ends. No run reads it, so it decides
  *   nothing. An entry that outlives its job is removed by the clock recall.
+ * - after an operator's release, which clears the counters and the binding while the job waits: it is free. An earlier run that
+ *   still holds it sends nothing, because nothing has confirmed its lock (`isOwned`).
  * An id that is posted again after it was paid gets a free job. So every run asks the ledger before its first send.
  */
 export interface PaymentRun {
