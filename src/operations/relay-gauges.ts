@@ -1,10 +1,10 @@
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { GatewayDifference, Reconciliation, Reconciliations } from '../ledger/reconciliations.ts';
 import type { GatewayName } from '../payment.ts';
-import { within } from '../process/deadline.ts';
 import type { QueueState } from '../queue/queue-state.ts';
 import type { RelayGauges } from '../telemetry/metrics.ts';
 import type { RelayHealthCheck } from './relay-health.ts';
+import { byThen, shared } from './shared-reading.ts';
 
 /** After so long a scrape goes on without what is not read yet, so that it ends within a second. */
 const SCRAPE_MS = 900;
@@ -94,37 +94,4 @@ function numberOf({ payments, amountCents }: GatewayDifference): number {
 
 function ofEachGateway<T>(read: (name: GatewayName) => T): Record<GatewayName, T> {
   return { primary: read('primary'), fallback: read('fallback') };
-}
-
-/**
- * Reads at most once in `ageMs`, and never while it reads. All calls meanwhile get the result of the last reading, undefined
- * when it failed.
- */
-function shared<T>(read: () => Promise<T>, ageMs: number): () => Promise<T | undefined> {
-  let reading: Promise<T | undefined> = Promise.resolve(undefined);
-  let isReading = false;
-  let nextAtMs = Number.NEGATIVE_INFINITY;
-  return () => {
-    if (isReading || performance.now() < nextAtMs) return reading;
-    isReading = true;
-    nextAtMs = performance.now() + ageMs;
-    reading = read()
-      .catch(() => undefined)
-      .finally(() => {
-        isReading = false;
-      });
-    return reading;
-  };
-}
-
-/** What the promise resolves with, undefined when it takes longer. @param deadline in ms of `performance.now()` */
-async function byThen<T>(deadline: number, promise: Promise<T | undefined>): Promise<T | undefined> {
-  let value: T | undefined;
-  await within(
-    deadline,
-    promise.then((result) => {
-      value = result;
-    }),
-  );
-  return value;
 }

@@ -69,6 +69,11 @@ export function steeringKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:steering`;
 }
 
+/** The start of the keys of accepted-minutes.ts. */
+export function acceptedKey({ prefix }: PaymentQueueName): string {
+  return `${prefix}:accepted:`;
+}
+
 /** The keys of BullMQ's script addStandardJob, in its order. */
 export const ADD_JOB_KEYS = [
   'wait',

@@ -4,7 +4,7 @@ import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog, type Failure } from '../process/outage-log.ts';
 import type { Heartbeat } from '../telemetry/heartbeat.ts';
-import { heartbeatKey, heartbeatsKey, type PaymentQueueName } from './bullmq-layout.ts';
+import { acceptedKey, heartbeatKey, heartbeatsKey, type PaymentQueueName } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
 
@@ -28,6 +28,9 @@ export interface OwnHeartbeat {
  *
  * One script, so that a list entry without a heartbeat is one whose process has ended. At most one command is under way, and
  * none is sent without a connection: the worker's connection would queue them.
+ *
+ * With each beat goes what the process has accepted since the last one (accepted-minutes.ts). A beat whose end is not known
+ * may be carried out later, so what it had is not sent again: the plot may lack a second, and never counts one twice.
  * @param heartbeat is called before each beat; a rejection is logged and skips the beat
  */
 export function startHeartbeat({
@@ -41,12 +44,14 @@ export function startHeartbeat({
   heartbeat: () => Heartbeat | Promise<Heartbeat>;
   logger: Logger;
 }): OwnHeartbeat {
-  const writeHeartbeat = defineScript<number>(redis, 'write-heartbeat', 2);
+  const writeHeartbeat = defineScript<number>(redis, 'write-heartbeat', 3);
   const outage = createOutageLog(logger, {
     message: 'the heartbeat of this process could not be written, so others may take it for ended',
     endMessage: 'the heartbeat of this process is written again',
   });
   let written: string | undefined;
+  /** What the beats until now have sent of the accepted payments. */
+  let sent = 0;
   let refusal: Failure | undefined;
   let isBeating = false;
   let isClosed = false;
@@ -66,17 +71,21 @@ export function startHeartbeat({
 
   async function write(own: Heartbeat): Promise<void> {
     if (isClosed) return;
-    const { id } = own;
+    const { id, accepted } = own;
+    const sentBefore = sent;
     written = id;
+    sent = accepted;
     try {
-      const keys = [heartbeatsKey(queue), heartbeatKey(queue, id)];
-      await writeHeartbeat(...keys, id, JSON.stringify(own), TIME_TO_LIVE_MS, heartbeatKey(queue, ''));
+      const keys = [heartbeatsKey(queue), heartbeatKey(queue, id), acceptedKey(queue)];
+      const args = [id, JSON.stringify(own), TIME_TO_LIVE_MS, heartbeatKey(queue, ''), accepted - sentBefore];
+      await writeHeartbeat(...keys, ...args);
       refusal = undefined;
       outage.ended();
     } catch (error) {
       const failure = explainRedisError(error);
       // redis.ts logs a lost connection.
       if (failure.code === 'unreachable') return;
+      sent = sentBefore;
       refusal = failure;
       outage.failed(failure);
     }

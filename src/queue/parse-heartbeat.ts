@@ -13,7 +13,7 @@ export function parseHeartbeat(json: string): Heartbeat | undefined {
   } catch {
     return undefined;
   }
-  const { id, role, host, pid, version, startedAt, rates, hops, worker, problems } = fieldsOf(value);
+  const { id, role, host, pid, version, startedAt, accepted, rates, hops, worker, problems } = fieldsOf(value);
   if (typeof id !== 'string' || (role !== 'api' && role !== 'worker' && role !== 'all')) return undefined;
   return {
     id,
@@ -22,6 +22,7 @@ export function parseHeartbeat(json: string): Heartbeat | undefined {
     pid: numberOf(pid),
     version: textOf(version),
     startedAt: textOf(startedAt),
+    accepted: numberOf(accepted),
     rates: ratesOf(rates),
     hops: hopsOf(hops),
     ...(isObject(worker) && { worker: workerOf(worker) }),

@@ -14,6 +14,8 @@ export interface Heartbeat {
   readonly pid: number;
   readonly version: string;
   readonly startedAt: string;
+  /** Payments accepted since the start. */
+  readonly accepted: number;
   /** Per second, in the mean over the last {@link RATE_SECONDS}. */
   readonly rates: Rates;
   /**

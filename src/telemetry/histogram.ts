@@ -70,3 +70,23 @@ export class HistogramFamily {
     }
   }
 }
+
+/**
+ * The value that a share `q` of all values is at most, in the unit of the bounds. It lies on a straight line inside its
+ * bucket, as in Prometheus. Above all bounds it is the last bound; undefined without a value.
+ * @param counts one more than there are bounds, as in {@link Histogram}
+ */
+export function quantile(q: number, counts: readonly number[], bounds: readonly number[]): number | undefined {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  if (total === 0) return undefined;
+  let below = 0;
+  for (const [bucket, bound] of bounds.entries()) {
+    const count = counts[bucket] ?? 0;
+    if (count > 0 && below + count >= q * total) {
+      const from = bounds[bucket - 1] ?? 0;
+      return from + (bound - from) * ((q * total - below) / count);
+    }
+    below += count;
+  }
+  return bounds.at(-1);
+}

@@ -13,7 +13,7 @@ interface Snapshot {
  * What was counted in the last RATE_SECONDS: the difference between the counts now and those of an earlier call. The caller
  * calls it once a second, so ten snapshots are kept. Calls that come late make the time longer, and the rates stay right.
  */
-export function createRecent(measures: Measures): () => Pick<Heartbeat, 'rates' | 'hops'> {
+export function createRecent(measures: Measures): () => Pick<Heartbeat, 'accepted' | 'rates' | 'hops'> {
   const snapshots = [snapshotOf(measures)];
 
   return () => {
@@ -26,6 +26,7 @@ export function createRecent(measures: Measures): () => Pick<Heartbeat, 'rates' 
     const rate = (later: number, earlier: number) => Math.round(((later - earlier) / seconds) * 100) / 100;
     const since = (hop: keyof Heartbeat['hops']) => now.hops[hop].map((count, index) => count - from.hops[hop][index]!);
     return {
+      accepted: now.accepted,
       rates: {
         accepted: rate(now.accepted, from.accepted),
         notAccepted: rate(now.notAccepted, from.notAccepted),

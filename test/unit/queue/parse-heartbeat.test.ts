@@ -32,6 +32,7 @@ describe('parseHeartbeat', () => {
       pid: 0,
       version: '',
       startedAt: '',
+      accepted: 0,
       rates: { accepted: 0, notAccepted: 0, paid: { primary: 0, fallback: 0 } },
       hops: { accept: [], wait: [], send: [], record: [] },
       worker: {
