@@ -9,11 +9,14 @@ import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
 import { createOpenDeadLetters } from './ledger/open-dead-letters.ts';
 import { createOperatorActions } from './ledger/operator-actions.ts';
+import { createPaidMinutes } from './ledger/paid-minutes.ts';
 import { createReconciliations } from './ledger/reconciliations.ts';
 import { createLateRows, startMovingLateRows } from './operations/late-rows.ts';
 import { createPaymentStatus } from './operations/payment-status.ts';
+import { createRelayState } from './operations/read-relay-state.ts';
 import { createRelayGauges } from './operations/relay-gauges.ts';
 import { createRelayHealthCheck } from './operations/relay-health.ts';
+import { MINUTES } from './operations/relay-state.ts';
 import { createSettleByHand } from './operations/settle-by-hand.ts';
 import { createSettleUnresolved } from './operations/settle-unresolved.ts';
 import { createTrail } from './operations/trail.ts';
@@ -21,6 +24,7 @@ import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
+import { createAcceptedMinutes } from './queue/accepted-minutes.ts';
 import { createActionOutbox } from './queue/action-outbox.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
 import { createPaymentFinder } from './queue/find-payment.ts';
@@ -99,6 +103,15 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     ledger,
     findPaymentStatus: createPaymentStatus({ jobs, ledger, queueWatch }),
     healthCheck,
+    readState: createRelayState({
+      healthCheck,
+      acceptedMinutes: createAcceptedMinutes({ redis, queue, minutes: MINUTES }),
+      paidMinutes: createPaidMinutes(db),
+      deadLetters,
+      reconciliations,
+      latestActions: async () => undefined,
+      maxSize,
+    }),
     metrics: telemetry.metrics,
     metricsToken: config.metricsToken,
     deadLetters,

@@ -6,6 +6,7 @@ import type { Ledger } from '../ledger/ledger.ts';
 import type { OpenDeadLetters } from '../ledger/open-dead-letters.ts';
 import type { OperatorActions } from '../ledger/operator-actions.ts';
 import type { FindPaymentStatus } from '../operations/payment-status.ts';
+import type { ReadRelayState } from '../operations/read-relay-state.ts';
 import type { RelayHealthCheck } from '../operations/relay-health.ts';
 import type { SettleByHand } from '../operations/settle-by-hand.ts';
 import type { SettleUnresolved } from '../operations/settle-unresolved.ts';
@@ -41,6 +42,7 @@ export interface AppDeps {
   readonly settleByHand: SettleByHand;
   readonly settleUnresolved: SettleUnresolved;
   readonly healthCheck: Pick<RelayHealthCheck, 'check'>;
+  readonly readState: ReadRelayState;
   readonly metrics: Metrics;
   readonly metricsToken: string | undefined;
   readonly config: Config['http'];

@@ -3,6 +3,7 @@ import type { AppDeps } from './app.ts';
 import { DOCS_PATH, docsPage } from './openapi/docs-page.ts';
 import { getOpenApi } from './openapi/get-openapi.ts';
 import { createAdminRoutes } from './operator/admin-api/routes.ts';
+import { ADMIN_PATH, adminPage } from './operator/admin-page.ts';
 import { dashboard } from './operator/dashboard.ts';
 import { DASHBOARD_CHANGES, DASHBOARD_PATH } from './operator/dashboard-changes.ts';
 import { health, live, ready } from './operator/health.ts';
@@ -90,6 +91,15 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
         changesState: true,
       })),
       ...createAdminRoutes(deps),
+      // The last, because everything above is below its path.
+      {
+        method: 'GET',
+        path: `${ADMIN_PATH}{/*file}`,
+        handler: adminPage(),
+        mount: ADMIN_PATH,
+        role: 'operator',
+        from: 'own_pages',
+      },
     );
   }
   return routes;

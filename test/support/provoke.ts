@@ -99,6 +99,13 @@ export const REQUESTS: Readonly<Record<string, Request>> = {
       { method: 'POST', path: `/admin/api/unresolved/${act}`, headers: OPERATOR, body: STATEMENT },
     ]),
   ),
+  getAdmin: { method: 'GET', path: '/admin', headers: OPERATOR },
+  getRelayState: { method: 'GET', path: '/admin/api/state', headers: OPERATOR },
+  getPaymentAsOperator: {
+    method: 'GET',
+    path: `/admin/api/payments/${aPayment().correlationId}`,
+    headers: OPERATOR,
+  },
   getOpenApi: { method: 'GET', path: '/openapi.json' },
   getDocs: { method: 'GET', path: '/docs' },
   other: { method: 'GET', path: '/nothing' },
@@ -187,6 +194,25 @@ export async function createProvocations() {
       const { headers } = await send(api.url, REQUESTS['getOpenApi']!);
       return send(api.url, { ...REQUESTS['getOpenApi']!, headers: { 'if-none-match': String(headers['etag']) } });
     },
+    'getPaymentAsOperator 200 application/json': async () => {
+      const payment = aPayment();
+      await postPayment(api.url, payment);
+      return send(api.url, {
+        ...REQUESTS['getPaymentAsOperator']!,
+        path: `/admin/api/payments/${payment.correlationId}`,
+      });
+    },
+    'getAdmin 200 text/css': () => send(api.url, { ...REQUESTS['getAdmin']!, path: '/admin/page.css' }),
+    'getAdmin 200 text/javascript': () => send(api.url, { ...REQUESTS['getAdmin']!, path: '/admin/page.js' }),
+    'getAdmin 200 text/markdown': () => send(api.url, { ...REQUESTS['getAdmin']!, path: '/admin/runbook.md' }),
+    'getAdmin 304 ': async () => {
+      const { headers } = await send(api.url, REQUESTS['getAdmin']!);
+      const known = { ...OPERATOR, 'if-none-match': String(headers['etag']) };
+      return send(api.url, { ...REQUESTS['getAdmin']!, headers: known });
+    },
+    'getAdmin 308 */*': () => send(api.url, { ...REQUESTS['getAdmin']!, path: '/admin/' }),
+    'getAdmin 404 not_found': () => send(api.url, { ...REQUESTS['getAdmin']!, path: '/admin/nothing' }),
+    'getAdmin 400 invalid_request': () => send(api.url, { ...REQUESTS['getAdmin']!, path: '/admin/%zz' }),
     'getDocs 200 text/css': () => send(api.url, { method: 'GET', path: '/docs/swagger-ui.css' }),
     'getDocs 200 text/javascript': () => send(api.url, { method: 'GET', path: '/docs/swagger-ui-bundle.js' }),
     'getDocs 404 not_found': () => send(api.url, { method: 'GET', path: '/docs/package.json' }),
@@ -371,6 +397,7 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     settleByHand: part,
     settleUnresolved: part,
     healthCheck: part,
+    readState: () => Promise.reject(new Error('a fault of our own')),
     metrics: part,
     isAccepting: () => true,
   });

@@ -1,4 +1,5 @@
 import type { Config } from '../../config.ts';
+import { ADMIN_OPERATIONS } from './admin-operations.ts';
 import { DEAD_LETTER_OPERATIONS } from './dead-letter-operations.ts';
 import { json, type Operation, type Schema } from './operation.ts';
 import { SETTLE_OPERATIONS } from './settle-operations.ts';
@@ -170,6 +171,7 @@ export function createOperations(config: Config['http']): Readonly<Record<string
     ...STEERING_OPERATIONS,
     ...DEAD_LETTER_OPERATIONS,
     ...SETTLE_OPERATIONS,
+    ...ADMIN_OPERATIONS,
     'GET /openapi.json': {
       id: 'getOpenApi',
       tag: 'Documents',

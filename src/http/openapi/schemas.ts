@@ -4,6 +4,7 @@ import { MAX_AMOUNT_CENTS } from '../../payment.ts';
 import { ERROR_SCHEMAS } from './errors.ts';
 import type { Schema } from './operation.ts';
 import { OPERATOR_SCHEMAS } from './operator-schemas.ts';
+import { RELAY_STATE_SCHEMAS } from './relay-state-schemas.ts';
 import { SETTLE_SCHEMAS } from './settle-operations.ts';
 
 const count = (description: string): Schema => ({ type: 'integer', minimum: 0, description });
@@ -45,6 +46,7 @@ const QUEUE: Schema = {
 export const SCHEMAS: Readonly<Record<string, Schema>> = {
   ...ERROR_SCHEMAS,
   ...SETTLE_SCHEMAS,
+  ...RELAY_STATE_SCHEMAS,
   Payment: {
     type: 'object',
     required: ['correlationId', 'amount'],

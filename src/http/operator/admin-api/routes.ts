@@ -1,5 +1,6 @@
 import { DEAD_LETTER_VERBS } from '../../../operations/dead-letter-verdicts.ts';
 import type { AppDeps } from '../../app.ts';
+import { getPayment } from '../../payments/get-payment.ts';
 import type { Route } from '../../routes.ts';
 import { listActions } from './actions-list.ts';
 import { changePause } from './change-pause.ts';
@@ -7,6 +8,7 @@ import { deleteAction } from './delete-action.ts';
 import { changeGateway, getGateways } from './gateways.ts';
 import { getAction } from './get-action.ts';
 import { getDeadLetters } from './get-dead-letters.ts';
+import { getState } from './get-state.ts';
 import { postDeadLetters } from './post-dead-letters.ts';
 import { recordPayment, settlePage, settlePayment } from './settle.ts';
 
@@ -22,6 +24,7 @@ export function createAdminRoutes(deps: AppDeps): readonly Route[] {
   const payment = '/admin/api/payments/:correlationId';
   const unresolved = '/admin/api/unresolved';
   return [
+    { ...look, path: '/admin/api/state', handler: getState(deps) },
     { ...look, path: '/admin/api/actions', handler: listActions(deps) },
     { ...look, path: action, handler: getAction(deps) },
     { ...change, method: 'DELETE', path: action, action: 'action.stop', handler: deleteAction(deps) },
@@ -38,6 +41,8 @@ export function createAdminRoutes(deps: AppDeps): readonly Route[] {
       action: `dead_letters.${verb}`,
       handler: postDeadLetters(verb, deps),
     })),
+    // A page cannot send STATUS_TOKEN. Here the login counts.
+    { ...look, path: payment, handler: getPayment(deps) },
     { ...post, path: `${payment}/record`, action: 'payment.record', handler: recordPayment(deps) },
     { ...post, path: `${payment}/release`, action: 'payment.release', handler: settlePayment('release', deps) },
     { ...post, path: `${payment}/reject`, action: 'payment.reject', handler: settlePayment('reject', deps) },

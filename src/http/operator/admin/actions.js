@@ -1,0 +1,66 @@
+import { confirmAct, request } from './acts.js';
+import { count, duration, el, table, time } from './dom.js';
+import { unknown } from './tables.js';
+
+/** The trail: what runs, with its progress, then what operators did last. */
+export function showActions({ actions, mayAct }, onActed) {
+  const title = el('h2', {}, 'Actions of operators');
+  if (actions === undefined) return [title, unknown('PostgreSQL does not respond')];
+  const running = actions.filter(({ state }) => state === 'running');
+  const rows = actions
+    .filter(({ state }) => state !== 'running')
+    .map(({ at, who, action, target, reason, state, outcome, endedAt }) => [
+      time(at),
+      who,
+      action,
+      text(target),
+      reason,
+      endedAt ? `${state} after ${duration((Date.parse(endedAt) - Date.parse(at)) / 1_000)}` : state,
+      text(outcome),
+    ]);
+  return [
+    title,
+    ...running.map((action) => progressOf(action, mayAct, onActed)),
+    rows.length > 0
+      ? table(['when', 'who', 'what', 'on', 'why', 'state', 'outcome'], rows)
+      : el('p', {}, 'None has ended yet.'),
+  ];
+}
+
+function progressOf({ id, who, at, action, target, reason, progress = {}, perSecond }, mayAct, onActed) {
+  const { total, done = 0 } = progress;
+  const stop = () =>
+    confirmAct({
+      title: `Stop ${action}`,
+      explanation: 'What is done stays done. The rest stays as it is.',
+      verb: 'Stop it',
+      async perform() {
+        await request('DELETE', `/admin/api/actions/${encodeURIComponent(id)}`);
+      },
+      onDone: onActed,
+    });
+  return el(
+    'div',
+    {},
+    el(
+      'p',
+      {},
+      `${action} runs since ${time(at)} at ${count(perSecond)} a second, by ${who}: ${reason ?? ''} ${text(target)}`,
+    ),
+    el('progress', {
+      max: total,
+      value: total === undefined ? undefined : done,
+      'aria-label': `Progress of ${action}`,
+    }),
+    el('p', {}, text(progress)),
+    mayAct &&
+      el('div', { class: 'buttons' }, el('button', { type: 'button', id: `stop-${id}`, click: stop }, 'Stop it …')),
+  );
+}
+
+/** An object as `name value, name value`. */
+function text(object) {
+  return Object.entries(object ?? {})
+    .map(([name, value]) => `${name} ${typeof value === 'object' ? JSON.stringify(value) : value}`)
+    .join(', ');
+}
