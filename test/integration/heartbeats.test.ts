@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import { startRedis } from '../../dev/local/redis.ts';
 import { startHeartbeat } from '../../src/queue/heartbeats.ts';
 import { createWorkerConnection } from '../../src/queue/redis.ts';
+import { events } from '../../src/telemetry/events.ts';
 import { createTelemetry } from '../../src/telemetry/telemetry.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { recordingLogger } from '../support/logger.ts';
@@ -25,6 +26,7 @@ async function stage(user = '') {
   await once(redis, 'ready');
   const { logger, entries } = recordingLogger();
   const telemetry = createTelemetry({ role: 'worker', version: 'test' });
+  atTestEnd(() => telemetry.close());
   const beats = { begun: 0 };
   const heartbeat = startHeartbeat({
     redis,
@@ -38,6 +40,8 @@ async function stage(user = '') {
   atTestEnd(() => heartbeat.close());
   const isWritten = async () => (await admin.zcard(`${PREFIX}:heartbeats`)) === 1;
   await eventually(isWritten);
+  // Its reply comes after that of the heartbeat.
+  await redis.ping();
   return { server, admin, redis, entries, beats, close: () => heartbeat.close() };
 }
 
@@ -51,6 +55,31 @@ describe('a heartbeat', () => {
     await admin.call('ACL', 'SETUSER', 'payrelay', '+zadd');
     await eventually(() => entries.length === 2);
     expect(entries[1]).to.include({ level: 'info', code: 'missing_right' });
+  });
+
+  it('adds to the minute what was accepted since the last one, also since one that Redis has refused', async () => {
+    const { admin, beats } = await stage('payrelay');
+    const accept = (count: number) => {
+      for (let n = 0; n < count; n += 1) {
+        events.requestFinished.publish({ route: '/payments', method: 'POST', status: 204, durationMs: 1 });
+      }
+    };
+    const minutes = async () => {
+      const keys = await admin.keys(`${PREFIX}:accepted:*`);
+      return Promise.all(keys.map(async (key) => Number(await admin.get(key))));
+    };
+    const accepted = async () => (await minutes()).reduce((sum, count) => sum + count, 0);
+    accept(3);
+    await eventually(async () => (await accepted()) === 3);
+    await admin.call('ACL', 'SETUSER', 'payrelay', '-zadd');
+    accept(4);
+    const before = beats.begun;
+    await eventually(() => beats.begun >= before + 3);
+    expect(await accepted()).to.equal(3);
+    await admin.call('ACL', 'SETUSER', 'payrelay', '+zadd');
+    await eventually(async () => (await accepted()) === 7);
+    const [key] = await admin.keys(`${PREFIX}:accepted:*`);
+    expect(await admin.pttl(key!)).to.be.within(7_100_000, 7_200_000);
   });
 
   it('sends one command at most while Redis hangs, and its end does not wait for Redis', async () => {

@@ -23,7 +23,15 @@ export interface Tab {
   goTo(url: string): Promise<void>;
   /** The value of an expression in the page, which must be JSON. @throws an Error when the page throws. */
   evaluate<T>(expression: string): Promise<T>;
+  /** From then on the page has this size, in CSS pixels. */
+  resize(width: number, height: number, scheme?: 'light' | 'dark'): Promise<void>;
+  /** What the page shows, as PNG. */
+  screenshot(): Promise<Buffer>;
+  /** Presses a key, as a person at the keyboard does. */
+  press(key: 'Tab' | 'Enter' | 'Escape'): Promise<void>;
 }
+
+const KEY_CODES = { Tab: 9, Enter: 13, Escape: 27 };
 
 /** Starts Chromium without a window and opens a tab. Both close after the test. Needs `chromium` on PATH. */
 export async function openTab(): Promise<Tab> {
@@ -111,6 +119,19 @@ export async function openTab(): Promise<Tab> {
       });
       if (exceptionDetails !== undefined) throw new Error(JSON.stringify(exceptionDetails));
       return (result as { value: T }).value;
+    },
+    async resize(width, height, scheme = 'light') {
+      await send('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 500 });
+      await send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
+    },
+    async screenshot() {
+      const { data } = await send('Page.captureScreenshot', { format: 'png', optimizeForSpeed: false });
+      return Buffer.from(data as string, 'base64');
+    },
+    async press(key) {
+      const event = { key, code: key, windowsVirtualKeyCode: KEY_CODES[key], ...(key === 'Enter' && { text: '\r' }) };
+      await send('Input.dispatchKeyEvent', { type: 'keyDown', ...event });
+      await send('Input.dispatchKeyEvent', { type: 'keyUp', ...event });
     },
   };
 }

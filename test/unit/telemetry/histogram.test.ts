@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { Histogram, HistogramFamily, OTHER } from '../../../src/telemetry/histogram.ts';
+import { Histogram, HistogramFamily, OTHER, quantile } from '../../../src/telemetry/histogram.ts';
 
 describe('histogram', () => {
   it('counts each value in the first bucket whose bound is not below it', () => {
@@ -38,5 +38,19 @@ describe('family of histograms', () => {
       'primary',
       'fallback',
     ]);
+  });
+});
+
+describe('quantile', () => {
+  it('lies on a straight line inside its bucket', () => {
+    expect(quantile(0.5, [0, 10, 0, 0], [1, 5, 10])).to.equal(3);
+    expect(quantile(0.5, [5, 5, 0, 0], [1, 5, 10])).to.equal(1);
+    expect(quantile(0.75, [5, 0, 5, 0], [1, 5, 10])).to.equal(7.5);
+  });
+
+  it('is the last bound above all bounds, and undefined without a value', () => {
+    expect(quantile(0.99, [1, 0, 0, 9], [1, 5, 10])).to.equal(10);
+    expect(quantile(0.5, [0, 0, 0, 0], [1, 5, 10])).to.equal(undefined);
+    expect(quantile(0.5, [], [1, 5, 10])).to.equal(undefined);
   });
 });

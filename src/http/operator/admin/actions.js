@@ -27,32 +27,31 @@ export function showActions({ actions, mayAct }, onActed) {
   ];
 }
 
-function progressOf({ id, who, at, action, target, reason, progress = {}, perSecond }, mayAct, onActed) {
-  const { total, done = 0 } = progress;
+function progressOf({ id, who, at, action, target, reason: why, progress = {}, perSecond }, mayAct, onActed) {
+  const { done = 0, skipped = {} } = progress;
+  const reached = Object.values(skipped).reduce((sum, letters) => sum + letters, done);
+  const { letters: total, ...rest } = target;
   const stop = () =>
     confirmAct({
       title: `Stop ${action}`,
       explanation: 'What is done stays done. The rest stays as it is.',
       verb: 'Stop it',
-      async perform() {
-        await request('DELETE', `/admin/api/actions/${encodeURIComponent(id)}`);
+      async perform({ reason }) {
+        await request('DELETE', `/admin/api/actions/${encodeURIComponent(id)}?${new URLSearchParams({ reason })}`);
       },
       onDone: onActed,
     });
   return el(
     'div',
     {},
+    el('p', {}, `${action} runs since ${time(at)} at ${count(perSecond)} a second, by ${who}: ${why ?? ''}`),
+    el('p', { class: 'quiet' }, text(rest)),
+    el('progress', { max: total, value: total && reached, 'aria-label': `Progress of ${action}` }),
     el(
       'p',
       {},
-      `${action} runs since ${time(at)} at ${count(perSecond)} a second, by ${who}: ${reason ?? ''} ${text(target)}`,
+      `${count(reached)} of ${count(total)}: ${count(done)} done, ${count(reached - done)} skipped ${text(skipped)}`,
     ),
-    el('progress', {
-      max: total,
-      value: total === undefined ? undefined : done,
-      'aria-label': `Progress of ${action}`,
-    }),
-    el('p', {}, text(progress)),
     mayAct &&
       el('div', { class: 'buttons' }, el('button', { type: 'button', id: `stop-${id}`, click: stop }, 'Stop it …')),
   );

@@ -26,11 +26,11 @@ function parse(text) {
   }
 }
 
-function explain(status, body) {
+/** What a body `{"error": code}` says beside its code. */
+function explain(status, { error = 'no code', message, errors = [] } = {}) {
   if (status === 401) return 'the login is not valid any more: reload the page';
-  const { error = 'no code', message, ...rest } = body ?? {};
-  const details = message ?? (Object.keys(rest).length > 0 ? JSON.stringify(rest) : '');
-  return `${status} ${error}${details && `: ${details}`}`;
+  const faults = errors.map(({ param, message: fault }) => `${param} ${fault}`);
+  return [`${status} ${error}`, message, ...faults].filter(Boolean).join('; ');
 }
 
 /**
@@ -69,7 +69,7 @@ export function confirmAct({ title, explanation, fields = [], verb, isDangerous,
       'label',
       {},
       'Why? It is kept in the trail.',
-      el('textarea', { name: 'reason', required: true, maxlength: 500 }),
+      el('textarea', { name: 'reason', required: true, maxlength: 200 }),
     ),
     fault,
     el('div', { class: 'buttons' }, submit, cancel),

@@ -15,7 +15,7 @@ export function startDeadLetters({ mayAct, onActed }) {
     {
       submit(event) {
         event.preventDefault();
-        void list();
+        void list(filter());
       },
     },
     input({ name: 'reason', label: 'reason', options: [ANY, ...REASONS] }),
@@ -37,33 +37,31 @@ export function startDeadLetters({ mayAct, onActed }) {
     return Object.fromEntries(Object.entries(set).filter(([, value]) => value));
   }
 
-  async function list() {
+  /**
+   * @param chosen the filter. The buttons below the list act on it, whatever the form says by then
+   * @param after where the page before has ended
+   */
+  async function list(chosen, after) {
     found.replaceChildren(el('p', { class: 'quiet' }, 'Looking …'));
     try {
-      const { deadLetters, next } = await request('GET', `${PATH}?${new URLSearchParams(filter())}`);
-      const rows = deadLetters.map(({ diedAt, correlationId, jobId, code, gateway, attempts, reason }) => [
-        time(diedAt),
-        correlationId ?? jobId,
-        code,
-        gateway,
-        attempts,
-        reason,
-      ]);
+      const query = new URLSearchParams({ ...chosen, ...(after && { after }) });
+      const { matching, deadLetters, next } = await request('GET', `${PATH}?${query}`);
+      const total = Object.values(matching).reduce((sum, letters) => sum + letters, 0);
+      if (deadLetters.length === 0) return found.replaceChildren(el('p', {}, 'None fits.'));
       found.replaceChildren(
-        rows.length === 0
-          ? el('p', {}, 'None fits.')
-          : table(['died', 'id', 'reason', 'gateway', '#runs', 'detail'], rows),
-        next === undefined ? '' : el('p', { class: 'quiet' }, `The first ${count(rows.length)}; there are more.`),
-        rows.length > 0 && mayAct() ? buttons() : '',
+        el('p', {}, `${count(total)} fit.`),
+        table(['died', 'id', 'reason', 'gateway', '#runs', 'detail'], deadLetters.map(rowOf)),
+        next ? el('button', { type: 'button', click: () => void list(chosen, next) }, 'Older ones') : '',
+        mayAct() ? buttons(selectionOf(chosen)) : '',
       );
     } catch (error) {
       found.replaceChildren(el('p', { class: 'bad' }, error.message));
     }
   }
 
-  function buttons() {
+  function buttons(selection) {
     const button = (verb, title, className) =>
-      el('button', { type: 'button', class: className, click: () => plan(verb) }, title);
+      el('button', { type: 'button', class: className, click: () => plan(verb, selection) }, title);
     return el(
       'div',
       { class: 'buttons' },
@@ -73,11 +71,10 @@ export function startDeadLetters({ mayAct, onActed }) {
   }
 
   /** A dry run first: it says what would be done, and why not the rest. */
-  async function plan(verb) {
-    const chosen = filter();
+  async function plan(verb, selection) {
     const said = found.appendChild(el('p', { role: 'status' }, 'Counting …'));
     try {
-      const { summary } = await request('POST', `${PATH}/${verb}`, { filter: chosen, dryRun: true });
+      const { summary } = await request('POST', `${PATH}/${verb}`, { ...selection, dryRun: true });
       said.remove();
       confirmAct({
         title: `${verb === 'retry' ? 'Retry' : 'Discard'} dead letters`,
@@ -88,7 +85,7 @@ export function startDeadLetters({ mayAct, onActed }) {
         verb: 'Run it',
         isDangerous: verb === 'discard',
         async perform({ perSecond, reason }) {
-          await request('POST', `${PATH}/${verb}`, { filter: chosen, perSecond: Number(perSecond), reason });
+          await request('POST', `${PATH}/${verb}`, { ...selection, perSecond: Number(perSecond), reason });
           return 'It runs. Its progress is under "Actions of operators", with a button that stops it.';
         },
         onDone: onActed,
@@ -98,4 +95,13 @@ export function startDeadLetters({ mayAct, onActed }) {
       said.textContent = error.message;
     }
   }
+}
+
+function rowOf({ diedAt, correlationId, jobId, reason, gateway, attempts, detail }) {
+  return [time(diedAt), correlationId ?? jobId, reason, gateway, attempts, detail];
+}
+
+/** Without a filter the endpoint wants to hear that all are meant. */
+function selectionOf(filter) {
+  return Object.keys(filter).length > 0 ? { filter } : { all: true };
 }
