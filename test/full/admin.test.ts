@@ -173,6 +173,33 @@ describe('GET /admin in Chromium', function () {
     await expectNoComplaint(relay);
   });
 
+  it('says why an act on a payment was refused, and leaves the payment as it is', async () => {
+    const gateway = await scriptedGateway();
+    gateway.onPayment = () => respond(502);
+    const relay = await stage({ env: { GATEWAY_PRIMARY_URL: gateway.url } });
+    const payment = aPayment();
+    await postPayment(relay.url, payment);
+    const find = () =>
+      relay.tab.evaluate(`(() => {
+        document.querySelector('#id').value = '${payment.correlationId}';
+        document.querySelector('#search').requestSubmit();
+      })()`);
+    await eventually(async () => {
+      await find();
+      return (await relay.shows('#payment', payment.correlationId)).includes('unresolved');
+    });
+    await relay.shows('#payment', 'Release …');
+    await relay.tab.evaluate(`[...document.querySelectorAll('#payment button')]
+      .find((button) => button.innerText.startsWith('Release')).click()`);
+    await relay.tab.evaluate(`(() => {
+      document.querySelector('#dialog textarea').value = 'the provider says so';
+      document.querySelector('#dialog form').requestSubmit();
+    })()`);
+    await relay.shows('#dialog', 'Not done: 409 conflict', 'stop');
+    expect(await relay.tab.evaluate(`document.querySelector('#dialog').open`)).to.equal(true);
+    await relay.shows('#actions', 'payment.release', 'refused');
+  });
+
   it('has no button that acts for a viewer', async () => {
     const relay = await stage({ works: false, login: 'viewer:looks' });
     await relay.shows('#status', 'You are viewer, who may look and not act');

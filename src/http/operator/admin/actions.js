@@ -24,6 +24,7 @@ export function showActions({ actions, mayAct }, onActed) {
     rows.length > 0
       ? table(['when', 'who', 'what', 'on', 'why', 'state', 'outcome'], rows)
       : el('p', {}, 'None has ended yet.'),
+    el('p', {}, el('a', { href: '/admin/api/actions' }, 'All of them, as JSON')),
   ];
 }
 
