@@ -41,20 +41,17 @@ async function stage({ env = {}, works = true, login = 'operator:secret' } = {})
   await tab.goTo(`${relay.url}/admin`);
   const text = (selector = 'body') =>
     tab.evaluate<string>(`document.querySelector(${JSON.stringify(selector)})?.innerText ?? ''`);
-  return {
-    ...relay,
-    tab,
-    text,
-    /** Resolves when the page shows all of this in the element. */
-    shows: (selector: string, ...expected: string[]) =>
-      eventually(async () => {
-        const shown = await text(selector);
-        return expected.every((each) => shown.includes(each)) && shown;
-      }, 20_000),
-  };
+  /** Resolves when the page shows all of this in the element. */
+  const shows = (selector: string, ...expected: string[]) =>
+    eventually(async () => {
+      const shown = await text(selector);
+      return expected.every((each) => shown.includes(each)) && shown;
+    }, 20_000);
+  await shows('#status', 'As of');
+  return { ...relay, tab, text, shows };
 }
 
-/** The buttons and links that a user of the keyboard reaches. */
+/** The buttons that the user sees. */
 const buttons = (tab: Tab) =>
   tab.evaluate<string[]>(
     `[...document.querySelectorAll('main button')].filter((one) => one.checkVisibility()).map((one) => one.innerText)`,
@@ -129,7 +126,6 @@ describe('GET /admin in Chromium', function () {
     const relay = await stage({ works: false, env: { STATUS_TOKEN: 'a-token-of-at-least-16-characters' } });
     const payment = aPayment(12.34);
     await postPayment(relay.url, payment);
-    await relay.shows('#now', 'in the queue');
     await relay.tab.evaluate(`(() => {
       document.querySelector('#id').value = ' ${payment.correlationId.toUpperCase()} ';
       document.querySelector('#search').requestSubmit();
@@ -200,6 +196,54 @@ describe('GET /admin in Chromium', function () {
     await relay.shows('#actions', 'payment.release', 'refused');
   });
 
+  it('retries dead letters after a dry run, shows the progress, and stops it', async () => {
+    const relay = await stage();
+    const { url } = relay.config.database;
+    // One is paid already, so it would not be retried.
+    await sql(
+      url,
+      `INSERT INTO dead_letters (job_id, correlation_id, payload, payload_bytes, reason_code, reason, attempts, accepted_at, died_at, state, state_at, state_by)
+       SELECT id::text, id, payload, octet_length(payload), 'rejected', 'HTTP 400 <b>no</b>', 1, now(), now(), 'open', now(), 'test'
+       FROM (SELECT id, json_build_object('correlationId', id, 'amount', 19.9)::text AS payload
+             FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, 500)) AS ids) AS letters`,
+    );
+    await sql(
+      url,
+      `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)
+       SELECT correlation_id, 'default', 1990, now() FROM dead_letters LIMIT 1`,
+    );
+    await sql(url, `UPDATE dead_letters SET state = 'open' WHERE state = 'paid'`);
+    const press = (selector: string, label: string) =>
+      eventually(() =>
+        relay.tab.evaluate<boolean>(`(() => {
+          const button = [...document.querySelectorAll('${selector}')].find((one) => one.innerText.startsWith('${label}'));
+          button?.click();
+          return button !== undefined;
+        })()`),
+      );
+    const confirm = (values: Readonly<Record<string, string>>) =>
+      relay.tab.evaluate(`(() => {
+        for (const [name, value] of Object.entries(${JSON.stringify(values)})) {
+          document.querySelector('#dialog [name=' + name + ']').value = value;
+        }
+        document.querySelector('#dialog form').requestSubmit();
+      })()`);
+    await relay.tab.evaluate(`document.querySelector('#dead-letters details').open = true`);
+    await press('#dead-letters button', 'Show');
+    await relay.shows('#dead-letters', '500 fit.', 'HTTP 400 <b>no</b>');
+    expect((await widths(relay.tab))[0]).to.equal(PHONE[0]);
+    await press('#dead-letters button', 'Retry all');
+    await relay.shows('#dialog', '499 would be retried, 1 not');
+    await confirm({ perSecond: '20', reason: 'the gateway is mended' });
+    await relay.shows('#dialog', 'It runs.');
+    await press('#dialog button', 'Close');
+    await relay.shows('#actions', 'dead_letters.retry runs since', 'the gateway is mended', 'of 500');
+    await press('#actions button', 'Stop it');
+    await confirm({ reason: 'enough' });
+    await relay.shows('#actions', 'dead_letters.retry', 'stopped after');
+    await expectNoComplaint(relay);
+  });
+
   it('has no button that acts for a viewer', async () => {
     const relay = await stage({ works: false, login: 'viewer:looks' });
     await relay.shows('#status', 'You are viewer, who may look and not act');
@@ -218,7 +262,7 @@ describe('GET /admin in Chromium', function () {
     expect(await relay.tab.evaluate(`document.body.classList.contains('stale')`)).to.equal(true);
   });
 
-  // With SCREENSHOT it is also what makes the picture of the README.
+  // SCREENSHOT=docs/admin.png makes the picture of the README.
   it('shows an hour of traffic at both gateways, light and dark', async () => {
     const primary = await testGateway({ delayMs: 4 });
     const fallback = await testGateway();
@@ -227,7 +271,7 @@ describe('GET /admin in Chromium', function () {
     const minutes = await pastHour(relay);
     const load = setInterval(() => void postPayment(relay.url), 20);
     atTestEnd(() => clearInterval(load));
-    await relay.tab.resize(1180, 1000);
+    await relay.tab.resize(1000, 860);
     await relay.shows('#problems', 'None is known');
     await relay.shows('#money-plot', `fallback: ${(minutes.fallback * 25).toLocaleString('en')}.00`);
     await eventually(async () => /accepted\s+[1-9]/.test(await relay.text('#now')));
@@ -236,11 +280,8 @@ describe('GET /admin in Chromium', function () {
     const picture = await relay.tab.screenshot();
     if (file) writeFileSync(file, picture);
     expect(await relay.tab.evaluate(`getComputedStyle(document.body).backgroundColor`)).to.equal('rgb(244, 245, 247)');
-    await relay.tab.resize(1180, 1000, 'dark');
+    await relay.tab.resize(1000, 860, 'dark');
     expect(await relay.tab.evaluate(`getComputedStyle(document.body).backgroundColor`)).to.equal('rgb(20, 23, 26)');
-    if (file) writeFileSync(file.replace('.png', '-dark.png'), await relay.tab.screenshot());
-    await relay.tab.resize(...PHONE);
-    if (file) writeFileSync(file.replace('.png', '-phone.png'), await relay.tab.screenshot());
     await expectNoComplaint(relay);
   });
 });

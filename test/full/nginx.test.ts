@@ -295,6 +295,20 @@ describe('nginx with docker/nginx.conf', () => {
     expectOwn(await raw(full.port, request), 503, 'unavailable', 'no connection is free');
   });
 
+  it("passes the operator's page on at its own path, and waits longer for what operators do", async () => {
+    const node = await startNode((request, response) => {
+      setTimeout(() => response.end(request.url), 600);
+    });
+    const { url } = await startNginx({
+      nodes: [node.port],
+      changes: { 'proxy_read_timeout 3s': 'proxy_read_timeout 300ms' },
+    });
+    for (const path of ['/admin', '/admin/', '/admin/page.js', '/admin/api/dead-letters/retry', '/admin/queues/']) {
+      const response = await fetch(url + path, { redirect: 'manual' });
+      expect([response.status, await response.text()]).to.deep.equal([200, path]);
+    }
+  });
+
   it('responds 503 busy above its limits of requests under way, per address and in total', async () => {
     for (const [shipped, ours] of [
       ['address 2000', 'address 2'],

@@ -76,7 +76,7 @@ export const money = (cents) =>
   (cents / 100).toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
 export const milliseconds = (ms) =>
-  ms === undefined ? '–' : ms < 1_000 ? `${ms.toPrecision(2).replace(/e\+2$/, '00')} ms` : duration(ms / 1_000);
+  ms === undefined ? '–' : ms < 1_000 ? `${Number(ms.toPrecision(2))} ms` : duration(ms / 1_000);
 
 /** As `42 s`, `3 min 4 s`, `2 h 5 min`, `3 d 4 h`. */
 export function duration(seconds) {

@@ -20,7 +20,7 @@ export function showNow({ rates, queue }) {
       ['paid at the primary', rate(paid.primary)],
       ['paid at the fallback', rate(paid.fallback)],
       ['in the queue', count(queue.size)],
-      ['oldest waits since', queue.oldestSeconds > 0 ? duration(queue.oldestSeconds) : '–'],
+      ['age of the oldest', queue.oldestSeconds > 0 ? duration(queue.oldestSeconds) : '–'],
     ]),
   ];
 }
