@@ -111,7 +111,8 @@ async function list(values: Values, { openDeadLetters }: Stores): Promise<number
   const query = parseListQuery({ ...filterOf(values), limit: values.limit, after: values.after });
   const { matching, isComplete, deadLetters, next } = await listDeadLetters(query, openDeadLetters);
   for (const [reason, count] of Object.entries(matching)) console.log(`${reason.padEnd(16)} ${shown(count)}`);
-  if (!isComplete) console.log('There are more: a count ends at 100,000 of one reason and gateway.');
+  if (!isComplete)
+    console.log('There may be more: a count ends at 100,000 of one reason and gateway, or when it takes too long.');
   for (const { id, diedAt, reason, jobId, gateway = '-', amount = '-', detail } of deadLetters) {
     console.log([id, diedAt, reason, jobId, gateway, amount, detail].map(printable).join('  '));
   }
@@ -160,9 +161,9 @@ async function change(
     { who: whoRuns(), reason: request.reason, perSecond },
     stores,
   );
-  console.log(
-    `Action ${action.id} was started: ${shown(action.remaining ?? 0)} dead letters at ${perSecond} a second.`,
-  );
+  const { id, remaining } = action;
+  const letters = remaining === undefined ? 'uncounted' : shown(remaining);
+  console.log(`Action ${id} was started: ${letters} dead letters at ${perSecond} a second.`);
   if (!values.wait) return 0;
   const ended = await waitForEnd(action.id, stores);
   return ended.state === 'done' ? 0 : 1;

@@ -119,7 +119,8 @@ async function carryOut(action: LeasedAction, verb: DeadLetterVerb, deps: Deps):
     if (signal.aborted) return 'given_back';
     if (error instanceof LedgerUnavailableError) throw error;
     // A fault of our own would meet every worker, and hold up the other actions.
-    await actions.end(action, 'failed', { ...action.progress, error: describeError(error) });
+    const noted = await actions.find(action.id);
+    await actions.end(action, 'failed', { ...noted?.progress, error: describeError(error) });
     deps.logger.error('an action failed', { id: action.id, cause: describeError(error) });
     return 'failed';
   } finally {

@@ -21,7 +21,7 @@ const MATCHING: Schema = {
 
 const IS_COMPLETE: Schema = {
   type: 'boolean',
-  description: 'False: more fit. A count ends at 100,000 of one reason and gateway.',
+  description: 'False: more may fit. A count ends at 100,000 of one reason and gateway, or when it takes too long.',
 };
 
 const SKIPPED: Schema = {
