@@ -109,7 +109,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
       paidMinutes: createPaidMinutes(db),
       deadLetters,
       reconciliations,
-      latestActions: async () => undefined,
+      actions,
       maxSize,
     }),
     metrics: telemetry.metrics,

@@ -70,6 +70,8 @@ export interface OperatorActions {
   begin(action: NewAction, perSecond: number): Promise<string>;
   /** The newest first. @param before the id of the last one of the page before */
   list(page: { readonly before?: string | undefined; readonly limit: number }): Promise<readonly OperatorAction[]>;
+  /** Those that a worker carries out, or will, the oldest first. At most 100. */
+  running(): Promise<readonly OperatorAction[]>;
   find(id: string): Promise<OperatorAction | undefined>;
   /**
    * Takes the oldest running action, unless a worker has it: one action runs at a time. It is this worker's for so many
@@ -141,6 +143,14 @@ export function createOperatorActions(db: Knex): OperatorActions {
          ${before === undefined ? '' : 'WHERE (at, id) < (SELECT at, id FROM operator_actions WHERE id = ?)'}
          ORDER BY at DESC, id DESC LIMIT ?`,
         before === undefined ? [limit] : [before, limit],
+      );
+      return rows.map(toAction);
+    },
+    async running() {
+      const rows = await query<Row>(
+        db,
+        `SELECT ${COLUMNS} FROM operator_actions WHERE state = 'running' ORDER BY id LIMIT 100`,
+        [],
       );
       return rows.map(toAction);
     },

@@ -1,6 +1,6 @@
 import { QueueUnavailableError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
-import type { OperatorAction } from '../ledger/operator-actions.ts';
+import type { OperatorAction, OperatorActions } from '../ledger/operator-actions.ts';
 import type { PaidMinutes } from '../ledger/paid-minutes.ts';
 import type { Reconciliations } from '../ledger/reconciliations.ts';
 import { describeError } from '../process/describe-error.ts';
@@ -18,6 +18,9 @@ const STATE_AGE_MS = 1_000;
 /** What changes slowly, or costs PostgreSQL more than a few rows: a count of 100,000 dead letters takes tens of milliseconds. */
 const COUNTS_AGE_MS = 10_000;
 
+/** Actions that the page shows beside those that run. */
+const LATEST_ACTIONS = 20;
+
 /**
  * Reads what the operator's page shows. Never rejects, and takes at most {@link STATE_MS}. Nothing is read while nobody calls
  * it. What it costs does not depend on how many payments there are.
@@ -30,7 +33,7 @@ export function createRelayState({
   paidMinutes,
   deadLetters,
   reconciliations,
-  latestActions,
+  actions,
   maxSize,
 }: {
   healthCheck: Pick<RelayHealthCheck, 'check'>;
@@ -38,8 +41,7 @@ export function createRelayState({
   paidMinutes: PaidMinutes;
   deadLetters: Pick<DeadLetters, 'countOpen'>;
   reconciliations: Pick<Reconciliations, 'last'>;
-  /** Those that run, then the latest others: some twenty. */
-  latestActions: () => Promise<readonly OperatorAction[] | undefined>;
+  actions: Pick<OperatorActions, 'running' | 'list'>;
   /** PAYMENT_QUEUE_MAX_SIZE */
   maxSize: number;
 }): ReadRelayState {
@@ -65,10 +67,15 @@ export function createRelayState({
     }),
     COUNTS_AGE_MS,
   );
+  /** Those that run, then the latest others. */
+  async function latestActions(): Promise<readonly OperatorAction[]> {
+    const running = await actions.running();
+    const latest = await actions.list({ limit: LATEST_ACTIONS });
+    return [...running, ...latest.filter(({ state }) => state !== 'running')];
+  }
   const readLedger = shared(async () => {
     const paid = await paidMinutes.since(new Date(firstMinute(Date.now())));
-    const actions = await latestActions();
-    return { paid, actions, ...(await readCounts()) };
+    return { paid, actions: await latestActions(), ...(await readCounts()) };
   }, 0);
 
   const read = shared(async () => {

@@ -49,6 +49,7 @@ describe('loadConfig', () => {
         rejectAfterMs: 300_000,
       },
       fallback: { on: 'pool_timeout', afterMs: Number.POSITIVE_INFINITY },
+      releaseAfterMs: 900_000,
       deadLetters: { maxInvalid: 100_000 },
       http: {
         summaryRange: 'required',
@@ -56,6 +57,7 @@ describe('loadConfig', () => {
         allowPurge: false,
         statusToken: undefined,
         dashboard: undefined,
+        viewer: undefined,
       },
     });
   });
@@ -101,6 +103,13 @@ describe('loadConfig', () => {
     ['WORKER_TURN_MS of a worker by itself', { APP_ROLE: 'worker' }, (c) => c.worker.turnMs, 0],
     ['WORKER_PORT', { WORKER_PORT: '9100' }, (c) => c.worker.port, 9100],
     ['WORKER_PORT beside every role', { WORKER_PORT: '9100', APP_ROLE: 'api' }, (c) => c.worker.port, 9100],
+    ['RELEASE_AFTER_MS', { RELEASE_AFTER_MS: '60000' }, (c) => c.releaseAfterMs, 60_000],
+    [
+      'DASHBOARD_VIEWER_USER and DASHBOARD_VIEWER_PASSWORD',
+      { DASHBOARD_USER: 'a', DASHBOARD_PASSWORD: 'b', DASHBOARD_VIEWER_USER: 'c', DASHBOARD_VIEWER_PASSWORD: 'd' },
+      (c) => c.http.viewer,
+      { user: 'c', password: 'd' },
+    ],
     ['STATUS_TOKEN', { STATUS_TOKEN: 'a.b_c~d+e/f-0123==' }, (c) => c.http.statusToken, 'a.b_c~d+e/f-0123=='],
     ['METRICS_TOKEN', { METRICS_TOKEN: '0123456789abcdef' }, (c) => c.metricsToken, '0123456789abcdef'],
     ['PAYMENT_QUEUE_MAX_CONCURRENCY', { PAYMENT_QUEUE_MAX_CONCURRENCY: '32' }, (c) => c.worker.concurrency, 32],
@@ -293,6 +302,19 @@ describe('loadConfig', () => {
     [{ ALLOW_PURGE: '2' }, 'ALLOW_PURGE must be true or false (got "2")'],
     [{ DASHBOARD_USER: 'a' }, 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together'],
     [{ DASHBOARD_PASSWORD: 'a' }, 'DASHBOARD_USER and DASHBOARD_PASSWORD must be set together'],
+    [
+      { DASHBOARD_USER: 'a', DASHBOARD_PASSWORD: 'b', DASHBOARD_VIEWER_USER: 'c' },
+      'DASHBOARD_VIEWER_USER and DASHBOARD_VIEWER_PASSWORD must be set together',
+    ],
+    [
+      { DASHBOARD_VIEWER_USER: 'a', DASHBOARD_VIEWER_PASSWORD: 'b' },
+      'DASHBOARD_VIEWER_USER needs DASHBOARD_USER: without that there are no pages to look at',
+    ],
+    [
+      { DASHBOARD_USER: 'a', DASHBOARD_PASSWORD: 'b', DASHBOARD_VIEWER_USER: 'a', DASHBOARD_VIEWER_PASSWORD: 'c' },
+      'DASHBOARD_VIEWER_USER must not be the same as DASHBOARD_USER',
+    ],
+    [{ RELEASE_AFTER_MS: '1000' }, 'RELEASE_AFTER_MS must be an integer from 60000 to 604800000 (got "1000")'],
   ];
   it('names a wrong setting and what it must be', () => {
     for (const [env, fault] of faults) expect(faultsOf(env), JSON.stringify(env)).to.deep.equal([fault]);

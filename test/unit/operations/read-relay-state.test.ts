@@ -16,6 +16,8 @@ const HEALTH: RelayHealth = {
     delayed: 0,
     inFlight: 0,
     isPaused: false,
+    pausedBy: undefined,
+    steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
     oldestMs: 0,
     unresolved: { primary: NONE, fallback: NONE },
     memory: undefined,
@@ -57,7 +59,7 @@ function stage(change: Partial<{ [part in keyof typeof WELL]: () => Promise<neve
     paidMinutes: { since: calls.since },
     deadLetters: { countOpen: calls.countOpen },
     reconciliations: { last: calls.last },
-    latestActions: calls.actions,
+    actions: { running: async () => [], list: calls.actions },
     maxSize: 10,
   });
   const counts = () => Object.fromEntries(Object.entries(calls).map(([name, { callCount }]) => [name, callCount]));

@@ -16,6 +16,8 @@ const QUEUE: QueueState = {
   delayed: 5,
   inFlight: 2,
   isPaused: false,
+  pausedBy: undefined,
+  steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
   oldestMs: 61_500,
   unresolved: { primary: { count: 2, oldestMs: 90_000 }, fallback: { count: 0, oldestMs: 0 } },
   memory: undefined,

@@ -1,6 +1,7 @@
 import type { RequestHandler } from 'express';
 import { InvalidRequestError, type ParameterFault } from '../../../errors.ts';
 import type { OperatorAction } from '../../../ledger/operator-actions.ts';
+import { isRowId } from '../../../operations/dead-letter-query.ts';
 import type { AppDeps } from '../../app.ts';
 
 const MAX_LIMIT = 200;
@@ -11,7 +12,8 @@ export function listActions({ actions }: Pick<AppDeps, 'actions'>): RequestHandl
   return async ({ query }, response) => {
     const { before, limit = DEFAULT_LIMIT } = query;
     const faults: ParameterFault[] = [];
-    if (before !== undefined && !isId(before)) faults.push({ param: 'before', message: 'must be the id of an action' });
+    if (before !== undefined && !isRowId(before))
+      faults.push({ param: 'before', message: 'must be the id of an action' });
     if (!/^\d{1,3}$/.test(String(limit)) || Number(limit) < 1 || Number(limit) > MAX_LIMIT) {
       faults.push({ param: 'limit', message: `must be an integer from 1 to ${MAX_LIMIT}` });
     }
@@ -19,11 +21,6 @@ export function listActions({ actions }: Pick<AppDeps, 'actions'>): RequestHandl
     const page = await actions.list({ before: before as string | undefined, limit: Number(limit) });
     response.json({ actions: page.map(actionJson) });
   };
-}
-
-/** Whether this may be the id of an action: a positive integer that PostgreSQL can read. */
-export function isId(value: unknown): value is string {
-  return typeof value === 'string' && /^[1-9]\d{0,17}$/.test(value);
 }
 
 /** An action as the API shows it. What is not known is missing. */
