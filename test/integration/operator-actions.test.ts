@@ -93,17 +93,18 @@ describe('operator actions', () => {
   });
 
   describe('that take long', () => {
-    it('are each carried out by one worker at a time, the oldest first', async () => {
+    it('run one after the other, each by one worker, the oldest first', async () => {
       const { actions } = await table();
-      const ids = [await actions.begin(anAction(), 100), await actions.begin(anAction(), 5)];
-      const taken = await Promise.all(Array.from({ length: 8 }, (_, index) => actions.lease(`worker-${index}`, 60)));
-      const leased = taken.filter((each) => each !== undefined);
-      expect(leased.map(({ id }) => id)).to.have.members(ids);
-      expect(leased.find(({ id }) => id === ids[0])).to.include({
-        state: 'running',
-        perSecond: 100,
-        cursor: undefined,
-      });
+      const [first, second] = [await actions.begin(anAction(), 100), await actions.begin(anAction(), 5)];
+      const leaseAll = async () => {
+        const taken = await Promise.all(Array.from({ length: 8 }, (_, index) => actions.lease(`worker-${index}`, 60)));
+        return taken.filter((each) => each !== undefined);
+      };
+      const leased = await leaseAll();
+      expect(leased.map(({ id }) => id)).to.deep.equal([first]);
+      expect(leased[0]).to.include({ state: 'running', perSecond: 100, cursor: undefined });
+      await actions.end(leased[0]!, 'done', {});
+      expect((await leaseAll()).map(({ id }) => id)).to.deep.equal([second]);
     });
 
     it('go on at the cursor of a worker whose lease is over, which changes nothing any more', async () => {
@@ -133,7 +134,7 @@ describe('operator actions', () => {
       expect(await actions.lease('two', 60)).to.equal(undefined);
     });
 
-    it('end where they are when an operator stops them, once', async () => {
+    it('end when an operator stops them, once, with what their worker did until it noticed', async () => {
       const { actions } = await table();
       const id = await actions.begin(anAction(), 100);
       const leased = (await actions.lease('one', 60))!;
@@ -144,7 +145,7 @@ describe('operator actions', () => {
       expect(await actions.end(leased, 'done', {})).to.equal(false);
       expect(await actions.find(id)).to.deep.include({
         state: 'stopped',
-        outcome: { retried: 10, stoppedBy: 'anna' },
+        outcome: { retried: 11, stoppedBy: 'anna' },
       });
     });
 

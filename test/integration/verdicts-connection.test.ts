@@ -252,7 +252,7 @@ describe('connections to a gateway', () => {
           const causes = () => new Set(lines().map((entry) => JSON.stringify([entry['code'], entry['cause']])));
           await eventually(() => causes().size === 1);
           reply = hang;
-          await eventually(() => causes().size === 2, 15_000);
+          await eventually(() => causes().size === 2, 30_000);
           // One line for each cause at once; a cause is repeated after a minute.
           expect(lines().length, 'lines of the outage').to.be.below(6);
         },
