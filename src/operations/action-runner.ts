@@ -39,7 +39,7 @@ export interface ActionRunnerOptions {
 }
 
 /** How soon a worker sees a new action. One small statement each time. */
-const LOOK_EVERY_MS = 1_000;
+const LOOK_EVERY_MS = 3_000;
 
 /**
  * How long an action waits for another worker when its own has died. Longer than a batch whose Redis and PostgreSQL hang: two

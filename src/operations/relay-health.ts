@@ -41,11 +41,14 @@ export interface RelayHealth {
   readonly problems: readonly Problem[];
 }
 
+/** Each look costs a node 0.5 ms of CPU, so not with every heartbeat. */
+export const LOOK_EVERY_MS = 2_000;
+
 export interface RelayHealthCheck {
   /** Looks at Redis and PostgreSQL now. @throws QueueUnavailableError when Redis gives no usable reply */
   check(): Promise<RelayHealth>;
   /**
-   * Looks at Redis alone, to learn when a problem begins. Call it once a second: a problem that ends and begins again between
+   * Looks at Redis alone, to learn when a problem begins. Call it every {@link LOOK_EVERY_MS}: a problem that ends and begins again between
    * two looks counts as one. Never rejects.
    */
   look(): Promise<void>;
