@@ -123,7 +123,8 @@ describe('GET /payments/{correlationId} of a relay of processes', function () {
 
         expect(wrong).to.deep.equal([]);
         expect(ask.calls).to.be.at.least(CALLS);
-        expect([...seen.keys()]).to.include.members(['paid', 'in_flight', 'dead_letter', 'unresolved']);
+        // The states between are short, and which calls meet them is chance. The next test provokes each.
+        expect([...seen.keys()]).to.include.members(['paid', 'dead_letter']);
         await settled();
         for (const id of accepted) expect((await ask.status(id)).state, id).to.equal('paid');
       },
