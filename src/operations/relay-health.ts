@@ -6,22 +6,7 @@ import { ACCEPTING_SHARE } from '../queue/memory-headroom.ts';
 import type { QueueState, QueueWatch } from '../queue/queue-state.ts';
 import { lastingFault, type ServerCheck } from '../queue/server-check.ts';
 import type { Since, WorkerVitals } from '../telemetry/heartbeat.ts';
-
-/** What can keep payments from being accepted, paid or kept. `docs/runbook.md` has a heading for each. */
-export const PROBLEM_CODES = [
-  'queue_unavailable',
-  'queue_full',
-  'queue_paused',
-  'no_worker',
-  'primary_down',
-  'fallback_down',
-  'ledger_unavailable',
-  'redis_memory',
-  'eviction_policy',
-  'durability',
-  'missing_right',
-  'wrong_type',
-] as const;
+import { PROBLEM_CODES } from '../telemetry/labels.ts';
 
 export type ProblemCode = (typeof PROBLEM_CODES)[number];
 

@@ -31,8 +31,11 @@ export const DEAD_LETTER_REASONS = ['invalid_payment', 'rejected', 'payload_miss
 
 export const QUEUE_STATES = ['waiting', 'delayed', 'in_flight'] as const;
 
-/** The codes of the problems of `GET /health`. */
-export const PROBLEMS = [
+/**
+ * The problems of `GET /health`, the worst first: what can keep payments from being accepted, paid or kept. `docs/runbook.md` has a
+ * heading for each.
+ */
+export const PROBLEM_CODES = [
   'queue_unavailable',
   'queue_full',
   'queue_paused',

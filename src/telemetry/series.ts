@@ -1,6 +1,6 @@
 import type { WorkerVitals } from './heartbeat.ts';
 import type { Histogram } from './histogram.ts';
-import { BATCHES, DEAD_LETTER_REASONS, GATEWAYS, HOPS, OUTCOMES, PROBLEMS, QUEUE_STATES } from './labels.ts';
+import { BATCHES, DEAD_LETTER_REASONS, GATEWAYS, HOPS, OUTCOMES, PROBLEM_CODES, QUEUE_STATES } from './labels.ts';
 import type { Measures } from './measures.ts';
 import type { RelayGauges } from './metrics.ts';
 
@@ -156,7 +156,7 @@ export function relaySeries(gauges: () => RelayGauges | undefined): Series[] {
       one(read?.reconciliation && read.reconciliation.at.getTime() / MS_PER_SECOND),
     ),
     gauge('payrelay_problem', 'Whether GET /health names this problem now.', (read) =>
-      [...new Set([...PROBLEMS, ...(read?.problems ?? [])])].map((code) => [
+      [...new Set([...PROBLEM_CODES, ...(read?.problems ?? [])])].map((code) => [
         { code },
         read === undefined ? Number.NaN : Number(read.problems.includes(code)),
       ]),

@@ -21,7 +21,7 @@ describe('an action of npm run dead-letters whose worker is killed half way', fu
           '--per-second',
           '1000',
           '--reason',
-          'the gateway is mended',
+          'the gateway is repaired',
         ];
         const env = { DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, PATH: process.env['PATH'] };
         const child = spawn(process.execPath, [SCRIPT, ...args], { env, stdio: ['ignore', 'ignore', 'inherit'] });

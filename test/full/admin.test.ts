@@ -234,10 +234,10 @@ describe('GET /admin in Chromium', function () {
     expect((await widths(relay.tab))[0]).to.equal(PHONE[0]);
     await press('#dead-letters button', 'Retry all');
     await relay.shows('#dialog', '499 would be retried, 1 not');
-    await confirm({ perSecond: '20', reason: 'the gateway is mended' });
+    await confirm({ perSecond: '20', reason: 'the gateway is repaired' });
     await relay.shows('#dialog', 'It runs.');
     await press('#dialog button', 'Close');
-    await relay.shows('#actions', 'dead_letters.retry runs since', 'the gateway is mended', 'of 500');
+    await relay.shows('#actions', 'dead_letters.retry runs since', 'the gateway is repaired', 'of 500');
     await press('#actions button', 'Stop it');
     await confirm({ reason: 'enough' });
     await relay.shows('#actions', 'dead_letters.retry', 'stopped after');

@@ -217,14 +217,14 @@ describe('an action over dead letters', () => {
     const started = await relay();
     const { good, queue } = await mixed(started);
     const { start, ended, work, primary, states } = started;
-    const { id } = await start('retry', { all: true, reason: 'the gateway is mended' });
+    const { id } = await start('retry', { all: true, reason: 'the gateway is repaired' });
     await work();
     const action = await ended(id);
     expect(action).to.deep.include({
       state: 'done',
       who: 'operator',
       action: 'dead_letters.retry',
-      reason: 'the gateway is mended',
+      reason: 'the gateway is repaired',
       outcome: { done: 3, skipped: MIXED_SKIPPED },
       remaining: 0,
     });

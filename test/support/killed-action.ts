@@ -44,7 +44,7 @@ export async function expectToSurviveKill({
   if (start) {
     await start({ databaseUrl, redisUrl: `redis://${redis.options.host}:${redis.options.port}/${redis.options.db}` });
   } else {
-    const options = { who: 'a test', reason: 'the gateway is mended', perSecond };
+    const options = { who: 'a test', reason: 'the gateway is repaired', perSecond };
     await startDeadLetterAction('retry', {}, options, { actions, openDeadLetters: createOpenDeadLetters(db) });
   }
   const id = await eventually(async () => (await actions.list({ limit: 1 }))[0]?.id);

@@ -3,7 +3,7 @@ import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { PAYMENT_STATES, REASON_CODES } from '../../src/operations/payment-reason.ts';
-import { PROBLEM_CODES } from '../../src/operations/relay-health.ts';
+import { PROBLEM_CODES } from '../../src/telemetry/labels.ts';
 import { readRules } from '../support/observability.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { parse } from 'yaml';
-import { PROBLEM_CODES } from '../../src/operations/relay-health.ts';
+import { PROBLEM_CODES } from '../../src/telemetry/labels.ts';
 import { observabilityFile, RULES_TESTS, readDashboard, readRules } from '../support/observability.ts';
 
 describe('the alerts', () => {

@@ -1,6 +1,6 @@
 import { REASON_CODES } from '../../operations/payment-reason.ts';
-import { PROBLEM_CODES } from '../../operations/relay-health.ts';
 import { MAX_AMOUNT_CENTS } from '../../payment.ts';
+import { PROBLEM_CODES } from '../../telemetry/labels.ts';
 import { ERROR_SCHEMAS } from './errors.ts';
 import type { Schema } from './operation.ts';
 import { OPERATOR_SCHEMAS } from './operator-schemas.ts';
@@ -168,7 +168,7 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
   },
   SteeredBy: {
     type: 'object',
-    description: 'Who has decided it. Missing: nobody has said so.',
+    description: 'The operator who decided it. Missing when no operator is known.',
     required: ['who', 'at'],
     properties: {
       who: { type: 'string', description: 'The user of the login, or of the command.' },

@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import type { AttemptOutcome } from '../../../src/gateways/gateway.ts';
 import type { DeadLetterCode } from '../../../src/ledger/dead-letters.ts';
-import { PROBLEM_CODES } from '../../../src/operations/relay-health.ts';
 import type { GatewayName } from '../../../src/payment.ts';
 import {
   DEAD_LETTER_REASONS,
@@ -11,7 +10,6 @@ import {
   NOT_ACCEPTED_REASONS,
   OUTCOMES,
   type Outcome,
-  PROBLEMS,
 } from '../../../src/telemetry/labels.ts';
 
 /** Codes of errors that no payment gets: of other routes, of a login, or of a request that reached no route. */
@@ -29,10 +27,6 @@ const NOT_OF_A_PAYMENT = [
 ];
 
 describe('the known values of labels', () => {
-  it('have the problems of GET /health', () => {
-    expect(PROBLEMS).to.have.members([...PROBLEM_CODES]);
-  });
-
   it('have every code that a response to a payment can have', () => {
     const source = ['src/errors.ts', 'src/http/connections.ts'].map((path) => readFileSync(path, 'utf8')).join('\n');
     const codes = new Set([...source.matchAll(/code(?: =|:) '([a-z_]+)'/g)].map(([, code]) => code!));

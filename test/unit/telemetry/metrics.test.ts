@@ -11,7 +11,7 @@ import {
   HOPS,
   NOT_ACCEPTED_REASONS,
   OUTCOMES,
-  PROBLEMS,
+  PROBLEM_CODES,
   QUEUE_STATES,
 } from '../../../src/telemetry/labels.ts';
 import type { RelayGauges } from '../../../src/telemetry/metrics.ts';
@@ -78,7 +78,7 @@ const OF_THE_RELAY = [
   'payrelay_workers',
   ...DEAD_LETTER_REASONS.map((reason) => `payrelay_dead_letters{reason="${reason}"}`),
   'payrelay_reconcile_last_run_timestamp_seconds',
-  ...PROBLEMS.map((code) => `payrelay_problem{code="${code}"}`),
+  ...PROBLEM_CODES.map((code) => `payrelay_problem{code="${code}"}`),
 ];
 
 const OF_A_WORKER = ['payrelay_worker_in_flight', 'payrelay_worker_concurrency'];
