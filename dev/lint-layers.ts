@@ -33,7 +33,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
 
 const NO_ROOM: Room = { imports: [] };
 
-const ENTRIES = ['main', 'api', 'worker'];
+const ENTRIES = ['main', 'api', 'operator', 'worker'];
 
 /** Libraries that one room, or a few, hide from all others. The others are everybody's. */
 const LIBRARIES: Readonly<Record<string, readonly string[]>> = {

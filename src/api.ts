@@ -3,28 +3,20 @@ import { createApp } from './http/app.ts';
 import { listenFault } from './http/listen-fault.ts';
 import { createRoutes } from './http/routes.ts';
 import { type HttpServer, startServer } from './http/server.ts';
-import { createLedgerByHand } from './ledger/by-hand.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
 import { createLedger } from './ledger/ledger.ts';
-import { createOpenDeadLetters } from './ledger/open-dead-letters.ts';
 import { createOperatorActions } from './ledger/operator-actions.ts';
-import { createPaidMinutes } from './ledger/paid-minutes.ts';
 import { createReconciliations } from './ledger/reconciliations.ts';
 import { createLateRows, startMovingLateRows } from './operations/late-rows.ts';
 import { createPaymentStatus } from './operations/payment-status.ts';
-import { createRelayState } from './operations/read-relay-state.ts';
 import { createRelayGauges } from './operations/relay-gauges.ts';
 import { createRelayHealthCheck, LOOK_EVERY_MS } from './operations/relay-health.ts';
-import { MINUTES } from './operations/relay-state.ts';
-import { createSettleByHand } from './operations/settle-by-hand.ts';
-import { createSettleUnresolved } from './operations/settle-unresolved.ts';
 import { createTrail } from './operations/trail.ts';
 import { within } from './process/deadline.ts';
 import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
-import { createAcceptedMinutes } from './queue/accepted-minutes.ts';
 import { createActionOutbox } from './queue/action-outbox.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
 import { createPaymentFinder } from './queue/find-payment.ts';
@@ -32,11 +24,8 @@ import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createQueueWatch } from './queue/queue-state.ts';
-import { createQueuedCheck } from './queue/queued-check.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
 import { createServerCheck } from './queue/server-check.ts';
-import { createSteering } from './queue/steering.ts';
-import { createWaitingJobs } from './queue/waiting-jobs.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
 /** A running API node. `close()` drains it first. */
@@ -85,48 +74,36 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     },
     logger,
   });
-  const waitingJobs = createWaitingJobs({ redis, queue });
-  const settleByHand = createSettleByHand({
-    jobs,
-    ledger,
-    byHand: createLedgerByHand(db),
-    deadLetters,
-    waitingJobs,
-    queueWatch,
-    trail,
-    releaseAfterMs: config.releaseAfterMs,
-  });
+  const findPaymentStatus = createPaymentStatus({ jobs, ledger, queueWatch });
+  const operatorRoutes = config.http.dashboard
+    ? (await import('./operator.ts')).createOperator(config, {
+        ...{
+          redis,
+          db,
+          enqueuer,
+          queueAdmin,
+          queueWatch,
+          serverCheck,
+          jobs,
+          ledger,
+          deadLetters,
+          reconciliations,
+          actions,
+        },
+        ...{ findPaymentStatus, healthCheck, trail },
+      })
+    : [];
   let isAccepting = true;
-  const routes = createRoutes({
-    enqueuer,
-    queueAdmin,
-    queueWatch,
-    steering: createSteering({ redis, queue }),
-    settleByHand,
-    settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),
-    ledger,
-    findPaymentStatus: createPaymentStatus({ jobs, ledger, queueWatch }),
-    healthCheck,
-    readState: createRelayState({
-      healthCheck,
-      acceptedMinutes: createAcceptedMinutes({ redis, queue, minutes: MINUTES }),
-      paidMinutes: createPaidMinutes(db),
-      deadLetters,
-      reconciliations,
-      actions,
-      maxSize,
-    }),
-    metrics: telemetry.metrics,
-    metricsToken: config.metricsToken,
-    deadLetters,
-    openDeadLetters: createOpenDeadLetters(db),
-    areQueued: createQueuedCheck({ redis, queue, serverCheck }),
-    actions,
-    trail,
-    config: config.http,
-    logger,
-    isAccepting: () => isAccepting,
-  });
+  const routes = createRoutes(
+    {
+      ...{ enqueuer, queueAdmin, ledger, deadLetters, findPaymentStatus, healthCheck, logger },
+      metrics: telemetry.metrics,
+      metricsToken: config.metricsToken,
+      config: config.http,
+      isAccepting: () => isAccepting,
+    },
+    operatorRoutes,
+  );
   const { dashboard: operator, viewer } = config.http;
   const app = createApp(routes, { logins: operator && { operator, viewer }, trail, logger });
   // Connect to Redis before the first request arrives. If Redis is down, listen all the same.

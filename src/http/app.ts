@@ -3,20 +3,12 @@ import type { Config } from '../config.ts';
 import { MethodNotAllowedError, NotFoundError } from '../errors.ts';
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import type { Ledger } from '../ledger/ledger.ts';
-import type { OpenDeadLetters } from '../ledger/open-dead-letters.ts';
-import type { OperatorActions } from '../ledger/operator-actions.ts';
 import type { FindPaymentStatus } from '../operations/payment-status.ts';
-import type { ReadRelayState } from '../operations/read-relay-state.ts';
 import type { RelayHealthCheck } from '../operations/relay-health.ts';
-import type { SettleByHand } from '../operations/settle-by-hand.ts';
-import type { SettleUnresolved } from '../operations/settle-unresolved.ts';
 import type { Trail } from '../operations/trail.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Enqueuer } from '../queue/enqueuer.ts';
 import type { QueueAdmin } from '../queue/queue-admin.ts';
-import type { QueueWatch } from '../queue/queue-state.ts';
-import type { QueuedCheck } from '../queue/queued-check.ts';
-import type { SteeringStore } from '../queue/steering.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { bearerAuth } from './bearer-auth.ts';
 import { errorHandler } from './error-handler.ts';
@@ -26,23 +18,14 @@ import { trailGuard } from './operator/trail-guard.ts';
 import type { Route } from './routes.ts';
 import { secureData, secureErrors, securePages } from './security-headers.ts';
 
-/** The parts that the API's routes use. */
+/** The parts that the API's routes use. operator/routes.ts has its own. */
 export interface AppDeps {
   readonly enqueuer: Pick<Enqueuer, 'enqueue' | 'enqueueAgain' | 'probe'>;
   readonly ledger: Pick<Ledger, 'summarise' | 'purge' | 'ping'>;
   readonly deadLetters: Pick<DeadLetters, 'find'>;
-  readonly openDeadLetters: OpenDeadLetters;
-  readonly areQueued: QueuedCheck;
-  readonly actions: OperatorActions;
   readonly findPaymentStatus: FindPaymentStatus;
   readonly queueAdmin: QueueAdmin;
-  readonly queueWatch: QueueWatch;
-  readonly steering: SteeringStore;
-  readonly trail: Trail;
-  readonly settleByHand: SettleByHand;
-  readonly settleUnresolved: SettleUnresolved;
   readonly healthCheck: Pick<RelayHealthCheck, 'check'>;
-  readonly readState: ReadRelayState;
   readonly metrics: Metrics;
   readonly metricsToken: string | undefined;
   readonly config: Config['http'];

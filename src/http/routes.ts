@@ -2,10 +2,6 @@ import type { RequestHandler } from 'express';
 import type { AppDeps } from './app.ts';
 import { DOCS_PATH, docsPage } from './openapi/docs-page.ts';
 import { getOpenApi } from './openapi/get-openapi.ts';
-import { createAdminRoutes } from './operator/admin-api/routes.ts';
-import { ADMIN_PATH, adminPage } from './operator/admin-page.ts';
-import { dashboard } from './operator/dashboard.ts';
-import { DASHBOARD_CHANGES, DASHBOARD_PATH } from './operator/dashboard-changes.ts';
 import { health, live, ready } from './operator/health.ts';
 import { metrics } from './operator/metrics.ts';
 import { purge } from './operator/purge.ts';
@@ -48,8 +44,11 @@ export interface Route {
   readonly isEmptyOnSuccess?: boolean;
 }
 
-/** Every route of the API that the configuration enables. */
-export function createRoutes(deps: AppDeps): readonly Route[] {
+/**
+ * Every route of the API that the configuration enables.
+ * @param operatorRoutes those of operator/routes.ts, when the configuration has an operator
+ */
+export function createRoutes(deps: AppDeps, operatorRoutes: readonly Route[]): readonly Route[] {
   const { config } = deps;
   const routes: Route[] = [
     {
@@ -80,27 +79,6 @@ export function createRoutes(deps: AppDeps): readonly Route[] {
       from: 'own_pages',
     });
   }
-  if (config.dashboard) {
-    const board = { handler: dashboard(deps), mount: DASHBOARD_PATH, role: 'operator', from: 'own_pages' } as const;
-    routes.push(
-      { ...board, method: 'GET', path: `${DASHBOARD_PATH}{/*page}` },
-      ...DASHBOARD_CHANGES.map(({ path, ...change }) => ({
-        ...board,
-        ...change,
-        path: DASHBOARD_PATH + path,
-        changesState: true,
-      })),
-      ...createAdminRoutes(deps),
-      // The last, because everything above is below its path.
-      {
-        method: 'GET',
-        path: `${ADMIN_PATH}{/*file}`,
-        handler: adminPage(),
-        mount: ADMIN_PATH,
-        role: 'operator',
-        from: 'own_pages',
-      },
-    );
-  }
+  routes.push(...operatorRoutes);
   return routes;
 }

@@ -1,8 +1,10 @@
 import { expect } from 'chai';
 import type { AppDeps } from '../../src/http/app.ts';
 import { createOperations } from '../../src/http/openapi/operations.ts';
-import { createRoutes, type Route } from '../../src/http/routes.ts';
+import type { OperatorDeps } from '../../src/http/operator/routes.ts';
+import type { Route } from '../../src/http/routes.ts';
 import { outboxKey } from '../../src/queue/bullmq-layout.ts';
+import { routesOf } from '../support/api-document.ts';
 import { exchange } from '../support/http-client.ts';
 import { recordingLogger } from '../support/logger.ts';
 import { EVERYTHING, REQUESTS } from '../support/provoke.ts';
@@ -23,7 +25,7 @@ const NO_STATE = /:(heartbeats?|accepted|late-actions)(:|$)/;
 async function stage(api: TestApi) {
   const redis = await testRedis();
   const { http: config } = api.config;
-  const routes = createRoutes({ config, logger: recordingLogger().logger } as unknown as AppDeps);
+  const routes = routesOf({ config, logger: recordingLogger().logger } as unknown as AppDeps & OperatorDeps);
   const job = await (await bullQueue(api.prefix)).add('payment', aPayment(), { delay: 60_000 });
   const operations = createOperations(config);
 

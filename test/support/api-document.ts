@@ -3,7 +3,8 @@ import addFormats from 'ajv-formats';
 import type { Config } from '../../src/config.ts';
 import type { AppDeps } from '../../src/http/app.ts';
 import { createDocument, type OpenApiDocument } from '../../src/http/openapi/document.ts';
-import { createRoutes } from '../../src/http/routes.ts';
+import { createOperatorRoutes, type OperatorDeps } from '../../src/http/operator/routes.ts';
+import { createRoutes, type Route } from '../../src/http/routes.ts';
 import { recordingLogger } from './logger.ts';
 
 /** One response, with the request that it is for. */
@@ -35,10 +36,15 @@ interface Operation {
   readonly responses: Readonly<Record<string, Described>>;
 }
 
+/** Every route of an API with this configuration, those of its operator included. */
+export function routesOf(deps: AppDeps & OperatorDeps): readonly Route[] {
+  return createRoutes(deps, deps.config.dashboard ? createOperatorRoutes(deps) : []);
+}
+
 /** The document of an API with this configuration. To make routes asks nothing of what they stand on. */
 export function documentOf(config: Config): OpenApiDocument {
   const deps = { config: config.http, metricsToken: config.metricsToken, logger: recordingLogger().logger };
-  return createDocument(createRoutes(deps as unknown as AppDeps), config.http);
+  return createDocument(routesOf(deps as unknown as AppDeps & OperatorDeps), config.http);
 }
 
 /** A response that a document lists: one for each status, media type and error code. */

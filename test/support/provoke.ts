@@ -2,9 +2,8 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { UnrecoverableError } from 'bullmq';
 import { createApp } from '../../src/http/app.ts';
-import { createRoutes } from '../../src/http/routes.ts';
 import { startServer } from '../../src/http/server.ts';
-import type { Documented, Exchange } from './api-document.ts';
+import { type Documented, type Exchange, routesOf } from './api-document.ts';
 import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { recordingLogger } from './logger.ts';
@@ -379,7 +378,7 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     },
   ) as never;
   const { logger } = recordingLogger();
-  const routes = createRoutes({
+  const routes = routesOf({
     config: config.http,
     metricsToken: config.metricsToken,
     logger,

@@ -3,13 +3,14 @@ import { expect } from 'chai';
 import { loadConfig } from '../../../src/config.ts';
 import type { AppDeps } from '../../../src/http/app.ts';
 import { DASHBOARD_CHANGES } from '../../../src/http/operator/dashboard-changes.ts';
-import { createRoutes } from '../../../src/http/routes.ts';
+import type { OperatorDeps } from '../../../src/http/operator/routes.ts';
+import { routesOf } from '../../support/api-document.ts';
 import { recordingLogger } from '../../support/logger.ts';
 
 /** Making routes asks nothing of what they stand on. */
 function routes(env: Record<string, string>) {
   const { http } = loadConfig({ DATABASE_URL: 'postgres://localhost/payrelay', ...env });
-  return createRoutes({ config: http, logger: recordingLogger().logger } as unknown as AppDeps);
+  return routesOf({ config: http, logger: recordingLogger().logger } as unknown as AppDeps & OperatorDeps);
 }
 
 const OPEN = { ALLOW_PURGE: 'true', DASHBOARD_USER: 'admin', DASHBOARD_PASSWORD: 'secret' };

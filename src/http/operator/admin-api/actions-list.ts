@@ -2,13 +2,13 @@ import type { RequestHandler } from 'express';
 import { InvalidRequestError, type ParameterFault } from '../../../errors.ts';
 import type { OperatorAction } from '../../../ledger/operator-actions.ts';
 import { isRowId } from '../../../operations/dead-letter-query.ts';
-import type { AppDeps } from '../../app.ts';
+import type { OperatorDeps } from '../routes.ts';
 
 const MAX_LIMIT = 200;
 const DEFAULT_LIMIT = '50';
 
 /** `GET /admin/api/actions?before=&limit=`: a page of the trail, the newest first. @throws LedgerUnavailableError */
-export function listActions({ actions }: Pick<AppDeps, 'actions'>): RequestHandler {
+export function listActions({ actions }: Pick<OperatorDeps, 'actions'>): RequestHandler {
   return async ({ query }, response) => {
     const { before, limit = DEFAULT_LIMIT } = query;
     const faults: ParameterFault[] = [];

@@ -1,8 +1,8 @@
 import type { RequestHandler } from 'express';
-import type { AppDeps } from '../../app.ts';
+import type { OperatorDeps } from '../routes.ts';
 
 /** `GET /admin/api/state`: everything that the operator's page shows, and who looks at it. */
-export function getState({ readState, config }: Pick<AppDeps, 'readState' | 'config'>): RequestHandler {
+export function getState({ readState, config }: Pick<OperatorDeps, 'readState' | 'config'>): RequestHandler {
   return async (_request, response) => {
     const user = String(response.locals['operator']);
     const { dashboard } = config;

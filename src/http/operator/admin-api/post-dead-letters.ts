@@ -2,13 +2,13 @@ import type { RequestHandler } from 'express';
 import { startDeadLetterAction } from '../../../operations/dead-letter-actions.ts';
 import { parseActionRequest } from '../../../operations/dead-letter-query.ts';
 import { type DeadLetterVerb, dryRun } from '../../../operations/dead-letter-verdicts.ts';
-import type { AppDeps } from '../../app.ts';
 import { readJsonBody } from '../../payments/json-body.ts';
+import type { OperatorDeps } from '../routes.ts';
 
 /** `POST /admin/api/dead-letters/{retry,discard}`: starts an action that a worker carries out, or says what it would do. */
 export function postDeadLetters(
   verb: DeadLetterVerb,
-  deps: Pick<AppDeps, 'openDeadLetters' | 'areQueued' | 'actions'>,
+  deps: Pick<OperatorDeps, 'openDeadLetters' | 'areQueued' | 'actions'>,
 ): RequestHandler {
   return async (request, response) => {
     const { filter, isDryRun, perSecond, reason } = parseActionRequest((await readJsonBody(request)).value);

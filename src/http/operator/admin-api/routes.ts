@@ -1,7 +1,7 @@
 import { DEAD_LETTER_VERBS } from '../../../operations/dead-letter-verdicts.ts';
-import type { AppDeps } from '../../app.ts';
 import { getPayment } from '../../payments/get-payment.ts';
 import type { Route } from '../../routes.ts';
+import type { OperatorDeps } from '../routes.ts';
 import { listActions } from './actions-list.ts';
 import { changePause } from './change-pause.ts';
 import { deleteAction } from './delete-action.ts';
@@ -13,7 +13,7 @@ import { postDeadLetters } from './post-dead-letters.ts';
 import { recordPayment, settlePage, settlePayment } from './settle.ts';
 
 /** What the operator's page and programs use. Bodies are JSON. */
-export function createAdminRoutes(deps: AppDeps): readonly Route[] {
+export function createAdminRoutes(deps: OperatorDeps): readonly Route[] {
   const look = { role: 'operator', from: 'own_pages', method: 'GET' } as const;
   const change = { role: 'operator', from: 'own_pages', changesState: true, row: 'by_handler' } as const;
   const post = { ...change, method: 'POST' } as const;

@@ -1,8 +1,8 @@
 import type { RequestHandler } from 'express';
-import type { AppDeps } from '../../app.ts';
+import type { OperatorDeps } from '../routes.ts';
 import { readFilter, readSettleBody, readStatement } from './settle-body.ts';
 
-type Deps = Pick<AppDeps, 'settleByHand' | 'settleUnresolved'>;
+type Deps = Pick<OperatorDeps, 'settleByHand' | 'settleUnresolved'>;
 
 /** What a dry run previews. */
 const RESULTS = { release: 'released', reject: 'rejected' } as const;
