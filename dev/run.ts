@@ -42,6 +42,8 @@ async function main(): Promise<void> {
     process.exit(exitCode);
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0));
+  // Nobody reads it any more, as in `make run | head`. Without a listener the error would end this process with the stack half stopped.
+  process.stdout.on('error', () => void stop(0));
 
   const starting = startRunStack({
     settings,

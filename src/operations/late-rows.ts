@@ -71,9 +71,9 @@ function fromText(text: string): ActionRow {
 }
 
 /** How long a late row waits at most once PostgreSQL is back. */
-const INTERVAL_MS = 10_000;
+const INTERVAL_MS = 5_000;
 
-/** Moves late rows every ten seconds. Every API node does: one is enough, and any may be the one that is left. */
+/** Moves late rows every five seconds. Every API node does: one is enough, and any may be the one that is left. */
 export function startMovingLateRows({ lateRows, logger }: { lateRows: Pick<LateRows, 'move'>; logger: Logger }): {
   /** Does not wait for a move under way: it can end anywhere. */
   close(): void;
