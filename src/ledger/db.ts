@@ -68,14 +68,26 @@ export function poolSizeOf(db: Knex): number {
 /** The part of pg's client that we use. knex passes it untyped. */
 interface PgConnection {
   query(statement: { text: string; query_timeout: number }, done: (error?: Error) => void): void;
+  on(event: 'notice', listener: (notice: { readonly routine?: string }) => void): void;
   end(): Promise<void>;
 }
+
+/**
+ * Connections whose last COMMIT is not on the synchronous standby. When that wait is cancelled, PostgreSQL commits on its own
+ * machine and reports success, with a warning. The warning's text depends on the server's language, and its SQLSTATE says
+ * nothing, but it names the function it comes from.
+ */
+const notReplicated = new WeakSet<PgConnection>();
+const COMMIT_WAIT = 'SyncRepWaitForLSN';
 
 /**
  * Uses SET, because poolers such as PgBouncer do not accept these as start-up parameters. Sets `synchronous_commit`, because
  * a payment counts as recorded once its COMMIT has returned, whatever the server's default is.
  */
 function setLimits(connection: PgConnection, limits: SessionLimits, done: (error?: Error) => void): void {
+  connection.on('notice', ({ routine }) => {
+    if (routine === COMMIT_WAIT) notReplicated.add(connection);
+  });
   const text = `SET statement_timeout = ${limits.statementTimeoutMs}; SET lock_timeout = ${limits.lockTimeoutMs}; SET synchronous_commit = on`;
   connection.query({ text, query_timeout: CONNECT_TIMEOUT_MS }, (error) => {
     // knex drops a connection whose set-up failed without closing it.
@@ -93,35 +105,73 @@ export interface QueryOptions {
 
 /**
  * Runs one statement on a connection of the pool.
- * @throws LedgerUnavailableError after a temporary failure, see {@link isUnavailable}; PoolBusyError when no connection of our
- *   own pool became free. The statement may have taken effect. `cause` is the reason.
+ * @throws LedgerUnavailableError after a temporary failure, see {@link isUnavailable}, and when PostgreSQL has committed
+ *   without its synchronous standby; PoolBusyError when no connection of our own pool became free. The statement may have
+ *   taken effect. `cause` is the reason.
  * @throws PostgreSQL's own error when the statement itself is at fault.
  */
-export function query<Row>(
+export async function query<Row>(
   db: Knex,
   sql: string,
   bindings: readonly Binding[] = [],
   options: QueryOptions = {},
 ): Promise<Row[]> {
-  return unlessUnavailable(db, () => run(db, sql, bindings, options));
+  return (await runOnFree<Row>(db, sql, bindings, options)).rows;
+}
+
+/** As {@link query}. @returns how many rows the statement has written */
+export async function write(
+  db: Knex,
+  sql: string,
+  bindings: readonly Binding[],
+  options: QueryOptions = {},
+): Promise<number> {
+  return (await runOnFree(db, sql, bindings, options)).rowCount;
 }
 
 /** A value or an array of values. knex's own type does not allow nulls in an array. */
 export type Binding = Knex.RawBinding | readonly (string | number | null)[];
 
-async function run<Row>(
+interface Result<Row> {
+  readonly rows: Row[];
+  readonly rowCount: number;
+}
+
+function runOnFree<Row>(
   db: Knex,
   sql: string,
   bindings: readonly Binding[],
+  options: QueryOptions,
+): Promise<Result<Row>> {
+  return unlessUnavailable(db, async () => {
+    const connection = (await db.client.acquireConnection()) as PgConnection;
+    try {
+      return await run<Row>(db, connection, sql, bindings, options);
+    } finally {
+      await db.client.releaseConnection(connection);
+    }
+  });
+}
+
+async function run<Row>(
+  db: Knex,
+  connection: PgConnection,
+  sql: string,
+  bindings: readonly Binding[],
   { timeoutMs = STATEMENT_TIMEOUT_MS, name }: QueryOptions,
-  connection?: PgConnection,
-): Promise<Row[]> {
-  const statement = db
-    .raw<{ rows: Row[] }>(sql, [...bindings] as Knex.RawBinding[])
-    .options(name === undefined ? {} : { name });
-  if (connection) statement.connection(connection);
-  const { rows } = await statement.timeout(timeoutMs);
-  return rows;
+): Promise<Result<Row>> {
+  notReplicated.delete(connection);
+  const result = await db
+    .raw<Result<Row>>(sql, [...bindings] as Knex.RawBinding[])
+    .options(name === undefined ? {} : { name })
+    .connection(connection)
+    .timeout(timeoutMs);
+  if (notReplicated.has(connection)) {
+    throw new LedgerUnavailableError(
+      'PostgreSQL has committed without its synchronous standby: the wait was cancelled',
+    );
+  }
+  return result;
 }
 
 async function unlessUnavailable<T>(db: Knex, work: () => Promise<T>): Promise<T> {
@@ -150,7 +200,7 @@ export async function inTransaction<T>(
   // Again longer than PostgreSQL's own timeout, for the reason given at SERVICE_LIMITS.
   const timeoutMs = statementTimeoutMs + STATEMENT_TIMEOUT_MS - SERVICE_LIMITS.statementTimeoutMs;
   const inIt = <Row>(sql: string, bindings: readonly Binding[] = []) =>
-    unlessUnavailable(db, () => run<Row>(db, sql, bindings, { timeoutMs }, connection));
+    unlessUnavailable(db, async () => (await run<Row>(db, connection, sql, bindings, { timeoutMs })).rows);
   try {
     await inIt(`BEGIN; SET LOCAL statement_timeout = ${statementTimeoutMs}; SET LOCAL lock_timeout = ${lockTimeoutMs}`);
     const result = await work(inIt);
@@ -158,7 +208,7 @@ export async function inTransaction<T>(
     return result;
   } catch (error) {
     // After a failed ROLLBACK only the end of the connection releases the locks.
-    await run(db, 'ROLLBACK', [], {}, connection).catch(() => connection.end().catch(() => undefined));
+    await run(db, connection, 'ROLLBACK', [], {}).catch(() => connection.end().catch(() => undefined));
     throw error;
   } finally {
     await db.client.releaseConnection(connection);

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import type { GatewayName } from '../payment.ts';
+import { confirmVisible } from './confirm-visible.ts';
 import { query } from './db.ts';
 import { insertDeadLetters, timestamp } from './dead-letter-rows.ts';
 import { fromGatewayColumn, type GatewayColumn } from './gateway-column.ts';
@@ -72,7 +73,7 @@ export interface DeadLetters {
   bury(deadLetters: readonly EarlierDeadLetter[]): Promise<readonly BuryResult[]>;
   /**
    * Looks ids up among payments and dead letters. Rows of an unpaid id become `queued_again`, because the caller is the next
-   * run of that payment.
+   * run of that payment. A payment counts as recorded when its row is on the synchronous standby, too, if PostgreSQL has one.
    * @throws LedgerUnavailableError
    */
   lookUp(correlationIds: readonly string[]): Promise<ReadonlyMap<string, LookUp>>;
@@ -159,6 +160,8 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
       const recorded = new Set(
         rows.filter(({ is_recorded }) => is_recorded).map(({ correlation_id }) => correlation_id),
       );
+      // Their jobs will end.
+      if (recorded.size > 0) await confirmVisible(db);
       const letters = rows.filter(({ is_recorded }) => !is_recorded);
       const changed = letters.filter(({ correlation_id, state }) => state === 'open' || recorded.has(correlation_id));
       if (changed.length > 0) await query(db, QUEUED_AGAIN_SQL, [changed.map(({ id }) => id)]);
@@ -181,6 +184,8 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         [keys.map(({ jobId }) => jobId), keys.map(({ acceptedAt }) => timestamp(acceptedAt))],
       );
       const found = new Set(rows.map(({ ordinality }) => Number(ordinality) - 1));
+      // Their jobs may be removed.
+      if (found.size > 0) await confirmVisible(db);
       return keys.map((_key, index) => found.has(index));
     },
 

@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
-import { inTransaction, poolSizeOf, query, sqlStateOf } from './db.ts';
+import { confirmVisible } from './confirm-visible.ts';
+import { inTransaction, poolSizeOf, query, sqlStateOf, write } from './db.ts';
 import { expectSchema } from './expect-schema.ts';
 import { findInLedger, type PaymentInLedger } from './find-payment.ts';
 import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
@@ -27,7 +28,8 @@ export type Summary = Readonly<Record<GatewayName, GatewayTotals>>;
 /** The paid payments and their totals. */
 export interface Ledger {
   /**
-   * Records payments in one statement. A payment that is recorded already stays as it is, so repeating is safe.
+   * Records payments in one statement. A payment that is recorded already stays as it is, so repeating is safe. Resolves when
+   * all of them are committed, also on the synchronous standby, if PostgreSQL has one.
    * @throws LedgerUnavailableError after which they may have been recorded.
    */
   insertPayments(payments: readonly PaidPayment[]): Promise<void>;
@@ -133,7 +135,7 @@ export function createLedger(db: Knex): Ledger {
 
   return {
     async insertPayments(payments) {
-      await query(
+      const inserted = await write(
         db,
         `INSERT INTO payments (correlation_id, gateway, amount_cents, requested_at)
          SELECT * FROM unnest(?::uuid[], ?::text[], ?::bigint[], ?::timestamptz[])
@@ -146,6 +148,7 @@ export function createLedger(db: Knex): Ledger {
         ],
         { name: 'insert_payments' },
       );
+      if (inserted < payments.length) await confirmVisible(db);
     },
     async summarise(range) {
       const segments = segmentsOf(range);

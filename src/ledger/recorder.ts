@@ -22,7 +22,8 @@ export interface Recorder {
   record(payment: PaidPayment): Promise<void>;
   /**
    * Whether the payment is recorded, and to which gateway a dead letter of its id ties it. The state of that dead letter
-   * becomes `queued_again`. Waits while PostgreSQL is down: a payment that cannot be recorded must not be paid.
+   * becomes `queued_again`. Waits while PostgreSQL is down, or does not commit: a payment that cannot be recorded must not
+   * be paid.
    * @throws LedgerUnavailableError after `abortLookUps()`.
    */
   lookUp(correlationId: string): Promise<LookUp>;
@@ -32,7 +33,7 @@ export interface Recorder {
    * @throws LedgerUnavailableError only after `abort()`. The row may have been committed.
    */
   bury(deadLetter: DeadLetter): Promise<void>;
-  /** Undefined while the last statement of any payment had a response. */
+  /** The longest one. Undefined while no statement of any payment is being repeated. */
   readonly outage: LedgerOutage | undefined;
   /** Rejects waiting look-ups, also during a statement. Paid payments keep waiting until they are recorded. */
   abortLookUps(): void;
@@ -85,7 +86,8 @@ export function createRecorder({
 }): Recorder {
   const noMoreLookUps = new AbortController();
   const noMoreInserts = new AbortController();
-  let outage: LedgerOutage | undefined;
+  /** One for each statement that is being repeated, the earliest first. */
+  const outages = new Map<symbol, LedgerOutage>();
 
   const inserts = createBatcher<PaidPayment, undefined>({
     maxItems: MAX_BATCH,
@@ -109,6 +111,12 @@ export function createRecorder({
     maxWaitMs: lookUpWaitMs,
     failsWaitingToo: true,
     async flush(ids) {
+      // A PostgreSQL without its synchronous standby reads, but does not commit. So while a write is repeated, nothing is read.
+      while (outages.size > 0) {
+        await sleep(RETRY_MS, undefined, { signal: noMoreLookUps.signal }).catch(() => {
+          throw shutDownBefore();
+        });
+      }
       const found = await whenAvailable(() => deadLetters.lookUp(ids), noMoreLookUps.signal);
       return ids.map((id) => found.get(id)!);
     },
@@ -155,27 +163,27 @@ export function createRecorder({
 
   /** Repeats the statement until PostgreSQL responds. The batcher flushes one batch at a time, so all of them wait. */
   async function whenAvailable<T>(statement: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        const result = await unlessAborted(statement(), signal);
-        outage = undefined;
-        if (tries > 1) logger.info('the ledger is available again', { tries });
-        return result;
-      } catch (error) {
-        if (!(error instanceof LedgerUnavailableError)) {
-          // PostgreSQL has responded.
-          outage = undefined;
-          throw error;
+    const key = Symbol('statement');
+    try {
+      for (let tries = 1; ; tries += 1) {
+        try {
+          const result = await unlessAborted(statement(), signal);
+          if (tries > 1) logger.info('the ledger is available again', { tries });
+          return result;
+        } catch (error) {
+          if (!(error instanceof LedgerUnavailableError) || signal.aborted) throw error;
+          const since = outages.get(key)?.since ?? new Date();
+          outages.set(key, { code: error.code, detail: describeError(error.cause ?? error), since });
+          if (tries === 1) {
+            logger.warn('the ledger is unavailable', { code: error.code, cause: describeError(error) });
+          }
+          await sleep(RETRY_MS, undefined, { signal }).catch(() => {
+            throw error;
+          });
         }
-        if (signal.aborted) throw error;
-        outage = { code: error.code, detail: describeError(error.cause ?? error), since: outage?.since ?? new Date() };
-        if (tries === 1) {
-          logger.warn('the ledger is unavailable', { code: error.code, cause: describeError(error) });
-        }
-        await sleep(RETRY_MS, undefined, { signal }).catch(() => {
-          throw error;
-        });
       }
+    } finally {
+      outages.delete(key);
     }
   }
 
@@ -193,7 +201,7 @@ export function createRecorder({
       if (events.paymentDead.hasSubscribers) events.paymentDead.publish({ reason: deadLetter.code });
     },
     get outage() {
-      return outage;
+      return outages.values().next().value;
     },
     abortLookUps: () => noMoreLookUps.abort(),
     abort: () => noMoreInserts.abort(),
@@ -206,8 +214,12 @@ export function createRecorder({
 /** The result of the statement, or a rejection as soon as the signal aborts: a hanging PostgreSQL must not delay a shutdown. */
 function unlessAborted<T>(statement: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = () => reject(new LedgerUnavailableError('PostgreSQL had not responded before the shutdown'));
+    const onAbort = () => reject(shutDownBefore());
     signal.addEventListener('abort', onAbort, { once: true });
     statement.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
   });
+}
+
+function shutDownBefore(): LedgerUnavailableError {
+  return new LedgerUnavailableError('PostgreSQL had not responded before the shutdown');
 }

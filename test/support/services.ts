@@ -26,8 +26,8 @@ export function sharedPostgres(): Promise<ManagedServer> {
 }
 
 /** A PostgreSQL ready for `freshDatabase`. It does not wait for the disk, as no test cuts the power. */
-export async function startTestPostgres(): Promise<ManagedServer> {
-  const server = await startPostgres({ settings: { fsync: 'off' } });
+export async function startTestPostgres(settings: Readonly<Record<string, string>> = {}): Promise<ManagedServer> {
+  const server = await startPostgres({ settings: { fsync: 'off', ...settings } });
   await sql(server.url, `CREATE DATABASE ${TEMPLATE}`);
   await migrate(databaseUrl(server, TEMPLATE));
   return server;

@@ -55,6 +55,8 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waiting
   const burials: string[][] = [];
   const ledger = {
     isAway: false,
+    /** Whether it takes writes. */
+    commits: true,
     hangs: false,
     rejects: (_payment: PaidPayment) => false,
     ties: new Map<string, 'primary' | 'fallback'>(),
@@ -68,7 +70,7 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waiting
       async insertPayments(payments) {
         inserts.push(payments.map(({ amountCents }) => amountCents));
         if (ledger.hangs) await new Promise(() => undefined);
-        if (ledger.isAway) throw UNAVAILABLE;
+        if (ledger.isAway || !ledger.commits) throw UNAVAILABLE;
         if (payments.some(ledger.rejects)) throw new Error('violates check constraint');
         for (const { correlationId } of payments) rows.add(correlationId);
       },
@@ -84,7 +86,7 @@ function setUp({ lookUpWaitMs = 0, insertWaitMs = 0, maxPending = 1_000, waiting
       },
       async bury(letters) {
         burials.push(letters.map(({ jobId }) => jobId));
-        if (ledger.isAway) throw UNAVAILABLE;
+        if (ledger.isAway || !ledger.commits) throw UNAVAILABLE;
         return letters.map(ledger.keeps);
       },
     },
@@ -217,12 +219,12 @@ describe('recorder', () => {
     expect(entries).to.deep.equal([]);
   });
 
-  it('does not let look-ups wait for inserts', async () => {
+  it('does not let look-ups wait for an insert under way', async () => {
     const { clock, recorder, ledger } = setUp();
-    ledger.isAway = true;
+    ledger.hangs = true;
     watch([recorder.record(paid(1))]);
     await clock.tickAsync(0);
-    ledger.isAway = false;
+    ledger.hangs = false;
     const states = watch([isRecorded(recorder, id(2))]);
     await clock.tickAsync(0);
     expect(states).to.deep.equal([false]);
@@ -317,6 +319,27 @@ describe('recorder', () => {
       await clock.tickAsync(RETRY_MS);
       expect(states).to.deep.equal([true]);
     });
+
+    for (const [what, write] of [
+      ['payment', (recorder: Recorder) => recorder.record(paid(1))],
+      ['dead letter', (recorder: Recorder) => recorder.bury(deadLetter(1))],
+    ] as const) {
+      it(`reads nothing while it does not commit a ${what}, and says so all the time`, async () => {
+        const { clock, recorder, ledger, selects } = setUp();
+        ledger.commits = false;
+        watch([write(recorder)]);
+        await clock.tickAsync(0);
+        const since = recorder.outage?.since;
+        const states = watch([isRecorded(recorder, id(2))]);
+        await clock.tickAsync(60_000);
+        expect(selects).to.deep.equal([]);
+        expect(recorder.outage).to.deep.include({ code: 'ledger_unavailable', since: since! });
+        ledger.commits = true;
+        await clock.tickAsync(2 * RETRY_MS);
+        expect(states).to.deep.equal([false]);
+        expect(recorder.outage).to.equal(undefined);
+      });
+    }
 
     it('gathers what comes meanwhile into the next statement', async () => {
       const { clock, recorder, ledger, inserts } = setUp();
@@ -430,6 +453,18 @@ describe('recorder', () => {
       await clock.tickAsync(RETRY_MS);
       expect(states[1]).to.equal('done');
       expect([...rows]).to.deep.equal([id(2)]);
+    });
+
+    it('rejects look-ups that wait for PostgreSQL to commit', async () => {
+      const { clock, recorder, ledger } = setUp();
+      ledger.commits = false;
+      watch([recorder.record(paid(1))]);
+      await clock.tickAsync(0);
+      const states = watch([isRecorded(recorder, id(2))]);
+      await clock.tickAsync(1);
+      recorder.abortLookUps();
+      await clock.tickAsync(0);
+      expect(states[0]).to.be.instanceOf(LedgerUnavailableError);
     });
 
     it('rejects a later look-up at its first failure', async () => {
