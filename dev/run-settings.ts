@@ -5,14 +5,14 @@ export type OwnServer = 'redis' | 'postgres' | 'gateways';
 
 /** Each of these settings names a server that exists already. Their other settings matter only then. */
 const NAMED_BY: Readonly<Record<OwnServer, readonly string[]>> = {
-  redis: ['REDIS_URL', 'REDIS_HOST', 'REDIS_PORT', 'REDIS_CLUSTER_NODES'],
+  redis: ['REDIS_URL', 'REDIS_HOST', 'REDIS_PORT', 'REDIS_CLUSTER_NODES', 'REDIS_SENTINELS'],
   postgres: ['DATABASE_URL', 'DB_HOST', 'DB_PORT'],
   gateways: ['GATEWAY_PRIMARY_URL', 'GATEWAY_FALLBACK_URL'],
 };
 
 /** What a server of our own does not use. */
 const UNUSED_BY_OWN: Readonly<Record<OwnServer, readonly string[]>> = {
-  redis: ['REDIS_PASSWORD'],
+  redis: ['REDIS_PASSWORD', 'REDIS_MASTER_NAME', 'REDIS_SENTINEL_PASSWORD'],
   postgres: ['DB_USER', 'DB_PASSWORD', 'DB_NAME', 'DB_SSL'],
   gateways: [],
 };

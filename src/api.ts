@@ -19,12 +19,14 @@ import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
 import { createActionOutbox } from './queue/action-outbox.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
+import { canFailOver } from './queue/epoch.ts';
 import { createPaymentFinder } from './queue/find-payment.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createQueueWatch } from './queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
+import { writerFor } from './queue/replicated-writer.ts';
 import { createServerCheck } from './queue/server-check.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
@@ -45,7 +47,9 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const db = createDb(config.database);
   const { durability, maxSize } = config.queue;
   const serverCheck = createServerCheck({ redis, queue, durability, role: 'api', logger });
-  const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck });
+  const writer = writerFor(config, redis, queue);
+  const notesTime = writer !== undefined || canFailOver(config.redis);
+  const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck, writer, notesTime });
   const queueAdmin = createQueueAdmin(config.redis, queue);
   const ledger = createLedger(db);
   const queueWatch = createQueueWatch({ redis, queue });
@@ -80,6 +84,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
         ...{
           redis,
           db,
+          writer,
           enqueuer,
           queueAdmin,
           queueWatch,
@@ -115,6 +120,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   } catch (error) {
     await heartbeat.close();
     serverCheck.close();
+    writer?.close();
     redis.disconnect();
     const fault = listenFault(config, error as NodeJS.ErrnoException, 'PORT');
     throw fault === undefined ? error : new ConfigError([fault]);
@@ -133,6 +139,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
       await enqueuer.close();
       await heartbeat.close();
       serverCheck.close();
+      writer?.close();
       await queueAdmin.close();
       redis.disconnect();
       await db.destroy();

@@ -18,7 +18,7 @@ export interface GatewayConfig {
   readonly empty500: 'unknown' | 'refused';
 }
 
-/** Where Redis is: one server, or the nodes of a Redis Cluster. */
+/** Where Redis is: one server, the master that sentinels name, or the nodes of a Redis Cluster. */
 export interface RedisConfig {
   /** The URL carries username, password, database and TLS (`rediss:`). */
   readonly url: string;
@@ -26,13 +26,19 @@ export interface RedisConfig {
   readonly socketPath?: string;
   /** Empty: a single server at `url`. Otherwise the start nodes of a cluster, which uses the credentials in `url`. */
   readonly clusterNodes: readonly { readonly host: string; readonly port: number }[];
+  /** Where the sentinels are that know the master. The host in `url` is not used then. */
+  readonly sentinels?: {
+    readonly nodes: readonly { readonly host: string; readonly port: number }[];
+    readonly masterName: string;
+    readonly password: string | undefined;
+  };
 }
 
 /**
  * What a 204 promises. `memory`: a restart of Redis may lose the payment. `disk`: the payment survives even when Redis
- * loses power.
+ * loses power. `replica`: it survives the loss of Redis' machine, because a second machine has it.
  */
-export type Durability = 'memory' | 'disk';
+export type Durability = 'memory' | 'disk' | 'replica';
 
 export interface DatabaseConfig {
   readonly url: string;
@@ -114,11 +120,12 @@ type Name = keyof typeof SETTINGS;
 export const SETTING_NAMES = Object.keys(SETTINGS) as readonly Name[];
 
 /**
- * A URL replaces its parts, and these are not even checked: beside a service named redis, Kubernetes sets
- * `REDIS_PORT=tcp://…` in every container.
+ * A URL replaces its parts, and sentinels replace the host. What is replaced is not even checked: beside a service named redis,
+ * Kubernetes sets `REDIS_PORT=tcp://…` in every container.
  */
-const PARTS_OF_URL = {
+const REPLACED_BY = {
   REDIS_URL: ['REDIS_HOST', 'REDIS_PORT', 'REDIS_PASSWORD'],
+  REDIS_SENTINELS: ['REDIS_HOST', 'REDIS_PORT'],
   DATABASE_URL: ['DB_HOST', 'DB_PORT', 'DB_USER', 'DB_PASSWORD', 'DB_NAME'],
 } as const satisfies Partial<Record<Name, readonly Name[]>>;
 
@@ -133,7 +140,7 @@ const LOGINS = [
  */
 export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const isSet = (name: Name) => (env[name] ?? '') !== '';
-  const replaced = Object.entries(PARTS_OF_URL).flatMap(([url, parts]) => (isSet(url as Name) ? parts : []));
+  const replaced = Object.entries(REPLACED_BY).flatMap(([name, parts]) => (isSet(name as Name) ? parts : []));
   const effective = { ...env, ...Object.fromEntries(replaced.map((name) => [name, undefined])) };
   const { values: settings, faults: faulty } = readSettings(SETTINGS, effective);
   const faults = [...faulty.values()];
@@ -164,6 +171,11 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       ? 'DASHBOARD_VIEWER_USER must not be the same as DASHBOARD_USER'
       : undefined;
   });
+  check(['REDIS_SENTINELS', 'REDIS_CLUSTER_NODES'], () =>
+    isSet('REDIS_SENTINELS') && isSet('REDIS_CLUSTER_NODES')
+      ? 'REDIS_SENTINELS and REDIS_CLUSTER_NODES must not be set together'
+      : undefined,
+  );
   check(['DATABASE_URL', 'DB_SSL'], () => {
     if (databaseUrl === undefined || !isSet('DB_SSL')) return undefined;
     const contradiction = tlsContradiction(databaseUrl, settings.DB_SSL);
@@ -179,7 +191,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     connectionMaxAgeMs: settings.GATEWAY_CONNECTION_MAX_AGE_MS,
     empty500: settings.GATEWAY_EMPTY_500,
   });
-  const isRedisAtSocket = settings.REDIS_URL === undefined && isPath(settings.REDIS_HOST);
+  const isRedisAtSocket =
+    settings.REDIS_URL === undefined && settings.REDIS_SENTINELS.length === 0 && isPath(settings.REDIS_HOST);
   const redisHost = isRedisAtSocket ? 'localhost' : hostInUrl(settings.REDIS_HOST);
   return deepFreeze({
     role: settings.APP_ROLE,
@@ -193,6 +206,13 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
         settings.REDIS_URL ?? `redis://${credentials('', settings.REDIS_PASSWORD)}${redisHost}:${settings.REDIS_PORT}`,
       ...(isRedisAtSocket && { socketPath: settings.REDIS_HOST }),
       clusterNodes: settings.REDIS_CLUSTER_NODES,
+      ...(settings.REDIS_SENTINELS.length > 0 && {
+        sentinels: {
+          nodes: settings.REDIS_SENTINELS,
+          masterName: settings.REDIS_MASTER_NAME,
+          password: settings.REDIS_SENTINEL_PASSWORD,
+        },
+      }),
     },
     database: {
       url:

@@ -17,6 +17,7 @@ import { createAcceptedMinutes } from './queue/accepted-minutes.ts';
 import type { PaymentFinder } from './queue/find-payment.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueuedCheck } from './queue/queued-check.ts';
+import type { ReplicatedWriter } from './queue/replicated-writer.ts';
 import type { ServerCheck, ServerCheckOptions } from './queue/server-check.ts';
 import { createSteering } from './queue/steering.ts';
 import { createWaitingJobs } from './queue/waiting-jobs.ts';
@@ -29,6 +30,7 @@ interface SharedParts
   > {
   readonly redis: ServerCheckOptions['redis'];
   readonly db: ReturnType<typeof createDb>;
+  readonly writer: ReplicatedWriter | undefined;
   readonly serverCheck: ServerCheck;
   readonly jobs: PaymentFinder;
   readonly ledger: Ledger;
@@ -40,8 +42,8 @@ interface SharedParts
 /** The operator's part of an API node. Only a node with an operator's login loads this file and what it imports. */
 export function createOperator(config: Config, shared: SharedParts): readonly Route[] {
   const queue = paymentQueue(config.queue);
-  const { redis, db, serverCheck, jobs, ledger, deadLetters, queueWatch, trail } = shared;
-  const waitingJobs = createWaitingJobs({ redis, queue });
+  const { redis, db, writer, serverCheck, jobs, ledger, deadLetters, queueWatch, trail } = shared;
+  const waitingJobs = createWaitingJobs({ redis, queue, writer });
   const settleByHand = createSettleByHand({
     jobs,
     ledger,
@@ -56,7 +58,7 @@ export function createOperator(config: Config, shared: SharedParts): readonly Ro
     ...shared,
     openDeadLetters: createOpenDeadLetters(db),
     areQueued: createQueuedCheck({ redis, queue, serverCheck }),
-    steering: createSteering({ redis, queue }),
+    steering: createSteering({ redis, queue, writer }),
     settleByHand,
     settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),
     readState: createRelayState({

@@ -8,6 +8,7 @@ import { createLedger } from './ledger/ledger.ts';
 import { createOpenDeadLetters } from './ledger/open-dead-letters.ts';
 import { createOperatorActions } from './ledger/operator-actions.ts';
 import { createRecorder, type Recorder } from './ledger/recorder.ts';
+import { warnWithoutStandby } from './ledger/warn-without-standby.ts';
 import { type ActionRunner, startActionRunner } from './operations/action-runner.ts';
 import { buryFailedJobs } from './operations/bury-failed-jobs.ts';
 import { startReopening } from './operations/reopen-dead-letters.ts';
@@ -19,6 +20,7 @@ import { processPayment } from './processing/process-payment.ts';
 import type { GuardedGateway } from './processing/processing-deps.ts';
 import { canLeaveSilence } from './processing/route.ts';
 import { isPaused, queueKey } from './queue/bullmq-layout.ts';
+import { type Epoch, epochFor } from './queue/epoch.ts';
 import { createFailedJobs } from './queue/failed-jobs.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
 import { openOperatorQueue } from './queue/operator-queue.ts';
@@ -26,6 +28,7 @@ import { paymentQueue } from './queue/payment-queue.ts';
 import { createPaymentWorker, type PaymentWorker } from './queue/payment-worker.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import { createRedisClock } from './queue/redis-clock.ts';
+import { writerFor } from './queue/replicated-writer.ts';
 import { createServerCheck, lastingFault, type ServerCheck } from './queue/server-check.ts';
 import { type SteeringWatch, watchSteering } from './queue/steering-watch.ts';
 import { startWatchdog } from './queue/watchdog.ts';
@@ -64,6 +67,8 @@ export function startWorker(
   const { durability } = config.queue;
   const serverCheck = createServerCheck({ redis, queue, durability, role: 'worker', logger });
   const clock = createRedisClock({ redis, key: queueKey(queue, 'meta') });
+  const writer = writerFor(config, redis, queue);
+  const epoch = epochFor(config, { redis, queue, writer, maxPending: concurrency, logger });
   const db = createDb(config.database);
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const recorder = createRecorder({
@@ -134,6 +139,8 @@ export function startWorker(
     serverCheck,
     clock,
     steering,
+    epoch,
+    writer,
     process: (run) => processPayment(run, deps),
     onDeadLetter: () => failedJobs.tidySoon(),
     logger,
@@ -145,6 +152,7 @@ export function startWorker(
   async function startTaking(): Promise<void> {
     await failedJobs.copyAll();
     if (isClosing) return;
+    if (durability === 'replica') void warnWithoutStandby(db, logger);
     isTaking = true;
     worker.start();
     reopening = startReopening({ deadLetters, failedJobs, logger });
@@ -161,14 +169,17 @@ export function startWorker(
   const watchdog = startWatchdog({
     worker,
     // The worker fetches nothing while an operator has paused the queue, or while PostgreSQL is down at the start.
-    countWaiting: async () => (!isTaking || (await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
-    // A worker that does not use an unsafe Redis, or does not know which gateway is stopped, rightly fetches nothing. One whose
+    countWaiting: async () => ((await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
+    isTaking: () => isTaking,
+    // A worker that does not use an unsafe Redis, or does not know which gateway is stopped, or whose payments no replica
+    // confirms, rightly fetches nothing. One whose
     // gateways are stopped is not idle: its places are taken by payments that wait.
-    isConnected: () => redis.status === 'ready' && serverCheck.fault === undefined && steering.isKnown,
+    isConnected: () =>
+      redis.status === 'ready' && serverCheck.fault === undefined && steering.isKnown && epoch?.fault === undefined,
     onStuck,
   });
   telemetry.describe({
-    worker: () => vitalsOf({ worker, concurrency, primary, fallback, recorder, serverCheck, steering }),
+    worker: () => vitalsOf({ worker, concurrency, primary, fallback, recorder, serverCheck, steering, epoch }),
   });
   const heartbeat = writesHeartbeat
     ? startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger })
@@ -199,6 +210,8 @@ export function startWorker(
       await heartbeatRemoved;
       for (const { gateway } of [primary, fallback]) gateway.close();
       clock.close();
+      epoch?.close();
+      writer?.close();
       serverCheck.close();
       redis.disconnect();
       await within(latest, db.destroy());
@@ -215,6 +228,7 @@ function vitalsOf({
   recorder,
   serverCheck,
   steering,
+  epoch,
 }: {
   worker: Pick<PaymentWorker, 'id' | 'inFlight'>;
   concurrency: number;
@@ -223,10 +237,11 @@ function vitalsOf({
   recorder: Pick<Recorder, 'outage'>;
   serverCheck: Pick<ServerCheck, 'fault'>;
   steering: Pick<SteeringWatch, 'isKnown' | 'fault'>;
+  epoch: Pick<Epoch, 'fault'> | undefined;
 }): WorkerVitals {
   const { outage } = recorder;
   // Once the steering was read, the worker goes on without.
-  const fault = lastingFault(serverCheck) ?? (steering.isKnown ? undefined : steering.fault);
+  const fault = lastingFault(serverCheck) ?? (steering.isKnown ? undefined : steering.fault) ?? epoch?.fault;
   return {
     workerId: worker.id,
     concurrency,

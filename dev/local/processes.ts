@@ -8,6 +8,8 @@ import { createInterface } from 'node:readline';
 export interface ManagedServer {
   readonly url: string;
   readonly port: number;
+  /** The directory of its data. */
+  readonly dir: string;
   /** Of the process that runs now. Each start has another. @throws an Error while none runs */
   readonly pid: number;
   /** Starts it again after `stop` or `kill`, on the same port with the same data. Resolves when it is ready. */
@@ -177,6 +179,7 @@ export function managedServer(options: {
   return {
     url: options.url,
     port: options.port,
+    dir: options.dir,
     get pid() {
       if (!current) throw new Error('it is not running');
       return current.child.pid!;

@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { freePort } from './ports.ts';
 import { type ManagedServer, managedServer, temporaryDirectory } from './processes.ts';
 
-const CONFIGURATION = fileURLToPath(new URL('../../docker/redis.conf', import.meta.url));
+/** The project's configuration of Redis. */
+export const REDIS_CONFIGURATION = fileURLToPath(new URL('../../docker/redis.conf', import.meta.url));
 
 /** The Redis-compatible servers we know. The first on the PATH is used. */
 const REDIS_COMMANDS = ['redis-server', 'valkey-server'];
@@ -64,18 +65,20 @@ function isExecutable(path: string): boolean {
 
 /**
  * Starts a private Redis with the project's configuration (docker/redis.conf). `args` come last, so they win. `keepIn` is the
- * directory of data that stay; without it they are removed with the server.
+ * directory of data that stay; without it they are removed with the server. `command` is the path of another server.
  */
 export async function startRedis({
+  command,
   args = [],
   keepIn,
   say = () => {},
 }: {
+  command?: string | undefined;
   args?: readonly string[];
   keepIn?: string | undefined;
   say?: (line: string) => void;
 } = {}): Promise<ManagedServer> {
-  const command = ensureRedis(say);
+  const path = command ?? ensureRedis(say);
   const port = await freePort();
   const dir = keepIn ?? temporaryDirectory('redis');
   mkdirSync(dir, { recursive: true });
@@ -86,9 +89,9 @@ export async function startRedis({
     isKept: keepIn !== undefined,
     stopSignal: 'SIGTERM',
     process: () => ({
-      command,
+      command: path,
       args: [
-        CONFIGURATION,
+        REDIS_CONFIGURATION,
         ...['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--daemonize', 'no', '--logfile', ''],
         ...args,
       ],

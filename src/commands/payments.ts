@@ -28,6 +28,7 @@ import { createPaymentFinder } from '../queue/find-payment.ts';
 import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from '../queue/redis.ts';
+import { writerFor } from '../queue/replicated-writer.ts';
 import { createWaitingJobs } from '../queue/waiting-jobs.ts';
 import { settingsOrRun } from './run-state.ts';
 import { whoRuns } from './who.ts';
@@ -112,11 +113,12 @@ async function openRelay(config: Config) {
   const queue = paymentQueue(config.queue);
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
+  const writer = writerFor(config, redis, queue);
   await firstConnection(redis);
   const ledger = createLedger(db);
   const queueWatch = createQueueWatch({ redis, queue });
   const jobs = createPaymentFinder({ redis, queue, serverCheck: { fault: undefined } });
-  const waitingJobs = createWaitingJobs({ redis, queue });
+  const waitingJobs = createWaitingJobs({ redis, queue, writer });
   const actions = createOperatorActions(db);
   const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue }), actions, logger });
   const trail = createTrail({ actions, lateRows, logger });
@@ -137,6 +139,7 @@ async function openRelay(config: Config) {
     settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),
     async close() {
       await trail.close();
+      writer?.close();
       redis.disconnect();
       await db.destroy();
     },

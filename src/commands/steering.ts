@@ -11,6 +11,7 @@ import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection } from '../queue/redis.ts';
+import { writerFor } from '../queue/replicated-writer.ts';
 import { createSteering } from '../queue/steering.ts';
 import { settingsOrRun } from './run-state.ts';
 
@@ -21,6 +22,7 @@ export async function withSteering<T>(act: (deps: SteerDeps & PauseDeps) => Prom
   const redis = createProducerConnection(config.redis);
   // A lost connection fails the commands. Without a listener its event would end the process.
   redis.on('error', () => {});
+  const writer = writerFor(config, redis, queue);
   await firstConnection(redis);
   const db = createDb(config.database, OPERATOR_LIMITS);
   const queueAdmin = createQueueAdmin(config.redis, queue);
@@ -30,13 +32,14 @@ export async function withSteering<T>(act: (deps: SteerDeps & PauseDeps) => Prom
   const trail = createTrail({ actions, lateRows, logger });
   try {
     return await act({
-      steering: createSteering({ redis, queue }),
+      steering: createSteering({ redis, queue, writer }),
       queueAdmin,
       queueWatch: createQueueWatch({ redis, queue }),
       trail,
     });
   } finally {
     await trail.close();
+    writer?.close();
     redis.disconnect();
     await queueAdmin.close();
     await db.destroy();

@@ -28,6 +28,8 @@ export async function pauseQueue({ who, reason }: Decider, deps: PauseDeps): Pro
     change(deps, async (queue) => {
       await deps.steering.notePause({ who, reason });
       await queue.pause();
+      // With DURABILITY=replica a note counts when a replica has it and all that was written before: the pause, too.
+      await deps.steering.notePause({ who, reason });
     }),
   );
 }

@@ -24,6 +24,7 @@ export const REASON_CODES = [
   'no_response',
   'pool_timeout',
   'not_accepting',
+  'not_confirmed',
   'queue_unavailable',
   'shutting_down',
   // A dead letter.

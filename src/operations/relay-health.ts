@@ -115,10 +115,12 @@ export function createRelayHealthCheck({
     const ledgerFailure = lastPing && performance.now() - lastPing.atMs < PING_COUNTS_MS ? lastPing.failure : undefined;
     const workers = queue.heartbeats.flatMap(({ worker }) => worker ?? []);
     const findings = [
-      ...ofRedis(queue, serverCheck, refusal()),
+      ...ofRedis(queue, [lastingFault(serverCheck), queue.heartbeatFault, refusal()]),
       ...ofQueue(queue, maxSize),
       ...(ledgerFailure === undefined ? [] : [{ code: 'ledger_unavailable', cause: ledgerFailure } as const]),
       ...ofWorkers(workers),
+      // Last, because payments are accepted all the same. What may not be read is a warning in the log.
+      ...serverCheck.problems.filter(({ code }) => code !== 'unreadable').map(ofServer),
     ];
     if (findings.some(({ code }) => code === 'redis_memory' || code === 'queue_unavailable')) heartbeatsMayLack();
     if (workers.length === 0 && performance.now() > lacksUntilMs && queue.heartbeatFault === undefined) {
@@ -151,17 +153,9 @@ interface Finding {
   readonly since?: string;
 }
 
-/** What makes Redis unusable for payments, or unsafe. */
-function ofRedis(
-  { memory, heartbeatFault }: QueueState,
-  serverCheck: Pick<ServerCheck, 'fault' | 'problems'>,
-  refusal: Failure | undefined,
-): Finding[] {
-  // What may not be read is a warning in the log.
-  const failures = [lastingFault(serverCheck), ...serverCheck.problems, heartbeatFault, refusal].filter(
-    (each) => each !== undefined && each.code !== 'unreadable',
-  );
-  const findings = failures.map((failure) => ofServer(failure!));
+/** What makes Redis unusable for payments. */
+function ofRedis({ memory }: QueueState, failures: readonly (Failure | undefined)[]): Finding[] {
+  const findings = failures.filter((failure) => failure !== undefined).map(ofServer);
   const used = memory ? memory.usedBytes / memory.maxBytes : 0;
   if (used >= ACCEPTING_SHARE) {
     const cause = `Redis has used ${Math.floor(used * 100)} % of its maxmemory; from 90 % on no payment is accepted`;
@@ -174,6 +168,9 @@ function ofRedis(
 const PROBLEM_OF: Readonly<Record<string, ProblemCode>> = {
   eviction_policy: 'eviction_policy',
   not_durable: 'durability',
+  few_replicas: 'durability',
+  failover_loses: 'durability',
+  not_replicated: 'durability',
   missing_right: 'missing_right',
   out_of_memory: 'redis_memory',
   wrong_type: 'wrong_type',

@@ -34,8 +34,11 @@ export const SETTINGS = {
   REDIS_PORT: asPrivate(port(6379)),
   REDIS_PASSWORD: password(undefined),
   REDIS_CLUSTER_NODES: hostPorts(),
+  REDIS_SENTINELS: hostPorts(),
+  REDIS_MASTER_NAME: text('mymaster'),
+  REDIS_SENTINEL_PASSWORD: password(undefined),
   REDIS_KEY_PREFIX: keyPrefix('payrelay'),
-  DURABILITY: oneOf(['memory', 'disk'], undefined, ['replica']),
+  DURABILITY: oneOf(['memory', 'disk', 'replica'], undefined),
 
   DATABASE_URL: postgresUrl(),
   DB_HOST: serverHost('localhost'),

@@ -100,19 +100,13 @@ export function boolean(byDefault: boolean): Setting<boolean> {
 const TRUE = ['true', 't', 'yes', 'on', '1'];
 const FALSE = ['false', 'f', 'no', 'off', '0'];
 
-/** @param reserved Values to come, which get a sentence of their own. */
-export function oneOf<T extends string, D extends T | undefined>(
-  choices: readonly T[],
-  byDefault: D,
-  reserved: readonly string[] = [],
-): Setting<T | D> {
+export function oneOf<T extends string, D extends T | undefined>(choices: readonly T[], byDefault: D): Setting<T | D> {
   return {
     default: byDefault,
     parse(text) {
       const choice = choices.find((known) => known === text);
       if (choice !== undefined) return choice;
-      const remark = reserved.includes(text) ? `; "${text}" is not supported yet` : '';
-      throw new SettingFault(`must be one of ${choices.join(', ')}${remark}`);
+      throw new SettingFault(`must be one of ${choices.join(', ')}`);
     },
   };
 }

@@ -12,7 +12,8 @@ import type { Failure } from '../process/outage-log.ts';
  * |------------|-----------------------------|----------|----------------|--------------------------------------------------|
  * | free       | none                        | nowhere  | nowhere        | primary; fallback if the routing rule allows     |
  * | doubted    | as many as doubts           | nowhere  | (primary)      | primary, until it pays or rejects                |
- * | unresolved | more than doubts            | nowhere  | primary        | primary, until the outcome is known there        |
+ * | unresolved | more than doubts, or before | nowhere  | primary        | primary, until the outcome is known there        |
+ * |            | the epoch of Redis          |          |                |                                                  |
  * | bound      | any                         | fallback | fallback       | fallback, until the outcome is known there       |
  *
  * An operator may stop a gateway, or drain it (queue/steering.ts). That changes no state and proves nothing. A run then sends
@@ -39,6 +40,8 @@ import type { Failure } from '../process/outage-log.ts';
  *   nothing. An entry that outlives its job is removed by the clock recall.
  * - after an operator's release, which clears the counters and the binding while the job waits: it is free. An earlier run that
  *   still holds it sends nothing, because nothing has confirmed its lock (`isOwned`).
+ * - a failover, or a restart that forgets, at any point: the payment was accepted before the epoch (queue/epoch.ts), so it counts
+ *   as unresolved. With DURABILITY=replica this run has sent nothing before a replica had its lock and its binding.
  * An id that is posted again after it was paid gets a free job. So every run asks the ledger before its first send.
  */
 export interface PaymentRun {
@@ -107,6 +110,8 @@ export type Pause =
   | 'backoff'
   /** After 1, 2, 4 … 30 s: only this gateway may get it. */
   | 'tied'
+  /** After about 1 s: only this gateway may get it, and that had no free connection. It is well, so a longer pause would help nobody. */
+  | 'crowded'
   /** After 1, 2, 4, 8, 15, 15 … s: the gateway, or something in its place, responds that the payment is bad. */
   | 'doubted';
 

@@ -119,11 +119,12 @@ export function requeue(
   }
   const cause = result.kind === 'not_tried' ? waitingFor(visit, { isTied }) : result.cause;
   const isDoubtedOnly = end !== 'unresolved' && !run.history.isUnresolved && (hadDoubt || run.history.doubts > 0);
+  const isCrowded = result.kind === 'not_sent' && result.reason === 'pool_timeout' && !hadUnknown;
   const reason = describe(visit, result.kind === 'not_tried' ? 'not accepting' : result.kind, cause);
   return new RequeueError(reason, {
     code: cause?.code ?? 'not_accepting',
     end,
-    pause: !isTied ? 'backoff' : isDoubtedOnly ? 'doubted' : 'tied',
+    pause: !isTied ? 'backoff' : isDoubtedOnly ? 'doubted' : isCrowded ? 'crowded' : 'tied',
     atLeastMs: Math.max(0, notBeforeMs - performance.now()),
   });
 }

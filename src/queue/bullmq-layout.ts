@@ -69,6 +69,11 @@ export function steeringKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:steering`;
 }
 
+/** Since when this server has the queue (epoch.ts). A purge leaves it alone. */
+export function epochKey({ prefix }: PaymentQueueName): string {
+  return `${prefix}:epoch`;
+}
+
 /** The start of the keys of accepted-minutes.ts. */
 export function acceptedKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:accepted:`;

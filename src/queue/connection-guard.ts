@@ -8,22 +8,43 @@ import { isMissingRight, isSelectError } from './redis-errors.ts';
 const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
 
 /**
- * Puts three things right that ioredis and BullMQ do with a connection and its duplicates.
+ * Puts four things right that ioredis and BullMQ do with a connection and its duplicates.
  * - A refused SELECT: ioredis reports it and goes on in database 0, where another stack may have its queue. Here such a
  *   connection never becomes ready; it is closed and tried anew, so that it goes on by itself when the server is put right.
  * - A user without the right to INFO: ioredis writes to the console at every connect, and BullMQ's worker never starts.
  *   Neither needs it.
  * - A closed connection: ioredis forgets to end its timers.
+ * - A connection that is closed while it is being made, so that a new one is made: ioredis makes none, and every later command
+ *   fails. That happens when the sentinels tell of a new master while we ask them for it.
  */
 export function guardConnection<Connection extends Redis | Cluster>(connection: Connection): Connection {
-  // A cluster has one database only. It reports each of its connections before that connects.
-  if (connection instanceof Cluster) connection.on('+node', tolerateMissingInfo);
+  if (connection instanceof Cluster) guardCluster(connection);
   else guardSingle(connection);
   return connection;
 }
 
+/** A cluster has one database only. */
+function guardCluster(cluster: Cluster): Cluster {
+  // It reports each of its connections before that connects.
+  cluster.on('+node', tolerateMissingInfo);
+  endRefreshes(cluster);
+  const duplicate = cluster.duplicate.bind(cluster);
+  cluster.duplicate = (...args) => guardCluster(duplicate(...args));
+  return cluster;
+}
+
+/** A reading of the slot table that outlasts the connection would start a timer for the next one, for ever. */
+function endRefreshes(cluster: Cluster): void {
+  const refresh = cluster.refreshSlotsCache.bind(cluster);
+  cluster.refreshSlotsCache = (callback) =>
+    refresh((error, result) => {
+      if (!['disconnecting', 'close', 'end'].includes(cluster.status)) callback?.(error, result);
+    });
+}
+
 function guardSingle(redis: Redis): Redis {
   tolerateMissingInfo(redis);
+  connectAgain(redis);
   redis.on('close', () => endTimers(redis));
   redis.on('error', (error: Error) => {
     if (isSelectError(error)) redis.disconnect(true);
@@ -36,7 +57,27 @@ function guardSingle(redis: Redis): Redis {
 /** Private parts of ioredis 5. */
 interface Inside {
   socketTimeoutTimer: NodeJS.Timeout | undefined;
-  readonly connector: { stream: unknown };
+  /** Set by `disconnect()`, and not by `disconnect(true)`. */
+  readonly manuallyClosing: boolean;
+  readonly connector: { stream: unknown; connect(onEvent: unknown): Promise<unknown> };
+}
+
+/** What ioredis throws when it was told to disconnect before it had a socket. */
+const CLOSED = 'Connection is closed.';
+
+function connectAgain(redis: Redis): void {
+  const inside = redis as unknown as Inside;
+  const { connector } = inside;
+  const connect = connector.connect.bind(connector);
+  connector.connect = async (onEvent) => {
+    for (;;) {
+      try {
+        return await connect(onEvent);
+      } catch (error) {
+        if ((error as Error).message !== CLOSED || inside.manuallyClosing) throw error;
+      }
+    }
+  };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { addStandardJob } from 'bullmq/dist/cjs/scripts/addStandardJob-9.js';
-import { ADD_JOB_KEYS, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { ADD_JOB_KEYS, epochKey, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { JOB_NAME, JOB_OPTIONS } from './payment-queue.ts';
 import { readScript } from './scripts.ts';
 
@@ -19,9 +19,13 @@ const PLACE = "--[[ the text of BullMQ's addStandardJob ]]";
 /** Adds a batch of payments in one atomic step: scripts/enqueue-payments.lua. */
 export const ENQUEUE_SCRIPT = readScript('enqueue-payments').replace(PLACE, () => addStandardJob.content);
 
-/** The keys of {@link ENQUEUE_SCRIPT}. */
-export function enqueueKeys(queue: PaymentQueueName): string[] {
-  return [...ADD_JOB_KEYS, 'prioritized', 'failed'].map((type) => queueKey(queue, type));
+/**
+ * The keys of {@link ENQUEUE_SCRIPT}.
+ * @param notesTime whether it notes the time of acceptance for the next epoch (epoch.ts)
+ */
+export function enqueueKeys(queue: PaymentQueueName, { notesTime = false } = {}): string[] {
+  const keys = [...ADD_JOB_KEYS, 'prioritized', 'failed'].map((type) => queueKey(queue, type));
+  return notesTime ? [...keys, epochKey(queue)] : keys;
 }
 
 /**

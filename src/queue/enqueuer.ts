@@ -6,6 +6,7 @@ import type { PaymentQueueName } from './bullmq-layout.ts';
 import { ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
 import { createMemoryHeadroom } from './memory-headroom.ts';
 import { explainRedisError } from './redis-errors.ts';
+import type { ReplicatedWriter } from './replicated-writer.ts';
 import { defineScript } from './scripts.ts';
 import type { ServerCheck } from './server-check.ts';
 
@@ -62,15 +63,23 @@ export function createEnqueuer({
   queue,
   maxSize,
   serverCheck,
+  writer,
+  notesTime = false,
 }: {
   redis: Redis | Cluster;
   queue: PaymentQueueName;
   maxSize: number;
+  /** With `DURABILITY=replica`: a job counts as stored when a replica has it. */
+  writer?: ReplicatedWriter | undefined;
+  /** Whether another server may take the place of this one (epoch.ts). */
+  notesTime?: boolean;
   /** While it has a fault nothing is written. */
   serverCheck: Pick<ServerCheck, 'fault'>;
 }): Enqueuer {
-  const keys = enqueueKeys(queue);
-  const enqueuePayments = defineScript<number[]>(redis, 'enqueue-payments', keys.length, ENQUEUE_SCRIPT);
+  const keys = enqueueKeys(queue, { notesTime });
+  const enqueuePayments = writer
+    ? writer.script<number[]>(ENQUEUE_SCRIPT, keys.length)
+    : defineScript<number[]>(redis, 'enqueue-payments', keys.length, ENQUEUE_SCRIPT);
   const headroom = createMemoryHeadroom({ redis, key: keys[0]! });
 
   const batcher = createBatcher<NewJob, undefined | ServiceError>({

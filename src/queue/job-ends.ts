@@ -24,8 +24,9 @@ export interface JobEnds {
 export const BACKOFF_MS = { first: 100, max: 1_000 };
 
 /** Pauses of payments that only one gateway may get, in s, by how often they had one. The last one repeats. */
-const PAUSES_S: Readonly<Record<'tied' | 'doubted', readonly number[]>> = {
+const PAUSES_S: Readonly<Record<Tied, readonly number[]>> = {
   tied: [1, 2, 4, 8, 16, 30],
+  crowded: [1],
   doubted: [1, 2, 4, 8, 15],
 };
 
@@ -193,8 +194,11 @@ export function backoffStrategy(_attemptsMade: number, _type?: string, error?: E
   return error instanceof CleanEnd ? error.pauseMs : 0;
 }
 
-function isTied(pause: Pause): pause is 'tied' | 'doubted' {
-  return pause === 'tied' || pause === 'doubted';
+/** Pauses of payments that only one gateway may get. */
+type Tied = Exclude<Pause, 'none' | 'backoff'>;
+
+function isTied(pause: Pause): pause is Tied {
+  return pause !== 'none' && pause !== 'backoff';
 }
 
 /** Full jitter on the upper half, so that payments which failed together do not come back together. */

@@ -2,9 +2,11 @@ import type { Config } from '../config.ts';
 import { within } from '../process/deadline.ts';
 import type { Logger } from '../process/logger.ts';
 import { createEnqueuer, type Enqueuer } from './enqueuer.ts';
+import { canFailOver } from './epoch.ts';
 import { paymentQueue } from './payment-queue.ts';
 import { createQueuedCheck, type QueuedCheck } from './queued-check.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
+import { writerFor } from './replicated-writer.ts';
 import { createServerCheck } from './server-check.ts';
 
 /** The queue for an action of operators. It has its own connection, so that an action does not delay payments. */
@@ -28,16 +30,21 @@ const FIRST_CHECK_MS = 1_000;
  * node would not use, and the memory for the workers stays free. Resolves also while Redis is down.
  */
 export async function openOperatorQueue(
-  { redis: redisConfig, queue: queueConfig }: Pick<Config, 'redis' | 'queue'>,
+  config: Pick<Config, 'redis' | 'queue'>,
   logger: Logger,
 ): Promise<OperatorQueue> {
+  const { redis: redisConfig, queue: queueConfig } = config;
   const queue = paymentQueue(queueConfig);
   const redis = createProducerConnection(redisConfig);
   // A lost connection fails the commands. Without a listener its event would end the process.
   redis.on('error', () => {});
   const serverCheck = createServerCheck({ redis, queue, durability: queueConfig.durability, role: 'api', logger });
+  const writer = writerFor(config, redis, queue);
   const maxSize = Math.max(1, Math.floor(RETRY_SHARE * queueConfig.maxSize));
-  const { enqueueAgain } = createEnqueuer({ redis, queue, maxSize, serverCheck });
+  const { enqueueAgain } = createEnqueuer({
+    ...{ redis, queue, maxSize, serverCheck, writer },
+    notesTime: writer !== undefined || canFailOver(redisConfig),
+  });
   await firstConnection(redis);
   if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
   return {
@@ -45,6 +52,7 @@ export async function openOperatorQueue(
     areQueued: createQueuedCheck({ redis, queue, serverCheck }),
     close() {
       serverCheck.close();
+      writer?.close();
       redis.disconnect();
     },
   };

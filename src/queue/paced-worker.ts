@@ -36,6 +36,7 @@ export class PacedWorker extends Worker {
     this.#closing.signal.addEventListener('abort', () => resolve(), { once: true });
   });
   #errorsInARow = 0;
+  #fetches = 0;
 
   constructor(
     name: string,
@@ -50,12 +51,18 @@ export class PacedWorker extends Worker {
     this.on('error', (error) => pacing.outage.failed(explainRedisError(error)));
   }
 
+  /** How often it has begun to ask for a job. While no job is in flight it asks every 10 s at least. */
+  get fetches(): number {
+    return this.#fetches;
+  }
+
   /** Takes jobs from now on. */
   start(): void {
     this.run().catch((error: unknown) => this.#pacing.outage.failed(explainRedisError(error)));
   }
 
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
+    this.#fetches += 1;
     // A race only when it is needed: it leaves a callback at `#closed`, which lives as long as the worker.
     if (!this.#pacing.isUsable()) await Promise.race([this.#pacing.whenUsable(), this.#closed]);
     // To BullMQ this means that no job is waiting. The declared type lacks that case.

@@ -6,12 +6,14 @@ import { createOutageLog } from '../process/outage-log.ts';
 import type { PaymentRun } from '../processing/payment-run.ts';
 import type { PaymentQueueName } from './bullmq-layout.ts';
 import { startClockRecall } from './clock-recall.ts';
+import type { Epoch } from './epoch.ts';
 import { BACKOFF_MS, backoffStrategy, createJobEnds } from './job-ends.ts';
 import { createJobRuns } from './job-runs.ts';
 import { createOwnedJobs } from './owned-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
 import { createPacer } from './pacer.ts';
 import type { RedisClock } from './redis-clock.ts';
+import type { ReplicatedWriter } from './replicated-writer.ts';
 import type { ServerCheck } from './server-check.ts';
 import type { SteeringWatch } from './steering-watch.ts';
 
@@ -23,6 +25,8 @@ export interface PaymentWorker {
   readonly inFlight: number;
   /** Runs that have ended since the worker was created. */
   readonly finished: number;
+  /** How often it has begun to ask for a payment. While none is in flight it asks every 10 s at least. */
+  readonly fetches: number;
   /** Takes jobs from now on. */
   start(): void;
   /**
@@ -57,6 +61,8 @@ export function createPaymentWorker({
   serverCheck,
   clock,
   steering,
+  epoch,
+  writer,
   process,
   onDeadLetter,
   logger,
@@ -72,6 +78,10 @@ export function createPaymentWorker({
   clock: Pick<RedisClock, 'nowMs' | 'isKnown' | 'known'>;
   /** Until it is known no payment is taken: its gateway may be stopped. */
   steering: Pick<SteeringWatch, 'isKnown' | 'known'>;
+  /** Undefined: no server forgets what workers did. */
+  epoch: Epoch | undefined;
+  /** With `DURABILITY=replica`. */
+  writer: ReplicatedWriter | undefined;
   process: (run: PaymentRun) => Promise<void>;
   /** A payment's job has failed for good. */
   onDeadLetter: () => void;
@@ -85,7 +95,7 @@ export function createPaymentWorker({
   const ends = createJobEnds({ redis, queue, nowMs, outage, logger });
   const owned = createOwnedJobs();
   const { isOwned } = owned;
-  const runs = createJobRuns({ redis, queue, nowMs, isOwned, noteUnresolved: ends.noteUnresolved });
+  const runs = createJobRuns({ redis, queue, nowMs, isOwned, epoch, writer, noteUnresolved: ends.noteUnresolved });
   let inFlight = 0;
   let finished = 0;
   let onNoneInFlight: (() => void) | undefined;
@@ -111,11 +121,12 @@ export function createPaymentWorker({
   }
 
   const pacing = {
-    isUsable: () => clock.isKnown && steering.isKnown && serverCheck.fault === undefined,
+    isUsable: () => clock.isKnown && steering.isKnown && serverCheck.fault === undefined && epoch?.fault === undefined,
     async whenUsable() {
       await clock.known();
       await steering.known();
       await serverCheck.whenUsable();
+      await epoch?.whenUsable();
     },
     outage,
   };
@@ -147,6 +158,9 @@ export function createPaymentWorker({
     },
     get finished() {
       return finished;
+    },
+    get fetches() {
+      return worker.fetches;
     },
     start() {
       worker.start();

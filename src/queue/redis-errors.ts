@@ -1,6 +1,17 @@
 import { withoutArguments } from '../process/describe-error.ts';
 import type { Failure } from '../process/outage-log.ts';
 
+/** Too few replicas confirmed in time what was written. They may have it all the same, or get it later. */
+export class NotReplicatedError extends Error {
+  override readonly name = 'NotReplicatedError';
+
+  constructor({ confirmed, wanted, waitedMs }: { confirmed: number; wanted: number; waitedMs: number }) {
+    super(
+      `${confirmed} of ${wanted} replicas of Redis have confirmed a write within ${waitedMs} ms: are they connected, and do they keep up?`,
+    );
+  }
+}
+
 /** What the first word of an error reply means, in words for an operator. */
 const BY_FIRST_WORD: Readonly<Record<string, Failure>> = {
   OOM: { code: 'out_of_memory', detail: 'Redis is out of memory (maxmemory)' },
@@ -33,6 +44,7 @@ export function isMissingRight(message: string): boolean {
 /** Why a command to Redis failed: a code of a small set, and one sentence for an operator. */
 export function explainRedisError(error: unknown): Failure {
   if (!(error instanceof Error)) return { code: 'unreachable', detail: String(error) };
+  if (error instanceof NotReplicatedError) return { code: 'not_replicated', detail: error.message };
   // The error of a cluster says that all nodes failed, and has the reply of the last one inside.
   const { lastNodeError } = error as { lastNodeError?: unknown };
   if (lastNodeError instanceof Error) return explainRedisError(lastNodeError);

@@ -11,7 +11,7 @@ import { explainRedisError } from './redis-errors.ts';
  * After so long a command fails. A request waits for at most two flushes, the current one and its own, and its client must get
  * a response within a second.
  */
-const PRODUCER_COMMAND_TIMEOUT_MS = 450;
+export const PRODUCER_COMMAND_TIMEOUT_MS = 450;
 
 /** A new connection replaces one that is silent for this time while a reply is due. */
 const SOCKET_TIMEOUT_MS = 5_000;
@@ -24,16 +24,18 @@ const retryStrategy = (times: number) => Math.min(times * 50, 500);
  * {@link PRODUCER_COMMAND_TIMEOUT_MS} while it hangs. It recovers by itself, also when Redis was down at the start.
  */
 export function createProducerConnection(config: RedisConfig): Redis | Cluster {
-  return connect(config, {
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    // By the time that an interrupted command could be sent again, its client has got a 503.
-    autoResendUnfulfilledCommands: false,
-    commandTimeout: PRODUCER_COMMAND_TIMEOUT_MS,
-    connectTimeout: 1_000,
-    socketTimeout: SOCKET_TIMEOUT_MS,
-  });
+  return connect(config, PRODUCER_OPTIONS);
 }
+
+const PRODUCER_OPTIONS: RedisOptions = {
+  enableOfflineQueue: false,
+  maxRetriesPerRequest: 0,
+  // By the time that an interrupted command could be sent again, its client has got a 503.
+  autoResendUnfulfilledCommands: false,
+  commandTimeout: PRODUCER_COMMAND_TIMEOUT_MS,
+  connectTimeout: 1_000,
+  socketTimeout: SOCKET_TIMEOUT_MS,
+};
 
 /** The same for the worker. Its connection may be silent for 10 s while it waits for a job (BullMQ's longest BZPOPMIN). */
 const WORKER_SOCKET_TIMEOUT_MS = 15_000;
@@ -47,28 +49,85 @@ export function createWorkerConnection(config: RedisConfig): Redis | Cluster {
   });
 }
 
-function connect({ url, socketPath, clusterNodes }: RedisConfig, options: RedisOptions): Redis | Cluster {
-  const redisOptions: RedisOptions = {
-    ...options,
-    retryStrategy,
-    // After a failover the old master replies READONLY. A new connection finds the new one.
-    reconnectOnError: (error) => error.message.startsWith('READONLY'),
-  };
-  if (clusterNodes.length === 0) {
-    return guardConnection(new Redis(url, { ...redisOptions, ...(socketPath && { path: socketPath }) }));
+/**
+ * A connection to the server itself that serves a key of a cluster. It does not follow the cluster: when that moves the key,
+ * the server replies MOVED.
+ */
+export function connectToNode(config: RedisConfig, { host, port }: { host: string; port: number }): Redis {
+  return guardConnection(new Redis({ ...nodeOptions(config, PRODUCER_OPTIONS), host, port }));
+}
+
+function connect(config: RedisConfig, options: RedisOptions): Redis | Cluster {
+  const { url, socketPath, clusterNodes, sentinels } = config;
+  if (clusterNodes.length > 0) {
+    const cluster = new Cluster([...clusterNodes], {
+      clusterRetryStrategy: retryStrategy,
+      enableOfflineQueue: options.enableOfflineQueue ?? true,
+      // As with one server, a command that no client waits for is tried until a node takes it. With ioredis' default it fails
+      // after 16 tries, which a failover outlasts.
+      ...(options.maxRetriesPerRequest === null && { maxRedirections: Number.POSITIVE_INFINITY }),
+      // While two nodes name each other, a command must not go round without a pause.
+      retryDelayOnMoved: MOVED_PAUSE_MS,
+      slotsRefreshInterval: SLOTS_REFRESH_MS,
+      redisOptions: { ...nodeOptions(config, options), disconnectTimeout: DISCONNECT_MS },
+    });
+    return guardConnection(cluster);
   }
+  if (sentinels !== undefined) {
+    const isTls = new URL(url).protocol === 'rediss:';
+    return guardConnection(
+      new Redis(url, {
+        ...options,
+        ...RECONNECTING,
+        sentinels: [...sentinels.nodes],
+        name: sentinels.masterName,
+        ...(sentinels.password !== undefined && { sentinelPassword: sentinels.password }),
+        ...(isTls && { sentinelTLS: {}, enableTLSForSentinelMode: true }),
+        sentinelRetryStrategy: retryStrategy,
+        sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
+        // A machine that is lost closes no connection. The sentinels tell of the new master, and the old connection gets this
+        // time to end in order.
+        failoverDetector: true,
+        disconnectTimeout: DISCONNECT_MS,
+      }),
+    );
+  }
+  return guardConnection(new Redis(url, { ...options, ...RECONNECTING, ...(socketPath && { path: socketPath }) }));
+}
+
+const MOVED_PAUSE_MS = 20;
+
+/**
+ * How often a process asks the cluster which node serves what. A master that hangs closes no connection and replies nothing:
+ * only the others' word ends the wait for it.
+ */
+const SLOTS_REFRESH_MS = 2_000;
+
+/**
+ * How long a connection may take to close in order before the pool destroys it. A server that hangs closes nothing, and ioredis'
+ * own 2 s would come on top of each failover.
+ */
+const DISCONNECT_MS = 200;
+
+const RECONNECTING: RedisOptions = {
+  retryStrategy,
+  // After a failover the old master replies READONLY. A new connection finds the new one.
+  reconnectOnError: (error) => error.message.startsWith('READONLY'),
+};
+
+/** How long a sentinel may take for a reply before the next one is asked. */
+const SENTINEL_TIMEOUT_MS = 500;
+
+/** For a node of a cluster: what the URL says beside its host. */
+function nodeOptions({ url }: RedisConfig, options: RedisOptions): RedisOptions {
   const { username, password, protocol } = new URL(url);
-  const cluster = new Cluster([...clusterNodes], {
-    clusterRetryStrategy: retryStrategy,
-    enableOfflineQueue: redisOptions.enableOfflineQueue ?? true,
-    redisOptions: {
-      ...redisOptions,
-      ...(username && { username: decodeURIComponent(username) }),
-      ...(password && { password: decodeURIComponent(password) }),
-      ...(protocol === 'rediss:' && { tls: {} }),
-    },
-  });
-  return guardConnection(cluster);
+  return {
+    ...options,
+    ...RECONNECTING,
+    ...(username && { username: decodeURIComponent(username) }),
+    ...(password && { password: decodeURIComponent(password) }),
+    ...(protocol === 'rediss:' && { tls: {} }),
+  };
 }
 
 /** How long the first connection may take before its user goes on without it. */

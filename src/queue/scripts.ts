@@ -6,7 +6,8 @@ export function readScript(name: string): string {
   return readFileSync(new URL(`./scripts/${name}.lua`, import.meta.url), 'utf8');
 }
 
-type Command<Reply> = (...keysAndArguments: (string | number)[]) => Promise<Reply>;
+/** A script as a function of its keys and arguments. */
+export type Command<Reply> = (...keysAndArguments: (string | number)[]) => Promise<Reply>;
 
 /**
  * A script as a function of its keys and arguments. Redis gets the text once on each connection, then only its hash.

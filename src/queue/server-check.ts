@@ -53,9 +53,17 @@ const RECHECK_MS = 1_000;
 /** How often a usable server is checked again: an administrator may change its settings. */
 const REFRESH_MS = 30_000;
 
+/** The same where replicas count, because they come and go. */
+const REFRESH_REPLICAS_MS = 5_000;
+
+/** What an operator should correct, while payments are accepted all the same. */
+const MERE_PROBLEMS = ['unreadable', 'few_replicas', 'failover_loses'];
+
 const NOT_CHECKED: Failure = { code: 'not_checked', detail: 'this Redis has not been checked since it was connected' };
 
 export function createServerCheck({ redis, queue, durability, role, logger }: ServerCheckOptions): ServerCheck {
+  const canFailOver = redis instanceof Cluster || Boolean(redis.options.sentinels);
+  const refreshMs = durability === 'replica' ? REFRESH_REPLICAS_MS : REFRESH_MS;
   let fault: ServerFault | undefined = { ...NOT_CHECKED, since: new Date() };
   let problems: readonly Failure[] = [];
   let isClosed = false;
@@ -93,7 +101,7 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
     if (isClosed || mine !== running) return;
     if (found instanceof Error) couldNotLook(found);
     else judge(found);
-    timer = setTimeout(lookAgain, fault === undefined ? REFRESH_MS : RECHECK_MS).unref();
+    timer = setTimeout(lookAgain, fault === undefined ? refreshMs : RECHECK_MS).unref();
   }
 
   /** A usable server stays usable. If it is down, each command notices that itself. */
@@ -107,7 +115,7 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
 
   function judge(found: readonly Failure[]): void {
     const isFatal = ({ code }: Failure) =>
-      code !== 'unreadable' && (code !== 'not_durable' || durability !== undefined);
+      !MERE_PROBLEMS.includes(code) && (code !== 'not_durable' || durability !== undefined);
     const [fatal] = found.filter(isFatal);
     problems = found.filter((failure) => !isFatal(failure));
     for (const { code, detail } of problems) {
@@ -122,8 +130,12 @@ export function createServerCheck({ redis, queue, durability, role, logger }: Se
 
   async function findings(): Promise<Failure[]> {
     const servers = redis instanceof Cluster ? redis.nodes('master') : [redis];
-    const [rights, ...settings] = await Promise.all([checkRights(redis, queue, role), ...servers.map(readSettings)]);
-    return [...rights, ...settings.flatMap((each) => judgeSettings(each, durability))];
+    const promise = { durability, canFailOver };
+    const [rights, ...settings] = await Promise.all([
+      checkRights(redis, queue, { role, ...promise }),
+      ...servers.map(readSettings),
+    ]);
+    return [...rights, ...settings.flatMap((each) => judgeSettings(each, promise))];
   }
 
   const forget = () => settle(NOT_CHECKED);

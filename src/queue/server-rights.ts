@@ -1,6 +1,7 @@
-import type { Cluster, Redis } from 'ioredis';
+import { Cluster, type Redis } from 'ioredis';
+import type { Durability } from '../config.ts';
 import type { Failure } from '../process/outage-log.ts';
-import { KEY_TYPES, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { epochKey, KEY_TYPES, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { explainRedisError, isMissingRight } from './redis-errors.ts';
 import { readScript } from './scripts.ts';
 
@@ -28,7 +29,23 @@ const TRIED_BY_WORKERS = [
   ...['ZREMRANGEBYRANK @ 0 0', 'ZREMRANGEBYSCORE @ 0 1', 'DEL @'],
 ];
 
-/** The commands that a role must be allowed, for the test that compares them with those of BullMQ's scripts. */
+/** What a process does with its Redis, and so which rights it needs. */
+export interface Use {
+  readonly role: Role;
+  readonly durability: Durability | undefined;
+  /** Whether another server may take the place of this one. */
+  readonly canFailOver: boolean;
+}
+
+/** The key of the epoch has a place of its own (epoch.ts). Only what changes nothing is tried on it: it may be in use. */
+function triedOnEpoch({ role, durability, canFailOver }: Use, epoch: string): readonly string[] {
+  if (role === 'worker') {
+    return durability === 'disk' && !canFailOver ? [] : [`HDEL ${epoch} check`, `HMGET ${epoch} check`];
+  }
+  return durability === 'replica' || canFailOver ? [`HSETNX ${epoch} latest 0`] : [];
+}
+
+/** The commands that a role must be allowed, for the test that compares them with those of the scripts. */
 export function commandsOf(role: Role): ReadonlySet<string> {
   return new Set(triedBy(role).map((command) => command.split(' ')[0]!));
 }
@@ -43,17 +60,27 @@ const CHECK_SCRIPT = readScript('check-rights');
  * The rights that the user lacks, and the keys of the queue that another program has created.
  * @throws when Redis does not reply
  */
-export async function checkRights(redis: Redis | Cluster, queue: PaymentQueueName, role: Role): Promise<Failure[]> {
-  const keys = [queueKey(queue, 'check'), ...Object.keys(KEY_TYPES).map((type) => queueKey(queue, type))];
+export async function checkRights(redis: Redis | Cluster, queue: PaymentQueueName, use: Use): Promise<Failure[]> {
+  const { role, durability } = use;
+  const epoch = epochKey(queue);
+  const tried = triedOnEpoch(use, epoch);
+  const expected = Object.entries(KEY_TYPES).map(([type, redisType]) => [queueKey(queue, type), redisType] as const);
+  if (tried.length > 0) expected.push([epoch, 'hash']);
+  const keys = [queueKey(queue, 'check'), ...expected.map(([key]) => key)];
   let replies: string[];
   let types: string[];
   const forbidden = new Set<string>();
   try {
     // Not by the script, because scripts may not block. This does not block either: its time-out is invalid.
     if (role === 'worker') await noteIfForbidden(redis, forbidden, 'BZPOPMIN', keys[0]!, 'none');
-    const reply = await redis.eval(CHECK_SCRIPT, keys.length, ...keys, ...triedBy(role));
+    const reply = await redis.eval(CHECK_SCRIPT, keys.length, ...keys, ...triedBy(role), ...tried);
     [replies, types] = reply as [string[], string[]];
     await noteIfForbidden(redis, forbidden, 'EVALSHA', '0'.repeat(40), '1', keys[0]!);
+    if (durability === 'replica') {
+      await noteIfForbidden(redis, forbidden, 'WAIT', '0', '1');
+      await noteIfForbidden(redis, forbidden, 'SCRIPT LOAD', ')');
+      if (redis instanceof Cluster) await noteIfForbidden(redis, forbidden, 'CLUSTER KEYSLOT', epoch);
+    }
   } catch (error) {
     const failure = explainRedisError(error);
     if (failure.code === 'missing_right') return [failure];
@@ -68,18 +95,18 @@ export async function checkRights(redis: Redis | Cluster, queue: PaymentQueueNam
       detail: `the Redis user lacks the right to run ${commands} on the keys ${queueKey(queue, '*')}`,
     });
   }
-  for (const [index, [type, expected]] of Object.entries(KEY_TYPES).entries()) {
+  for (const [index, [key, type]] of expected.entries()) {
     const actual = types[index]!;
-    if (actual === 'none' || actual === expected) continue;
+    if (actual === 'none' || actual === type) continue;
     failures.push({
       code: 'wrong_type',
-      detail: `the key ${queueKey(queue, type)} is a ${actual} instead of a ${expected}: another program uses this prefix in this database. Set another REDIS_KEY_PREFIX`,
+      detail: `the key ${key} is a ${actual} instead of a ${type}: another program uses this prefix in this database. Set another REDIS_KEY_PREFIX`,
     });
   }
   return failures;
 }
 
-/** Sends a command that fails in any case, and notes its name when it is not allowed. */
+/** Sends a command that fails in any case, or changes nothing, and notes its name when it is not allowed. */
 async function noteIfForbidden(
   redis: Redis | Cluster,
   forbidden: Set<string>,
@@ -87,7 +114,8 @@ async function noteIfForbidden(
   ...args: string[]
 ): Promise<void> {
   try {
-    await redis.call(command, ...args);
+    const [name, ...subcommand] = command.split(' ');
+    await redis.call(name!, ...subcommand, ...args);
   } catch (error) {
     if (explainRedisError(error).code === 'unreachable') throw error;
     if (isMissingRight((error as Error).message)) forbidden.add(command);

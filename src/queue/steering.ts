@@ -3,7 +3,7 @@ import { QueueUnavailableError } from '../errors.ts';
 import type { GatewayName } from '../payment.ts';
 import { type PaymentQueueName, steeringKey } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
-import { defineScript } from './scripts.ts';
+import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
 
 /**
  * What operators have decided about the gateways and the queue, in Redis. Every worker reads it, and follows it within a second.
@@ -35,13 +35,13 @@ export type Steering = Readonly<Record<GatewayName, Steered>>;
 /** Who decides, and why. Redis stamps the time. */
 export type Decider = Pick<SteeredBy, 'who' | 'reason'>;
 
-/** Writes the decisions. Each replaces the one before. @throws QueueUnavailableError */
+/** Writes the decisions. Each replaces the one before. @throws QueueUnavailableError after which it may be written */
 export interface SteeringStore {
   read(): Promise<Steering>;
   /** @returns what every worker follows from now on */
   set(gateway: GatewayName, state: SteeringState, by: Decider): Promise<Steered>;
   /**
-   * Notes who pauses the queue, before it is paused. BullMQ's own flag says whether it is, so a note means nothing otherwise.
+   * Notes who pauses the queue. BullMQ's own flag says whether it is paused, so a note means nothing otherwise.
    * Undefined: nobody says so.
    */
   notePause(by: Decider | undefined): Promise<void>;
@@ -50,9 +50,18 @@ export interface SteeringStore {
 /** The fields of the hash, in the order of {@link parseSteering}. */
 export const STEERING_FIELDS = ['primary', 'fallback', 'pause'] as const;
 
-export function createSteering({ redis, queue }: { redis: Redis | Cluster; queue: PaymentQueueName }): SteeringStore {
+/** @param writer with `DURABILITY=replica`: a failover must not open a stopped gateway again */
+export function createSteering({
+  redis,
+  queue,
+  writer,
+}: {
+  redis: Redis | Cluster;
+  queue: PaymentQueueName;
+  writer?: ReplicatedWriter | undefined;
+}): SteeringStore {
   const key = steeringKey(queue);
-  const setSteering = defineScript<string>(redis, 'set-steering', 1);
+  const setSteering = defineWrite<string>({ redis, writer }, 'set-steering', 1);
 
   async function ask<T>(command: () => Promise<T>): Promise<T> {
     try {

@@ -3,7 +3,7 @@ import { QueueUnavailableError } from '../errors.ts';
 import type { GatewayName } from '../payment.ts';
 import { bindingText, jobKey, lockKey, type PaymentQueueName, queueKey, unresolvedKey } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
-import { defineScript } from './scripts.ts';
+import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
 
 /**
  * - `done`
@@ -51,10 +51,19 @@ export interface Unresolved {
   readonly since: Date;
 }
 
-export function createWaitingJobs({ redis, queue }: { redis: Redis | Cluster; queue: PaymentQueueName }): WaitingJobs {
-  const releasePayment = defineScript<WaitingJobResult>(redis, 'release-payment', 8);
-  const endPayment = defineScript<WaitingJobResult>(redis, 'end-payment', 8);
-  const tiePayment = defineScript<WaitingJobResult>(redis, 'tie-payment', 3);
+/** @param writer with `DURABILITY=replica`: a failover must not take back what an operator has decided */
+export function createWaitingJobs({
+  redis,
+  queue,
+  writer,
+}: {
+  redis: Redis | Cluster;
+  queue: PaymentQueueName;
+  writer?: ReplicatedWriter | undefined;
+}): WaitingJobs {
+  const releasePayment = defineWrite<WaitingJobResult>({ redis, writer }, 'release-payment', 8);
+  const endPayment = defineWrite<WaitingJobResult>({ redis, writer }, 'end-payment', 8);
+  const tiePayment = defineWrite<WaitingJobResult>({ redis, writer }, 'tie-payment', 3);
   const [active, failed, wait, delayed, marker] = ['active', 'failed', 'wait', 'delayed', 'marker'].map((type) =>
     queueKey(queue, type),
   ) as [string, string, string, string, string];

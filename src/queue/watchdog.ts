@@ -3,47 +3,56 @@ import type { PaymentWorker } from './payment-worker.ts';
 /** A look costs one command, and only while the worker is idle. */
 const INTERVAL_MS = 10_000;
 
-/** The worker counts as stuck when it did nothing for so many looks in a row while payments were waiting. */
+/** The worker counts as stuck after so many such looks in a row. */
 const LOOKS = 3;
 
 /**
- * After an outage of Redis, BullMQ workers have stopped fetching for ever without an error (issues 2964, 4479, 4585). The
- * watchdog ends such a process, and its supervisor starts a new one.
+ * After an outage of Redis, BullMQ workers have stopped fetching for ever without an error (issues 2964, 4479, 4585, and in a
+ * cluster whose master was restarted). The watchdog ends such a process, and its supervisor starts a new one. A worker is stuck when
+ * it does nothing while payments wait, or asks for none, which is noticed also when other workers take them all.
  */
 export function startWatchdog({
   worker,
   countWaiting,
+  isTaking,
   isConnected,
   onStuck,
   intervalMs = INTERVAL_MS,
 }: {
-  worker: Pick<PaymentWorker, 'inFlight' | 'finished'>;
+  worker: Pick<PaymentWorker, 'inFlight' | 'finished' | 'fetches'>;
   countWaiting: () => Promise<number>;
+  /** Whether the worker was started. */
+  isTaking: () => boolean;
   /** While Redis is down a restart would not help. */
   isConnected: () => boolean;
   onStuck: (reason: string) => void;
   intervalMs?: number;
 }): { close(): void } {
-  let finishedBefore = worker.finished;
-  let idleLooks = 0;
+  let { finished, fetches } = worker;
+  let looksWithoutFetch = 0;
+  let looksWithoutEnd = 0;
 
   async function look(): Promise<void> {
-    const isIdle = worker.inFlight === 0 && worker.finished === finishedBefore;
-    finishedBefore = worker.finished;
-    if (!isIdle || !isConnected() || (await countWaiting()) === 0) {
-      idleLooks = 0;
+    const isAsking = worker.fetches !== fetches;
+    const isIdle = worker.inFlight === 0 && worker.finished === finished;
+    ({ finished, fetches } = worker);
+    if (!isIdle || !isTaking() || !isConnected()) {
+      looksWithoutFetch = 0;
+      looksWithoutEnd = 0;
       return;
     }
-    idleLooks += 1;
-    if (idleLooks === LOOKS) {
-      onStuck(`payments are waiting and none was taken for ${(LOOKS * intervalMs) / 1000} s`);
-    }
+    const seconds = (LOOKS * intervalMs) / 1_000;
+    looksWithoutFetch = isAsking ? 0 : looksWithoutFetch + 1;
+    if (looksWithoutFetch === LOOKS) onStuck(`the worker has not asked for a payment for ${seconds} s`);
+    if (looksWithoutFetch >= LOOKS) return;
+    looksWithoutEnd = (await countWaiting()) === 0 ? 0 : looksWithoutEnd + 1;
+    if (looksWithoutEnd === LOOKS) onStuck(`payments are waiting and none was taken for ${seconds} s`);
   }
 
   const timer = setInterval(() => {
     // A look that failed proves nothing.
     look().catch(() => {
-      idleLooks = 0;
+      looksWithoutEnd = 0;
     });
   }, intervalMs);
   timer.unref();

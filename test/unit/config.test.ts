@@ -82,6 +82,29 @@ describe('loadConfig', () => {
         { host: '::1', port: 7001 },
       ],
     ],
+    [
+      'REDIS_SENTINELS, REDIS_MASTER_NAME and REDIS_SENTINEL_PASSWORD',
+      { REDIS_SENTINELS: 'a:26379,b:26380', REDIS_MASTER_NAME: 'queue', REDIS_SENTINEL_PASSWORD: 'p' },
+      (c) => c.redis.sentinels,
+      {
+        nodes: [
+          { host: 'a', port: 26_379 },
+          { host: 'b', port: 26_380 },
+        ],
+        masterName: 'queue',
+        password: 'p',
+      },
+    ],
+    [
+      'REDIS_SENTINELS alone',
+      { REDIS_SENTINELS: 'a:26379', REDIS_PASSWORD: 'p' },
+      (c) => [c.redis.sentinels, c.redis.url],
+      [
+        { nodes: [{ host: 'a', port: 26_379 }], masterName: 'mymaster', password: undefined },
+        'redis://:p@localhost:6379',
+      ],
+    ],
+    ['DURABILITY on two machines', { DURABILITY: 'replica' }, (c) => c.queue.durability, 'replica'],
     ['REDIS_KEY_PREFIX', { REDIS_KEY_PREFIX: 'eu:pay-2' }, (c) => c.queue.prefix, '{eu:pay-2}'],
     ['DATABASE_URL', { DATABASE_URL: 'postgresql://d/x' }, (c) => c.database.url, 'postgresql://d/x'],
     [
@@ -238,13 +261,14 @@ describe('loadConfig', () => {
     [{ GATEWAY_PRIMARY_URL: 'http://p?key=secret' }, `GATEWAY_PRIMARY_URL ${noQuery}`],
     [{ GATEWAY_FALLBACK_URL: 'http://p/#top' }, `GATEWAY_FALLBACK_URL ${noQuery}`],
     [{ GATEWAY_FALLBACK_URL: 'http://p/a b' }, 'GATEWAY_FALLBACK_URL must have no white space in it'],
-    [
-      { DURABILITY: 'replica' },
-      'DURABILITY must be one of memory, disk; "replica" is not supported yet (got "replica")',
-    ],
-    [{ DURABILITY: 'tape' }, 'DURABILITY must be one of memory, disk (got "tape")'],
+    [{ DURABILITY: 'tape' }, 'DURABILITY must be one of memory, disk, replica (got "tape")'],
     [{ REDIS_CLUSTER_NODES: 'a:1,b' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
     [{ REDIS_CLUSTER_NODES: 'a:70000' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
+    [{ REDIS_SENTINELS: 'a' }, 'REDIS_SENTINELS must be host:port[,host:port…]'],
+    [
+      { REDIS_SENTINELS: 'a:1', REDIS_CLUSTER_NODES: 'b:2' },
+      'REDIS_SENTINELS and REDIS_CLUSTER_NODES must not be set together',
+    ],
     ...['{a}', 'a b', 'a*', 'ä'].map((prefix): [Record<string, string>, string] => [
       { REDIS_KEY_PREFIX: prefix },
       `REDIS_KEY_PREFIX must be 1 to 64 letters, digits or . _ : - (got "${prefix}")`,
@@ -398,6 +422,7 @@ describe('loadConfig', () => {
     const faults = faultsOf({
       REDIS_URL: 'http://:secret@r',
       REDIS_CLUSTER_NODES: 'secret@a',
+      REDIS_SENTINELS: 'secret@a',
       DATABASE_URL: 'mysql://u:secret@d',
       DB_SSL: 'secret',
       GATEWAY_PRIMARY_URL: 'ftp://u:secret@p',
@@ -406,7 +431,7 @@ describe('loadConfig', () => {
       STATUS_TOKEN: 'secret',
       METRICS_TOKEN: 'secret',
     });
-    expect(faults).to.have.lengthOf(9);
+    expect(faults).to.have.lengthOf(10);
     expect(faults.join()).to.not.include('secret');
   });
 
@@ -441,6 +466,13 @@ describe('loadConfig', () => {
     expect(loadConfig({ ...parts, REDIS_URL: 'redis://r' }).redis.url).to.equal('redis://r');
     const database = loadConfig({ DB_HOST: 'a b', DB_PORT: 'tcp://d', DATABASE_URL: 'postgres://d/x' }).database;
     expect(database.url).to.equal('postgres://d/x');
+  });
+
+  it('ignores host and port of Redis when sentinels name it, even wrong ones, but not the password', () => {
+    const ignored = { REDIS_HOST: '/run/redis.sock', REDIS_PORT: 'tcp://10.0.0.1:6379' };
+    const { redis } = loadConfig({ ...ignored, REDIS_PASSWORD: 'secret', REDIS_SENTINELS: 's1:26379' });
+    expect(redis.socketPath).to.equal(undefined);
+    expect(redis.url).to.include(':secret@');
   });
 
   it('checks the parts when their URL is not set', () => {

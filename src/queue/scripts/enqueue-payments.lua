@@ -9,7 +9,8 @@
 -- A job that failed for good is a dead letter: posting its id again replaces it. The new job keeps its counters and its
 -- binding, because they say whether an earlier attempt may have been paid (job-runs.ts).
 --
--- KEYS 1-9 as BullMQ's script expects them, 10 prioritized, 11 failed.
+-- KEYS 1-9 as BullMQ's script expects them, 10 prioritized, 11 failed, 12 the epoch, which gets the time of this batch, also of one
+-- that adds nothing, because WAIT covers what was written (none: not noted).
 -- ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 their time of acceptance in ms ('': now),
 -- then id ('' = BullMQ makes one) and data (JSON text) of each payment.
 local function addStandardJob(KEYS, ARGV, cmsgpack)
@@ -25,7 +26,9 @@ local prefix = ARGV[2]
 local options = cjson.decode(ARGV[4])
 -- One clock for all: a payment's age must not depend on the API node that accepted it.
 local time = redis.call('TIME')
-local timestamp = ARGV[5] ~= '' and ARGV[5] or string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local timestamp = ARGV[5] ~= '' and ARGV[5] or now
+if KEYS[12] then redis.call('HSET', KEYS[12], 'latest', now) end
 local size = redis.call('LLEN', KEYS[1]) + redis.call('ZCARD', KEYS[6]) + redis.call('ZCARD', KEYS[10])
 local results = {}
 
@@ -52,6 +55,8 @@ for i = 6, #ARGV, 2 do
       redis.pcall('DEL', jobKey)
       return type(failure) == 'table' and failure or redis.error_reply(failure)
     end
+    -- A dead letter is older than its job. An epoch (confirm-runs.lua) is about what happened to the job.
+    if ARGV[5] ~= '' then redis.call('HSET', jobKey, 'enqueuedAt', now) end
     if history then
       for position, field in ipairs({ 'ats', 'atm', 'progress' }) do
         if history[position] then redis.call('HSET', jobKey, field, history[position]) end

@@ -33,7 +33,7 @@ describe('the settings of make run', () => {
     const all = { redis: true, postgres: true, gateways: true };
     expect(started({})).to.deep.equal(all);
     expect(started({ REDIS_URL: '' })).to.deep.equal(all);
-    for (const name of ['REDIS_URL', 'REDIS_HOST', 'REDIS_PORT', 'REDIS_CLUSTER_NODES']) {
+    for (const name of ['REDIS_URL', 'REDIS_HOST', 'REDIS_PORT', 'REDIS_CLUSTER_NODES', 'REDIS_SENTINELS']) {
       expect(started({ [name]: 'x' })).to.deep.equal({ ...all, redis: false });
     }
     for (const name of ['DATABASE_URL', 'DB_HOST', 'DB_PORT']) {

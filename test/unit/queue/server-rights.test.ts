@@ -41,6 +41,13 @@ describe('commandsOf', () => {
     expect([...commandsOf('api')]).to.include.members(commandsIn(script));
   });
 
+  it('has every command of the script that confirms runs, but INFO, which the check of the settings reads', () => {
+    const script = readFileSync(new URL('../../../src/queue/scripts/confirm-runs.lua', import.meta.url), 'utf8');
+    const commands = commandsIn(script);
+    expect(commands).to.include('INFO');
+    expect([...commandsOf('worker')]).to.include.members(commands.filter((command) => command !== 'INFO'));
+  });
+
   it("has every command of BullMQ's scripts for a worker", () => {
     const texts = WORKER_SCRIPTS.map((name) =>
       readFileSync(require.resolve(`bullmq/dist/cjs/scripts/${name}.js`), 'utf8'),

@@ -8,13 +8,14 @@ const INTERVAL_MS = 1_000;
 /** A watchdog over a worker that is stuck, until the test changes something. */
 function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
   const clock = sinon.useFakeTimers();
-  const worker = { inFlight: 0, finished: 7 };
-  const state = { waiting: 1, isConnected: true };
+  const worker = { inFlight: 0, finished: 7, fetches: 0 };
+  const state = { waiting: 1, isTaking: true, isConnected: true };
   const onStuck = sinon.spy((_reason: string) => undefined);
   const countWaiting = sinon.stub<[], Promise<number>>().callsFake(async () => state.waiting);
   const watchdog = startWatchdog({
     worker,
     countWaiting,
+    isTaking: () => state.isTaking,
     isConnected: () => state.isConnected,
     onStuck,
     ...options,
@@ -30,7 +31,15 @@ function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
     onStuck,
     countWaiting,
     watchdog,
-    look: (times = 1) => clock.tickAsync(times * INTERVAL_MS),
+    /** At each look, the worker has asked for a payment since the last one. */
+    async look(times = 1): Promise<void> {
+      for (let i = 0; i < times; i += 1) {
+        worker.fetches += 1;
+        await clock.tickAsync(INTERVAL_MS);
+      }
+    },
+    /** It has not. */
+    lookAtSilence: (times: number) => clock.tickAsync(times * INTERVAL_MS),
   };
 }
 
@@ -43,6 +52,22 @@ describe('watchdog', () => {
     expect(onStuck.called).to.equal(false);
     await look();
     expect(onStuck.args).to.deep.equal([['payments are waiting and none was taken for 3 s']]);
+  });
+
+  it('reports a worker that asks for no payment for three looks, also when none waits', async () => {
+    const { onStuck, state, lookAtSilence } = watch();
+    state.waiting = 0;
+    await lookAtSilence(2);
+    expect(onStuck.called).to.equal(false);
+    await lookAtSilence(4);
+    expect(onStuck.args).to.deep.equal([['the worker has not asked for a payment for 3 s']]);
+  });
+
+  it('does not report one that was not started', async () => {
+    const { onStuck, state, lookAtSilence } = watch();
+    state.isTaking = false;
+    await lookAtSilence(4);
+    expect(onStuck.called).to.equal(false);
   });
 
   it('reports once', async () => {
@@ -139,7 +164,7 @@ describe('watchdog', () => {
     worker.inFlight = 0;
     await clock.tickAsync(1);
     expect(countWaiting.callCount).to.equal(1);
-    await clock.tickAsync(50_000);
-    expect(countWaiting.callCount).to.equal(6);
+    await clock.tickAsync(10_000);
+    expect(countWaiting.callCount).to.equal(2);
   });
 });
