@@ -2,15 +2,18 @@ import { Agent } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Redis } from 'ioredis';
-import { audit, type Book, readLedger } from '../../dev/audit.ts';
+import { audit, type Book, type Breaches, readLedger } from '../../dev/audit.ts';
 import type { ManagedServer } from '../../dev/local/processes.ts';
 import { startRedis } from '../../dev/local/redis.ts';
+import type { RedisTopology } from '../../dev/local/redis-topology.ts';
 import type { ServiceProcess } from '../../dev/local/service.ts';
 import type { SimulatedGateway, SimulatedGatewayOptions } from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { createServices, type Server } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
+import { loadConfig } from '../../src/config.ts';
 import { queueKey } from '../../src/queue/bullmq-layout.ts';
 import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
+import { createWorkerConnection } from '../../src/queue/redis.ts';
 import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
@@ -32,6 +35,8 @@ export interface StackOptions {
   through?: readonly Server[];
   /** Servers of the test's own, because it stops, hangs or fills them. */
   own?: readonly ('redis' | 'postgres')[];
+  /** In the place of one Redis. */
+  topology?: RedisTopology;
   primary?: SimulatedGatewayOptions;
 }
 
@@ -64,6 +69,7 @@ export async function startTestStack({
   env = {},
   through = [],
   own = [],
+  topology,
   primary: primaryOptions = {},
 }: StackOptions = {}) {
   const redisServer = own.includes('redis') ? await ownRedis() : await sharedRedis();
@@ -73,7 +79,7 @@ export async function startTestStack({
   const primary = await testGateway(primaryOptions);
   const fallback = await testGateway();
 
-  const redis = new Redis(redisUrl, { maxRetriesPerRequest: null });
+  const redis = topology ? connectTo(topology) : new Redis(redisUrl, { maxRetriesPerRequest: null });
   redis.on('error', () => {});
   atTestEnd(() => redis.disconnect());
   await redis.flushdb();
@@ -92,6 +98,7 @@ export async function startTestStack({
       LOG_LEVEL: 'debug',
       // The default follows the machine's cores.
       PAYMENT_QUEUE_MAX_CONCURRENCY: '16',
+      ...topology?.env,
       ...env,
     },
     nodeArgs: ['--import', new URL('../chaos/clock-shift.ts', import.meta.url).href],
@@ -131,11 +138,11 @@ export async function startTestStack({
   const unknown = new Set<string>();
   let posts = 0;
 
-  /** Posts to one API after the other and notes the response. @returns its status, undefined without a response */
-  async function post(payment = aPayment(anAmount())): Promise<number | undefined> {
+  /** Posts to one API after the other, or to this one, and notes the response. @returns its status, undefined without a response */
+  async function post(payment = aPayment(anAmount()), api?: TestProcess): Promise<number | undefined> {
     const { correlationId, amount } = payment;
     if (!posted.has(correlationId)) posted.set(correlationId, Math.round(amount * 100));
-    const { url } = apis[posts++ % apis.length]!;
+    const { url } = api ?? apis[posts++ % apis.length]!;
     const response = await exchange(`${url}/payments`, { agent, body: JSON.stringify(payment) }).catch(() => undefined);
     if (response?.status === 204) accepted.add(correlationId);
     // Only a full queue says for certain that nothing was stored.
@@ -165,18 +172,23 @@ export async function startTestStack({
     return size + inFlight === 0;
   }
 
-  /**
-   * Resolves when the queue is empty and every guarantee was kept: the ledger has the ids, amounts and times that the gateways
-   * have on record, each id once. There is no dead letter, and no process logged an error.
-   */
-  async function settled(timeoutMs = PATIENCE_MS): Promise<Settled> {
+  /** Resolves with what breaks a guarantee, as soon as the queue is empty and no gateway has a request. */
+  async function breachesAtRest(timeoutMs = PATIENCE_MS): Promise<Breaches> {
     await eventually(isQueueEmpty, timeoutMs);
     for (const gateway of [primary, fallback]) {
       await gateway.waitFor(({ requests }) => requests.inFlight + requests.queued === 0, PATIENCE_MS);
     }
     const gateways = { primary: bookOf(primary), fallback: bookOf(fallback) };
-    const ledger = await readLedger(databaseUrl);
-    const breaches = audit({ accepted, unknown, deadLetters: new Set(), gateways, ledger });
+    return audit({ accepted, unknown, deadLetters: new Set(), gateways, ledger: await readLedger(databaseUrl) });
+  }
+
+  /**
+   * Resolves when the queue is empty and every guarantee was kept: the ledger has the ids, amounts and times that the gateways
+   * have on record, each id once. There is no dead letter, and no process logged an error.
+   */
+  async function settled(timeoutMs = PATIENCE_MS): Promise<Settled> {
+    const breaches = await breachesAtRest(timeoutMs);
+    const gateways = { primary: bookOf(primary), fallback: bookOf(fallback) };
     expect(breaches).to.deep.equal({ lost: [], paidTwice: [], unrecorded: [], unpaid: [], phantom: [] });
     const wrong = [...gateways.primary, ...gateways.fallback].filter(
       ([id, onRecord]) => onRecord.amountCents !== posted.get(id),
@@ -209,7 +221,7 @@ export async function startTestStack({
     /** Posts so many payments at once. @returns their ids */
     async postMany(count: number): Promise<string[]> {
       const payments = Array.from({ length: count }, () => aPayment(anAmount()));
-      await Promise.all(payments.map(post));
+      await Promise.all(payments.map((payment) => post(payment)));
       return payments.map(({ correlationId }) => correlationId);
     },
     /** Ids with a 204. */
@@ -217,6 +229,7 @@ export async function startTestStack({
     /** Ids without a response, or with one that does not say whether the payment is stored. */
     unknown: unknown as ReadonlySet<string>,
     startLoad,
+    breachesAtRest,
     settled,
     countQueue,
     isQueueEmpty,
@@ -245,6 +258,11 @@ function bookOf({ payments }: SimulatedGateway): Book {
 /** Random, so that a test notices when one payment is paid with the amount of another. */
 function anAmount(): number {
   return Math.ceil(Math.random() * 1_000_000) / 100;
+}
+
+/** Follows the primary. What a cluster's client cannot do, no test does with it. */
+function connectTo({ env }: RedisTopology): Redis {
+  return createWorkerConnection(loadConfig({ ...env, DATABASE_URL: 'postgres://localhost/none' }).redis) as Redis;
 }
 
 async function ownRedis(): Promise<ManagedServer> {
