@@ -1,11 +1,15 @@
 import { fileURLToPath } from 'node:url';
 import { freePort } from '../../dev/local/ports.ts';
+import { startRedisCluster } from '../../dev/local/redis-cluster.ts';
+import { startRedisSentinel } from '../../dev/local/redis-sentinel.ts';
+import type { RedisTopology } from '../../dev/local/redis-topology.ts';
 import { type Stack, startStack } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
+import { loadConfig } from '../../src/config.ts';
 import { printError, runTool } from '../../src/process/run-tool.ts';
 import { createIntermediary, type Intermediary } from '../support/intermediary.ts';
 import { createClocks } from './clocks.ts';
-import type { GatewayKey, Proxies } from './faults.ts';
+import type { GatewayKey, Proxies, Stage } from './faults.ts';
 import { createRandom, type Random } from './random.ts';
 import { torment } from './torment.ts';
 import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
@@ -30,12 +34,19 @@ import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
  * in the background, and a kill in that window loses those writes (README, "Durability"): payments, which the verdict shows
  * as lost or unrecorded, and bindings to the fallback, without which a payment is paid twice. Only this window has that
  * effect: `node test/chaos/fsync-window.ts` aims at it, and `always` has no such window.
+ * CHAOS_TOPOLOGY (single): `sentinel` runs it over a primary with two replicas and three sentinels, `cluster` over a Redis Cluster of
+ * three primaries with two replicas each, both with `DURABILITY=replica`. There Redis' faults are those of its machines
+ * (topology-faults.ts) and those that a command can cause. The services connect to its servers without a proxy.
+ * CHAOS_DURABILITY: another value than the topology's own. With `CHAOS_TOPOLOGY=sentinel CHAOS_DURABILITY=disk` the verdict must be a
+ * breach, because a 204 does not wait for a replica. `CHAOS_FAULTS='redis loses its primary'` shows it soonest.
  * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once. The verdict must be a breach.
  * CHAOS_FAULTS='fsync|429': injects only faults whose names match this regular expression.
  * CHAOS_LOG=info: prints every log line of the services, from this level on.
  */
 const BREAK_RULE = process.env['CHAOS_BREAK_RULE'] === '1';
+const TOPOLOGY = parseTopology(process.env['CHAOS_TOPOLOGY']);
 const APPENDFSYNC = process.env['CHAOS_APPENDFSYNC'] ?? 'always';
+const DURABILITY = process.env['CHAOS_DURABILITY'] ?? usualDurability();
 const FAULTS = new RegExp(process.env['CHAOS_FAULTS'] ?? '');
 const LOG_LEVEL = process.env['CHAOS_LOG'];
 const SEEDS = parseSeeds(process.env['CHAOS_SEEDS']);
@@ -80,9 +91,14 @@ function plan(seed: number, random: Random): Plan {
       GATEWAY_POOL_TIMEOUT_MS: '40',
       // A small one is full two seconds after both gateways have gone down.
       PAYMENT_QUEUE_MAX_SIZE: random.pick(['300', '50000', '50000']),
-      DURABILITY: APPENDFSYNC === 'always' ? 'disk' : 'memory',
+      DURABILITY,
     },
   };
+}
+
+function usualDurability(): string {
+  if (TOPOLOGY !== 'single') return 'replica';
+  return APPENDFSYNC === 'always' ? 'disk' : 'memory';
 }
 
 /** One run. @returns its row of the table, and whether every guarantee was kept. */
@@ -95,7 +111,7 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
     [
       `chaos: seed ${seed}, ${SECONDS} s`,
       ...setting,
-      `appendfsync ${APPENDFSYNC}`,
+      TOPOLOGY === 'single' ? `appendfsync ${APPENDFSYNC}` : TOPOLOGY,
       place,
       hasOperator && 'an operator',
       BREAK_RULE && 'RULE BROKEN',
@@ -121,20 +137,24 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
     intermediaries[gateway] = intermediary;
     return intermediary.port;
   };
+  const topology = await startTopology();
+  if (topology) cleanUp.defer(() => topology.dispose());
   const logs: string[] = [];
   const preload = ['clock-shift.ts', ...(BREAK_RULE ? ['break-the-rule.ts'] : [])];
   const stack = await startStack({
     apiPorts: [await freePort(), await freePort()],
     workers: 2,
+    redisUrl: await topology?.primaryUrl(),
     redisArgs: ['--appendfsync', APPENDFSYNC],
     env: {
-      DURABILITY: APPENDFSYNC === 'always' ? 'disk' : 'memory',
       ...env,
+      ...topology?.env,
       ...clocks.env,
       LOG_LEVEL: LOG_LEVEL ?? 'info',
     },
     nodeArgs: preload.flatMap((file) => ['--import', fileURLToPath(new URL(file, import.meta.url))]),
     async through(server, port) {
+      if (server === 'redis' && topology) return port;
       if (server === 'redis' || server === 'postgres') return throughNetwork(server, port);
       return isIntermediaryInFront
         ? throughIntermediary(server, await throughNetwork(server, port))
@@ -147,20 +167,19 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
   });
   cleanUp.defer(stack.stop);
 
-  const account = await torment(
-    {
-      stack: stack as Required<Stack>,
-      proxies: proxies as Proxies,
-      intermediaries: intermediaries as Record<GatewayKey, Intermediary>,
-      areIntermediariesLying,
-      hasOperator,
-      clocks,
-      random,
-    },
-    SECONDS,
-    FAULTS,
-  );
-  const verdict = await reachVerdict(stack, account);
+  const stage: Stage = {
+    stack: stack as Required<Stack>,
+    topology,
+    redis: loadConfig({ DATABASE_URL: stack.databaseUrl, REDIS_URL: stack.redisUrl, ...topology?.env }).redis,
+    proxies: proxies as Proxies,
+    intermediaries: intermediaries as Record<GatewayKey, Intermediary>,
+    areIntermediariesLying,
+    hasOperator,
+    clocks,
+    random,
+  };
+  const account = await torment(stage, SECONDS, FAULTS);
+  const verdict = await reachVerdict(stage, account);
   if (!verdict.isKept) {
     console.log(
       [...logs.slice(-40), ...account.failures, `BREACH (seed ${seed})`, describeBreaches(verdict)].join('\n'),
@@ -171,6 +190,23 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
     isKept: verdict.isKept,
     row: { seed, policy, lies: areIntermediariesLying ? 'yes' : 'no', ...verdict.row },
   };
+}
+
+function startTopology(): Promise<RedisTopology> | undefined {
+  switch (TOPOLOGY) {
+    case 'single':
+      return undefined;
+    case 'sentinel':
+      return startRedisSentinel();
+    case 'cluster':
+      return startRedisCluster();
+  }
+}
+
+/** @throws an Error when there is no such topology */
+function parseTopology(text = 'single'): 'single' | RedisTopology['name'] {
+  if (text === 'single' || text === 'sentinel' || text === 'cluster') return text;
+  throw new Error(`CHAOS_TOPOLOGY must be single, sentinel or cluster (got "${text}")`);
 }
 
 /** @throws an Error when the text is neither a number nor a range like `1-20` */

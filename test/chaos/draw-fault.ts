@@ -25,6 +25,8 @@ export function createFaults(stage: Stage, filter: RegExp): { draw(): Fault } {
     () => random.pick(redis),
     () => random.pick(postgres),
   ];
+  // Redis on several machines is what such a run is about.
+  if (stage.topology) kinds.push(() => random.pick(redis));
   if (stage.areIntermediariesLying) {
     const { draw } = intermediaryFaults(stage);
     kinds.push(draw, draw);

@@ -1,13 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { RedisTopology } from '../../dev/local/redis-topology.ts';
 import type { Stack } from '../../dev/stack.ts';
 import type { ProxyFault, TcpProxy } from '../../dev/tcp-proxy.ts';
+import type { RedisConfig } from '../../src/config.ts';
 import type { Intermediary } from '../support/intermediary.ts';
 import type { Clocks } from './clocks.ts';
 import type { Random } from './random.ts';
 
 /** The networks between the services and each server. */
 export interface Proxies {
-  readonly redis: TcpProxy;
+  /** Missing when Redis is on several machines: its servers name each other's addresses. */
+  readonly redis: TcpProxy | undefined;
   readonly postgres: TcpProxy;
   readonly primary: TcpProxy;
   readonly fallback: TcpProxy;
@@ -18,6 +21,10 @@ export type GatewayKey = 'primary' | 'fallback';
 /** Everything that faults act on. */
 export interface Stage {
   readonly stack: Required<Stack>;
+  /** Undefined: Redis is the stack's own single server. */
+  readonly topology: RedisTopology | undefined;
+  /** The way to Redis past all proxies. */
+  readonly redis: RedisConfig;
   readonly proxies: Proxies;
   readonly intermediaries: Readonly<Record<GatewayKey, Intermediary>>;
   /** Whether the intermediaries may respond in the gateways' place. Otherwise their responses are true. */
@@ -54,9 +61,9 @@ export function networkFault(
     name: `${on} ${name}`,
     on,
     async run() {
-      await stage.proxies[on].set(fault);
+      await stage.proxies[on]!.set(fault);
       await lasting(stage, fromS, toS);
-      await stage.proxies[on].set({ kind: 'none' });
+      await stage.proxies[on]!.set({ kind: 'none' });
     },
   };
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import { gatewayAdmin } from '../../dev/gateway-admin.ts';
 import { loadConfig } from '../../src/config.ts';
 import { createLedgerByHand } from '../../src/ledger/by-hand.ts';
@@ -15,6 +15,7 @@ import { createActionOutbox } from '../../src/queue/action-outbox.ts';
 import { createPaymentFinder } from '../../src/queue/find-payment.ts';
 import { paymentQueue } from '../../src/queue/payment-queue.ts';
 import { createQueueWatch } from '../../src/queue/queue-state.ts';
+import { createProducerConnection } from '../../src/queue/redis.ts';
 import { createSteering } from '../../src/queue/steering.ts';
 import { createWaitingJobs } from '../../src/queue/waiting-jobs.ts';
 import type { Fault, Stage } from './faults.ts';
@@ -44,7 +45,7 @@ export function operatorFault(stage: Stage, onReleased: (id: string) => void): F
     on,
     async run() {
       await using cleanUp = new AsyncDisposableStack();
-      const redis = new Redis(stack.redisUrl, { enableOfflineQueue: false, commandTimeout: 1_000 });
+      const redis = createProducerConnection(stage.redis);
       redis.on('error', () => {});
       cleanUp.defer(() => redis.disconnect());
       const db = createDb(loadConfig({ DATABASE_URL: stack.databaseUrl }).database);
@@ -82,7 +83,7 @@ export function operatorFault(stage: Stage, onReleased: (id: string) => void): F
   };
 }
 
-function operations(redis: Redis, db: ReturnType<typeof createDb>) {
+function operations(redis: Redis | Cluster, db: ReturnType<typeof createDb>) {
   const queue = paymentQueue({ name: 'payments' });
   const logger = createLogger({ level: 'error', role: 'chaos' });
   const waitingJobs = createWaitingJobs({ redis, queue });

@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import { audit, type Breaches, isBreached, readBooks, readDeadLetters } from '../../dev/audit.ts';
-import type { Stack } from '../../dev/stack.ts';
 import { queueKey } from '../../src/queue/bullmq-layout.ts';
 import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
+import { createWorkerConnection } from '../../src/queue/redis.ts';
+import type { Stage } from './faults.ts';
 import type { Account } from './torment.ts';
 
 /** The first guarantee's time (README, "Guarantees"). */
@@ -21,7 +22,10 @@ export interface Verdict {
   /** The run's row of the table, by column. */
   readonly row: Readonly<Record<string, string | number>>;
   readonly breaches: ChaosBreaches;
-  /** The jobs of lost payments and of payments that are still in the queue, at most {@link SHOWN} of each. */
+  /**
+   * How many of the lost payments are still in the queue: they are late. Then the jobs of lost payments and of those in the queue,
+   * at most {@link SHOWN} of each.
+   */
   readonly jobs: readonly string[];
 }
 
@@ -32,15 +36,17 @@ const SHOWN = 10;
  * Waits until the queue is empty or the guarantee's time is over, then compares the books.
  * @throws an Error when no fault was injected or no payment accepted: such a run shows nothing.
  */
-export async function reachVerdict(stack: Stack, account: Account): Promise<Verdict> {
+export async function reachVerdict({ stack, topology, redis: config }: Stage, account: Account): Promise<Verdict> {
   if (account.faults === 0) throw new Error('the run has injected no fault');
   if (account.load.accepted.size === 0) throw new Error('the run has had no payment accepted');
-  const redis = new Redis(stack.redisUrl);
+  const redis = createWorkerConnection(config);
+  redis.on('error', () => {});
   try {
     const drainedInMs = await drain(redis);
     const { load, invalid, failures } = account;
     const books = await readBooks(stack, load, invalid);
-    const deadLetters = await readDeadLetters(stack);
+    const redisUrl = topology ? await topology.primaryUrl() : stack.redisUrl;
+    const deadLetters = await readDeadLetters({ databaseUrl: stack.databaseUrl, redisUrl });
     const breaches = { ...audit(books), buried: [...deadLetters].filter((id) => !invalid.has(id)) };
     const isDrained = drainedInMs < DRAIN_MS;
     const row = {
@@ -63,7 +69,9 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
       drained: isDrained ? `${(drainedInMs / 1000).toFixed(1)} s` : 'NO',
     };
     const left = isDrained ? [] : await readQueued(redis);
-    const jobs: string[] = [];
+    const queued = new Set(left);
+    const waiting = breaches.lost.filter((id) => queued.has(id)).length;
+    const jobs = waiting > 0 ? [`${waiting} of ${breaches.lost.length} lost payments are still in the queue`] : [];
     for (const id of new Set([...breaches.lost.slice(0, SHOWN), ...left.slice(0, SHOWN)])) {
       const acceptedAtMs = load.acceptedAtMs.get(id);
       const accepted =
@@ -79,7 +87,7 @@ export async function reachVerdict(stack: Stack, account: Account): Promise<Verd
 }
 
 /** @returns how long it took, in ms: the guarantee's time or more when the queue is not empty */
-async function drain(redis: Redis): Promise<number> {
+async function drain(redis: Redis | Cluster): Promise<number> {
   const startedAtMs = performance.now();
   const elapsedMs = () => performance.now() - startedAtMs;
   while (elapsedMs() < DRAIN_MS) {
@@ -91,7 +99,7 @@ async function drain(redis: Redis): Promise<number> {
 }
 
 /** The ids of all jobs that wait or are in flight. */
-async function readQueued(redis: Redis): Promise<string[]> {
+async function readQueued(redis: Redis | Cluster): Promise<string[]> {
   const lists = ['wait', 'active'].map((list) => redis.lrange(queueKey(QUEUE, list), 0, -1));
   const sets = ['delayed', 'prioritized'].map((set) => redis.zrange(queueKey(QUEUE, set), 0, -1));
   return (await Promise.all([...lists, ...sets])).flat();
