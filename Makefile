@@ -13,6 +13,9 @@ WITH_SIMULATED = GATEWAY_PRIMARY_URL=http://gateway-primary:8001 GATEWAY_FALLBAC
   GATEWAY_EMPTY_500=refused \
   $(COMPOSE) --profile gateways
 
+# docker-compose.yml with docker/compose.ha.yml over it. A project of its own, because its queue is not that of `make up`.
+HA = --project-name payrelay-ha --file docker-compose.yml --file docker/compose.ha.yml
+
 # With the services of all profiles.
 ALL = $(COMPOSE) --profile gateways --profile observability
 
@@ -39,19 +42,19 @@ test: $(INSTALLED) ## Lint, types, unit, integration and end-to-end tests
 test-unit: $(INSTALLED) ## The unit tests alone: no network, a few seconds
 	npm run test:unit
 
-test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx, Chromium, Prometheus
+test-full: $(INSTALLED) ## The tests that need more than Node, Redis and PostgreSQL: nginx, Chromium, Prometheus, Valkey
 	npm run test:full
 
 demo: $(INSTALLED) ## Play the Rinha scenario at human size, kill a worker, and show the verdict
 	npm run demo
 
-chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED, CHAOS_SEEDS=1-20)
+chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED, CHAOS_SEEDS=1-20, CHAOS_TOPOLOGY)
 	npm run chaos
 
 outage: $(INSTALLED) ## Long outages with a long queue: are they calm? (OUTAGE_SECONDS, OUTAGE_QUEUED)
 	npm run outage
 
-bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep summary")
+bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep summary durability")
 	npm run bench -- $(PARTS)
 
 rinha-local: $(INSTALLED) ## The Rinha scenario with k6 against plain processes, without Docker
@@ -77,10 +80,16 @@ $(INSTALLED): package-lock.json
 	@touch $@
 
 ##@ With Docker
-.PHONY: up monitor down logs restart ps rinha rinha-up rinha-down bench-rinha
+.PHONY: up up-ha down-ha monitor down logs restart ps rinha rinha-up rinha-down bench-rinha
 
 up: ## Build and start the compose stack, on http://localhost:9999
 	$(if $(strip $(OTHER_GATEWAYS)),$(COMPOSE),$(WITH_SIMULATED)) up --detach --build
+
+up-ha: ## The same with a Redis primary, two replicas and three sentinels, and DURABILITY=replica (run `make down` first)
+	$(if $(strip $(OTHER_GATEWAYS)),$(COMPOSE),$(WITH_SIMULATED)) $(HA) up --detach --build
+
+down-ha: ## Stop and remove it; its data stay (ARGS=--volumes removes them, too)
+	$(COMPOSE) $(HA) --profile gateways down $(ARGS)
 
 monitor: ## Add Prometheus and Grafana to the running stack, on http://localhost:9090 and :3000
 	$(COMPOSE) --profile observability up --detach --no-deps prometheus grafana

@@ -36,9 +36,24 @@ function stackOf(path: string): Stack {
   return parse(textOf(path), { merge: true });
 }
 
+/** A file laid over another one, as compose does it: a service keeps what the upper file does not name, setting by setting. */
+function layered(lower: Stack, upper: Stack): Stack {
+  const services = Object.entries(upper.services).map(([name, service]) => {
+    const below = lower.services[name];
+    return [name, { ...below, ...service, environment: { ...below?.environment, ...service.environment } }] as const;
+  });
+  return { services: { ...lower.services, ...Object.fromEntries(services) } };
+}
+
 const DEVELOPMENT = 'docker-compose.yml';
 const PRODUCTION = 'docker/compose.production.yml';
-const STACKS = [DEVELOPMENT, PRODUCTION, 'rinha/compose.yml', 'rinha/compose.gateways.yml'];
+const HIGHLY_AVAILABLE = 'docker/compose.ha.yml';
+const STACKS: Readonly<Record<string, Stack>> = {
+  ...Object.fromEntries(
+    [DEVELOPMENT, PRODUCTION, 'rinha/compose.yml', 'rinha/compose.gateways.yml'].map((path) => [path, stackOf(path)]),
+  ),
+  [HIGHLY_AVAILABLE]: layered(stackOf(DEVELOPMENT), stackOf(HIGHLY_AVAILABLE)),
+};
 
 /** What the entrypoints of these images need before they become another user, and their init to pass signals on to that user. */
 const RIGHTS: Readonly<Record<string, readonly string[]>> = {
@@ -47,8 +62,8 @@ const RIGHTS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Every service of every stack, with the name of its file. */
-const all = STACKS.flatMap((path) =>
-  Object.entries(stackOf(path).services).map(([name, service]) => ({ where: `${path}: ${name}`, name, service })),
+const all = Object.entries(STACKS).flatMap(([path, { services }]) =>
+  Object.entries(services).map(([name, service]) => ({ where: `${path}: ${name}`, name, service })),
 );
 
 /** The services for which a rule does not hold. */
@@ -70,8 +85,8 @@ describe('the compose files', () => {
 
   it('give a service no right of root but those that the entrypoints of Redis and PostgreSQL need', () => {
     expect(breaking(({ cap_drop }) => cap_drop?.join() === 'ALL')).to.deep.equal([]);
-    const isKnown = ({ cap_add = [] }: Service, name: string) =>
-      cap_add.every((right) => RIGHTS[name]?.includes(right));
+    const isKnown = ({ cap_add = [], image }: Service) =>
+      cap_add.every((right) => RIGHTS[image.split(':')[0]!]?.includes(right));
     expect(breaking(isKnown)).to.deep.equal([]);
   });
 
@@ -150,6 +165,64 @@ describe('docker/compose.production.yml', () => {
     const elsewhere = ['REDIS_URL', 'REDIS_PORT', 'REDIS_CLUSTER_NODES', 'DATABASE_URL', 'DB_PORT', 'DB_SSL'];
     const ofDevelopment = Object.keys(stackOf(DEVELOPMENT).services['app1']!.environment!);
     expect(Object.keys(settings)).to.have.members(ofDevelopment.filter((name) => !elsewhere.includes(name)));
+  });
+});
+
+describe('docker/compose.ha.yml', () => {
+  const own = stackOf(HIGHLY_AVAILABLE);
+  const { services } = STACKS[HIGHLY_AVAILABLE]!;
+  const SERVERS = ['redis', 'redis2', 'redis3'];
+  const SENTINELS = ['sentinel1', 'sentinel2', 'sentinel3'];
+  const ofRedis = [...SERVERS, ...SENTINELS].map((name) => [name, services[name]!] as const);
+
+  it('adds a Redis with two replicas and three sentinels, and changes nothing but API and worker', () => {
+    expect(Object.keys(own.services)).to.have.members(['app1', 'app2', 'worker1', ...SERVERS, ...SENTINELS]);
+    const { image } = stackOf(DEVELOPMENT).services['redis']!;
+    for (const [name, service] of ofRedis) expect(service.image, name).to.equal(image);
+  });
+
+  it('has API and worker confirm each payment, and ask all sentinels', () => {
+    for (const name of ['app1', 'app2', 'worker1']) {
+      const settings = services[name]!.environment!;
+      expect(settings, name).to.include({
+        DURABILITY: 'replica',
+        REDIS_SENTINELS: SENTINELS.map((sentinel) => `${sentinel}:26379`).join(),
+        // What .env says of another Redis must not take precedence, or stop the start.
+        REDIS_URL: '',
+        REDIS_CLUSTER_NODES: '',
+      });
+      expect(textOf('docker/ha/sentinel.sh')).to.include(
+        `sentinel monitor ${settings['REDIS_MASTER_NAME']} redis 6379 2`,
+      );
+    }
+    expect(textOf('docker/ha/redis.sh')).to.include(`for sentinel in ${SENTINELS.join(' ')};`);
+  });
+
+  it('gives each server its own name and a volume of its own, which outlives it', () => {
+    for (const [name, { command, volumes }] of ofRedis) {
+      const script = SENTINELS.includes(name) ? 'sentinel.sh' : 'redis.sh';
+      expect(command, name).to.deep.equal([`/usr/local/lib/payrelay/${script}`, name]);
+      expect(volumes, name).to.include(`./docker/ha/${script}:/usr/local/lib/payrelay/${script}:ro`);
+      expect(volumes, name).to.include(`${name}-data:/data`);
+    }
+    const declared = Object.keys({ ...stackOf(DEVELOPMENT).volumes, ...own.volumes });
+    expect(declared).to.include.members(ofRedis.map(([name]) => `${name}-data`));
+  });
+
+  it('has each server keep on its disk what it has replied to', () => {
+    for (const name of SERVERS) {
+      expect(services[name]!.volumes, name).to.include('./docker/redis.conf:/usr/local/etc/redis/redis.conf:ro');
+    }
+    expect(textOf('docker/redis.conf')).to.match(/^appendfsync always$/m);
+  });
+
+  it('starts each server again, checks its health, bounds its memory and its log', () => {
+    for (const [name, { restart, healthcheck, mem_limit, logging }] of ofRedis) {
+      expect(restart, name).to.equal('unless-stopped');
+      expect(healthcheck?.test, name).to.be.an('array');
+      expect(mem_limit, name).to.match(/^\d+m$/);
+      expect(logging?.options, name).to.have.all.keys('max-size', 'max-file');
+    }
   });
 });
 
