@@ -3,6 +3,7 @@ import { printError, runTool } from '../../src/process/run-tool.ts';
 import { accept } from './accept.ts';
 import { deepQueue } from './deep-queue.ts';
 import { drain } from './drain.ts';
+import { durability } from './durability.ts';
 import { enqueue } from './enqueue.ts';
 import { isWithinBudget, type Result, showTable } from './measure.ts';
 import { ROUNDS } from './stage.ts';
@@ -11,9 +12,9 @@ import { summary } from './summary.ts';
 /**
  * `npm run bench [part…]`: measures each budget beside its baseline in the same run, in alternating rounds, by medians.
  * CPU comes from the operating system's accounting. Exits with 1 when a budget is missed. Parts: accept drain enqueue deep
- * summary.
+ * summary durability.
  */
-const parts: Record<string, () => Promise<Result[]>> = { accept, drain, enqueue, deep: deepQueue, summary };
+const parts: Record<string, () => Promise<Result[]>> = { accept, drain, enqueue, deep: deepQueue, summary, durability };
 
 async function main(): Promise<number> {
   const asked = process.argv.slice(2);
