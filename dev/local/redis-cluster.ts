@@ -1,11 +1,10 @@
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis } from 'ioredis';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { freePort } from './ports.ts';
 import type { ManagedServer } from './processes.ts';
 import { startRedis } from './redis.ts';
+import { redisCommand, until } from './redis-command.ts';
 import type { RedisTopology } from './redis-topology.ts';
 
 const MASTERS = 3;
@@ -24,11 +23,8 @@ const ARGUMENTS = [
   ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
 ];
 
-/** How long the cluster may take for a change, on a busy machine. */
-const PATIENCE_MS = 60_000;
-
-/** How long a server may take for a reply. One that hangs does not count. */
-const COMMAND_TIMEOUT_MS = 1_000;
+/** How long the move of a page of keys may take. */
+const MOVE_MS = 1_000;
 
 interface ClusterServer extends ManagedServer {
   readonly busPort: number;
@@ -190,7 +186,7 @@ export async function startRedisCluster({
       for (;;) {
         const keys = (await call(primary.server, 'CLUSTER', 'GETKEYSINSLOT', slot, 100)) as string[];
         if (keys.length === 0) break;
-        await call(primary.server, 'MIGRATE', ...to, '', 0, COMMAND_TIMEOUT_MS, 'AUTH', PASSWORD, 'KEYS', ...keys);
+        await call(primary.server, 'MIGRATE', ...to, '', 0, MOVE_MS, 'AUTH', PASSWORD, 'KEYS', ...keys);
       }
       for (const { server } of [target, primary]) await call(server, 'CLUSTER', 'SETSLOT', slot, 'NODE', target.id);
       await until('another server is the primary', async () => (await shard()).primary.id === target.id);
@@ -297,35 +293,5 @@ function urlOf({ port }: ManagedServer): string {
   return `redis://:${PASSWORD}@127.0.0.1:${port}`;
 }
 
-/** One command over a connection of its own: a server may be killed or hang at any time. */
-async function call(server: ManagedServer, command: string, ...args: (string | number)[]): Promise<unknown> {
-  const redis = new Redis(urlOf(server), {
-    lazyConnect: true,
-    retryStrategy: null,
-    commandTimeout: COMMAND_TIMEOUT_MS,
-    connectTimeout: COMMAND_TIMEOUT_MS,
-    enableReadyCheck: false,
-  });
-  redis.on('error', () => {});
-  try {
-    return await redis.call(command, ...args);
-  } finally {
-    redis.disconnect();
-  }
-}
-
-/** @throws an Error when it does not become true in time, with the last error of the look if there was one */
-async function until(what: string, look: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS;
-  let cause: unknown;
-  while (performance.now() < deadline) {
-    try {
-      if (await look()) return;
-      cause = undefined;
-    } catch (error) {
-      cause = error;
-    }
-    await sleep(50);
-  }
-  throw new Error(`waited ${PATIENCE_MS} ms in vain: ${what}`, { cause });
-}
+const call = ({ port }: ManagedServer, command: string, ...args: (string | number)[]) =>
+  redisCommand({ port, password: PASSWORD }, command, ...args);
