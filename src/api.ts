@@ -19,7 +19,7 @@ import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
 import { createActionOutbox } from './queue/action-outbox.ts';
 import { createEnqueuer } from './queue/enqueuer.ts';
-import { canFailOver } from './queue/epoch.ts';
+import { mayBeReplaced } from './queue/epoch.ts';
 import { createPaymentFinder } from './queue/find-payment.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
 import { paymentQueue } from './queue/payment-queue.ts';
@@ -48,8 +48,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const { durability, maxSize } = config.queue;
   const serverCheck = createServerCheck({ redis, queue, durability, role: 'api', logger });
   const writer = writerFor(config, redis, queue);
-  const notesTime = writer !== undefined || canFailOver(config.redis);
-  const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck, writer, notesTime });
+  const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck, writer, notesTime: mayBeReplaced(config) });
   const queueAdmin = createQueueAdmin(config.redis, queue);
   const ledger = createLedger(db);
   const queueWatch = createQueueWatch({ redis, queue });

@@ -6,8 +6,7 @@ import type { PaymentQueueName } from './bullmq-layout.ts';
 import { ENQUEUE_SCRIPT, enqueueArguments, enqueueKeys, toEnqueueResult } from './enqueue-script.ts';
 import { createMemoryHeadroom } from './memory-headroom.ts';
 import { explainRedisError } from './redis-errors.ts';
-import type { ReplicatedWriter } from './replicated-writer.ts';
-import { defineScript } from './scripts.ts';
+import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
 import type { ServerCheck } from './server-check.ts';
 
 /** A payload on its way into the queue. */
@@ -77,9 +76,7 @@ export function createEnqueuer({
   serverCheck: Pick<ServerCheck, 'fault'>;
 }): Enqueuer {
   const keys = enqueueKeys(queue, { notesTime });
-  const enqueuePayments = writer
-    ? writer.script<number[]>(ENQUEUE_SCRIPT, keys.length)
-    : defineScript<number[]>(redis, 'enqueue-payments', keys.length, ENQUEUE_SCRIPT);
+  const enqueuePayments = defineWrite<number[]>({ redis, writer }, 'enqueue-payments', keys.length, ENQUEUE_SCRIPT);
   const headroom = createMemoryHeadroom({ redis, key: keys[0]! });
 
   const batcher = createBatcher<NewJob, undefined | ServiceError>({

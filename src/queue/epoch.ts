@@ -6,8 +6,8 @@ import type { Logger } from '../process/logger.ts';
 import { createOutageLog, type Failure } from '../process/outage-log.ts';
 import { epochKey, type PaymentQueueName } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
-import type { ReplicatedWriter } from './replicated-writer.ts';
-import { defineScript, readScript } from './scripts.ts';
+import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
+import { defineScript } from './scripts.ts';
 
 /**
  * The time since when one server has the queue without having forgotten anything.
@@ -40,17 +40,10 @@ export interface OwnedRun {
   readonly token: string;
 }
 
-/** Whether the server may change, and forget. With one server and `disk`, what it has replied to is on its disk. */
-function mayForget({ redis, queue }: Pick<Config, 'redis' | 'queue'>): boolean {
-  return queue.durability !== 'disk' || canFailOver(redis);
-}
-
 /** Whether another server may take the place of this one. */
-export function canFailOver({ clusterNodes, sentinels }: Config['redis']): boolean {
-  return clusterNodes.length > 0 || sentinels !== undefined;
+export function mayBeReplaced({ redis, queue }: Pick<Config, 'redis' | 'queue'>): boolean {
+  return queue.durability === 'replica' || redis.clusterNodes.length > 0 || redis.sentinels !== undefined;
 }
-
-const CONFIRM = readScript('confirm-runs');
 
 /** Runs that are confirmed at once. Each is a GET. */
 const MAX_BATCH = 500;
@@ -77,8 +70,9 @@ export function epochFor(
     logger: Logger;
   },
 ): Epoch | undefined {
-  if (!mayForget(config)) return undefined;
-  return writer || canFailOver(config.redis) ? createEpoch({ ...parts, writer }) : createEpochOfConnection(parts);
+  if (mayBeReplaced(config)) return createEpoch({ ...parts, writer });
+  // With one server and `disk`, what it has replied to is on its disk.
+  return config.queue.durability === 'disk' ? undefined : createEpochOfConnection(parts);
 }
 
 /** @param maxPending upper bound on runs that wait for it */
@@ -96,9 +90,7 @@ function createEpoch({
   logger: Logger;
 }): Epoch {
   const key = epochKey(queue);
-  const confirmRuns = writer
-    ? writer.script<Reply>(CONFIRM, 1)
-    : defineScript<Reply>(redis, 'confirm-runs', 1, CONFIRM);
+  const confirmRuns = defineWrite<Reply>({ redis, writer }, 'confirm-runs', 1);
   const outage = createOutageLog(logger, {
     message: 'no payment is taken: it could not be confirmed',
     endMessage: 'payments are confirmed again',
@@ -187,7 +179,7 @@ function createEpochOfConnection({
   queue: PaymentQueueName;
   logger: Logger;
 }): Epoch {
-  const confirmHere = defineScript<Reply>(redis, 'confirm-runs', 1, CONFIRM);
+  const confirmHere = defineScript<Reply>(redis, 'confirm-runs', 1);
   const outage = createOutageLog(logger, {
     message: 'no payment is taken: it is not known since when this Redis has the queue',
     endMessage: 'it is known since when this Redis has the queue',

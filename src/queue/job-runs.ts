@@ -7,8 +7,7 @@ import { events } from '../telemetry/events.ts';
 import { bindingText, boundGateway, jobKey, lockKey, type PaymentQueueName, runsOf } from './bullmq-layout.ts';
 import type { Epoch } from './epoch.ts';
 import { isErrorReply, NotReplicatedError } from './redis-errors.ts';
-import type { ReplicatedWriter } from './replicated-writer.ts';
-import { defineScript, readScript } from './scripts.ts';
+import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
 
 /** What a run may read and change of its job. */
 export interface JobRuns {
@@ -41,9 +40,7 @@ export function createJobRuns({
   writer: ReplicatedWriter | undefined;
   noteUnresolved: (job: Job, token: string, reason: Failure) => Promise<void>;
 }): JobRuns {
-  const bindPayment = writer
-    ? writer.script<number>(readScript('bind-payment'), 2)
-    : defineScript<number>(redis, 'bind-payment', 2);
+  const bindPayment = defineWrite<number>({ redis, writer }, 'bind-payment', 2);
 
   /**
    * Runs that did not end clean, beyond those that ended doubtful, are unresolved. So is a payment whose runs this server may

@@ -2,7 +2,7 @@ import type { Config } from '../config.ts';
 import { within } from '../process/deadline.ts';
 import type { Logger } from '../process/logger.ts';
 import { createEnqueuer, type Enqueuer } from './enqueuer.ts';
-import { canFailOver } from './epoch.ts';
+import { mayBeReplaced } from './epoch.ts';
 import { paymentQueue } from './payment-queue.ts';
 import { createQueuedCheck, type QueuedCheck } from './queued-check.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
@@ -43,7 +43,7 @@ export async function openOperatorQueue(
   const maxSize = Math.max(1, Math.floor(RETRY_SHARE * queueConfig.maxSize));
   const { enqueueAgain } = createEnqueuer({
     ...{ redis, queue, maxSize, serverCheck, writer },
-    notesTime: writer !== undefined || canFailOver(redisConfig),
+    notesTime: mayBeReplaced(config),
   });
   await firstConnection(redis);
   if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());

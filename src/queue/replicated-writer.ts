@@ -232,14 +232,15 @@ function atMostEvery(intervalMs: number, run: () => void): () => void {
 
 /**
  * A script that counts when a replica has confirmed it, if there is a writer; otherwise as `defineScript`.
- * @param name of the script in `scripts/`
+ * @param name of the script in `scripts/`, whose text is the default of `lua`
  */
 export function defineWrite<Reply>(
   { redis, writer }: { redis: Redis | Cluster; writer: ReplicatedWriter | undefined },
   name: string,
   keyCount: number,
+  lua = readScript(name),
 ): Command<Reply> {
-  return writer ? writer.script<Reply>(readScript(name), keyCount) : defineScript<Reply>(redis, name, keyCount);
+  return writer ? writer.script<Reply>(lua, keyCount) : defineScript<Reply>(redis, name, keyCount, lua);
 }
 
 /** The writer of a process, where `DURABILITY` asks for one. @param redis the connection that the process uses otherwise */

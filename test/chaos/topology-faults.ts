@@ -6,8 +6,8 @@ import { type Fault, lasting, type Stage } from './faults.ts';
 const WITHOUT_ONE_S = 10;
 
 /**
- * Redis on several machines: replicas are cut off or lost, the primary is lost, moves, restarts or hangs, and so does one of those
- * that promote. Each fault leaves the topology mended.
+ * The faults of a Redis on several machines: replicas are cut off or lost, the primary is lost, moves, restarts or hangs, a sentinel
+ * is lost. At its end a fault starts again what it has stopped.
  */
 export function topologyFaults(stage: Stage, topology: RedisTopology): Fault[] {
   const { random } = stage;

@@ -19,7 +19,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = redis.call('HMGET', KEYS[1], 'server', 'since', 'latest')
 local since = epoch[2]
 if not epoch[1] then
-  -- Nobody has taken a payment from this queue yet, or only a version without epochs.
+  -- No worker has taken a payment from this queue yet, or only workers of a version without epochs.
   since = '0'
   redis.call('HSET', KEYS[1], 'server', server or '', 'since', since)
 elseif epoch[1] ~= server then
