@@ -5,24 +5,13 @@ import { createRelayState } from '../../../src/operations/read-relay-state.ts';
 import type { RelayHealth } from '../../../src/operations/relay-health.ts';
 import { MINUTES } from '../../../src/operations/relay-state.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
-
-const NONE = { count: 0, oldestMs: 0 };
+import { EMPTY_QUEUE } from '../../support/empty-queue.ts';
 
 const HEALTH: RelayHealth = {
   queue: {
-    nowMs: 0,
+    ...EMPTY_QUEUE,
     size: 1,
     waiting: 1,
-    delayed: 0,
-    inFlight: 0,
-    isPaused: false,
-    pausedBy: undefined,
-    steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
-    oldestMs: 0,
-    unresolved: { primary: NONE, fallback: NONE },
-    memory: undefined,
-    heartbeats: [],
-    heartbeatFault: undefined,
   },
   workers: 0,
   problems: [{ code: 'no_worker', since: '2026-01-01T12:00:00.000Z', cause: 'none' }],

@@ -7,6 +7,7 @@ import { createRelayGauges } from '../../../src/operations/relay-gauges.ts';
 import type { Problem, RelayHealth } from '../../../src/operations/relay-health.ts';
 import type { Heartbeat, Since } from '../../../src/telemetry/heartbeat.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
+import { EMPTY_QUEUE } from '../../support/empty-queue.ts';
 
 const COUNTS = { invalid_payment: 3, rejected: 1, payload_missing: 0 };
 const DOWN: Since = { code: 'http_502', detail: 'HTTP 502', since: '2026-11-26T12:00:00.000Z' };
@@ -27,19 +28,14 @@ function heartbeatOf(role: Heartbeat['role'], down: { primary?: Since; fallback?
 function healthOf(problems: readonly Problem['code'][] = [], heartbeats: readonly Heartbeat[] = []): RelayHealth {
   return {
     queue: {
-      nowMs: 0,
+      ...EMPTY_QUEUE,
       size: 12,
       waiting: 7,
       delayed: 5,
       inFlight: 2,
-      isPaused: false,
-      pausedBy: undefined,
-      steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
       oldestMs: 61_500,
       unresolved: { primary: { count: 2, oldestMs: 90_000 }, fallback: { count: 0, oldestMs: 0 } },
-      memory: undefined,
       heartbeats,
-      heartbeatFault: undefined,
     },
     workers: heartbeats.filter(({ worker }) => worker !== undefined).length,
     problems: problems.map((code) => ({ code, since: '', cause: '' })),

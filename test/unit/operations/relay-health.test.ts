@@ -3,26 +3,9 @@ import { createRelayHealthCheck } from '../../../src/operations/relay-health.ts'
 import { parseHeartbeat } from '../../../src/queue/parse-heartbeat.ts';
 import type { QueueState } from '../../../src/queue/queue-state.ts';
 import type { GatewayVitals, WorkerVitals } from '../../../src/telemetry/heartbeat.ts';
+import { EMPTY_QUEUE } from '../../support/empty-queue.ts';
 
 const [EARLY, LATE] = ['2026-01-01T12:00:00.000Z', '2026-01-01T12:10:00.000Z'];
-
-const NONE = { count: 0, oldestMs: 0 };
-
-const EMPTY: QueueState = {
-  nowMs: 0,
-  size: 0,
-  waiting: 0,
-  delayed: 0,
-  inFlight: 0,
-  isPaused: false,
-  pausedBy: undefined,
-  steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
-  oldestMs: 0,
-  unresolved: { primary: NONE, fallback: NONE },
-  memory: undefined,
-  heartbeats: [],
-  heartbeatFault: undefined,
-};
 
 function heartbeat(fields: { worker?: Partial<WorkerVitals>; problems?: Record<string, string> }) {
   return parseHeartbeat(JSON.stringify({ id: 'x', role: 'all', ...fields }))!;
@@ -39,7 +22,7 @@ const downSince = (since: string, detail: string): GatewayVitals => ({
 /** Looks at this state. */
 async function problemsOf(state: Partial<QueueState>, ping: () => Promise<void> = async () => {}) {
   const check = createRelayHealthCheck({
-    queueWatch: { read: async () => ({ ...EMPTY, ...state }) },
+    queueWatch: { read: async () => ({ ...EMPTY_QUEUE, ...state }) },
     refusal: () => undefined,
     ledger: { ping },
     serverCheck: { fault: undefined, problems: [] },
@@ -89,7 +72,7 @@ describe('relay health', () => {
   it('keeps what a look finds, and forgets what has ended', async () => {
     const state = { isPaused: true };
     const check = createRelayHealthCheck({
-      queueWatch: { read: async () => ({ ...EMPTY, ...state, heartbeats: [worker()] }) },
+      queueWatch: { read: async () => ({ ...EMPTY_QUEUE, ...state, heartbeats: [worker()] }) },
       refusal: () => undefined,
       ledger: { ping: () => Promise.reject(new Error('a look does not ask PostgreSQL')) },
       serverCheck: { fault: undefined, problems: [] },

@@ -4,25 +4,21 @@ import { parseHeartbeat } from '../../../src/queue/parse-heartbeat.ts';
 import type { QueueState } from '../../../src/queue/queue-state.ts';
 import type { WorkerVitals } from '../../../src/telemetry/heartbeat.ts';
 import { HOP_BOUNDS_MS } from '../../../src/telemetry/histogram.ts';
+import { EMPTY_QUEUE } from '../../support/empty-queue.ts';
 
 const [EARLY, LATE] = ['2026-01-01T12:00:00.000Z', '2026-01-01T12:10:00.000Z'];
 const MINUTE_MS = 60_000;
 const NOW_MS = Date.parse('2026-01-01T12:34:56.000Z');
 
 const QUEUE: QueueState = {
+  ...EMPTY_QUEUE,
   nowMs: NOW_MS,
   size: 12,
   waiting: 7,
   delayed: 5,
   inFlight: 2,
-  isPaused: false,
-  pausedBy: undefined,
-  steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
   oldestMs: 61_500,
   unresolved: { primary: { count: 2, oldestMs: 90_000 }, fallback: { count: 0, oldestMs: 0 } },
-  memory: undefined,
-  heartbeats: [],
-  heartbeatFault: undefined,
 };
 
 const NOTHING: Readings = {
