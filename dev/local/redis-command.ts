@@ -9,14 +9,14 @@ const PATIENCE_MS = 60_000;
 
 /** One command over a connection of its own: the server may be killed or hang at any time. @throws when it does not respond */
 export async function redisCommand(
-  { port, password }: { port: number; password: string },
+  { port, password }: { port: number; password?: string },
   command: string,
   ...args: readonly (string | number)[]
 ): Promise<unknown> {
   const redis = new Redis({
     port,
     host: '127.0.0.1',
-    password,
+    ...(password !== undefined && { password }),
     lazyConnect: true,
     retryStrategy: null,
     commandTimeout: COMMAND_TIMEOUT_MS,

@@ -1,4 +1,5 @@
 import { Cluster, type Redis } from 'ioredis';
+import { settleReconnects } from './cluster-reconnect.ts';
 import { isMissingRight, isSelectError } from './redis-errors.ts';
 
 /**
@@ -8,7 +9,7 @@ import { isMissingRight, isSelectError } from './redis-errors.ts';
 const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
 
 /**
- * Puts four things right that ioredis and BullMQ do with a connection and its duplicates.
+ * Puts five things right that ioredis and BullMQ do with a connection and its duplicates.
  * - A refused SELECT: ioredis reports it and goes on in database 0, where another stack may have its queue. Here such a
  *   connection never becomes ready; it is closed and tried anew, so that it goes on by itself when the server is put right.
  * - A user without the right to INFO: ioredis writes to the console at every connect, and BullMQ's worker never starts.
@@ -16,6 +17,7 @@ const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
  * - A closed connection: ioredis forgets to end its timers.
  * - A connection that is closed while it is being made, so that a new one is made: ioredis makes none, and every later command
  *   fails. That happens when the sentinels tell of a new master while we ask them for it.
+ * - A cluster that is closed or connects anew: it may never come to an end of that (cluster-reconnect.ts).
  */
 export function guardConnection<Connection extends Redis | Cluster>(connection: Connection): Connection {
   if (connection instanceof Cluster) guardCluster(connection);
@@ -26,8 +28,12 @@ export function guardConnection<Connection extends Redis | Cluster>(connection: 
 /** A cluster has one database only. */
 function guardCluster(cluster: Cluster): Cluster {
   // It reports each of its connections before that connects.
-  cluster.on('+node', tolerateMissingInfo);
+  cluster.on('+node', (node: Redis) => {
+    tolerateMissingInfo(node);
+    node.on('close', () => endTimers(node));
+  });
   endRefreshes(cluster);
+  settleReconnects(cluster);
   const duplicate = cluster.duplicate.bind(cluster);
   cluster.duplicate = (...args) => guardCluster(duplicate(...args));
   return cluster;
