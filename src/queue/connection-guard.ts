@@ -30,13 +30,21 @@ function guardCluster(cluster: Cluster): Cluster {
   // It reports each of its connections before that connects.
   cluster.on('+node', (node: Redis) => {
     tolerateMissingInfo(node);
-    node.on('close', () => endTimers(node));
+    endTimersAtClose(node);
   });
   endRefreshes(cluster);
   settleReconnects(cluster);
   const duplicate = cluster.duplicate.bind(cluster);
   cluster.duplicate = (...args) => guardCluster(duplicate(...args));
   return cluster;
+}
+
+/** The cluster duplicates one of its connections whenever it reads the slot table. */
+function endTimersAtClose(redis: Redis): Redis {
+  redis.on('close', () => endTimers(redis));
+  const duplicate = redis.duplicate.bind(redis);
+  redis.duplicate = (override) => endTimersAtClose(duplicate(override));
+  return redis;
 }
 
 /** A reading of the slot table that outlasts the connection would start a timer for the next one, for ever. */
