@@ -7,9 +7,9 @@ const INTERVAL_MS = 10_000;
 const LOOKS = 3;
 
 /**
- * After an outage of Redis, BullMQ workers have stopped fetching for ever without an error (issues 2964, 4479, 4585, and in a
- * cluster whose master was restarted). The watchdog ends such a process, and its supervisor starts a new one. A worker is stuck when
- * it does nothing while payments wait, or asks for none, which is noticed also when other workers take them all.
+ * After an outage of Redis, BullMQ workers have stopped fetching for ever without an error (issues 2964, 4479, 4585; what is known of
+ * a cluster is put right in cluster-reconnect.ts). The watchdog ends such a process, and its supervisor starts a new one. A worker is
+ * stuck when it does nothing while payments wait, or asks for none, which is noticed also when other workers take them all.
  */
 export function startWatchdog({
   worker,
