@@ -11,10 +11,17 @@
  * and the others are enough: by then a failover would have reached them, and this primary would have no replica at all.
  */
 export interface ReplicaQuorum {
+  /** Whether it knows no server yet. */
+  readonly isUnused: boolean;
   /** For how many replicas the next write waits. */
   readonly wanted: number;
-  /** A new connection is there. @param replication the reply to `INFO replication` */
-  connected(replication: string): void;
+  /**
+   * A new connection is there.
+   * @param replication the reply to `INFO replication`
+   * @param promotable how many replicas the sentinels or the cluster know of. Counts for the first connection: one that does not
+   *   follow may have been promoted a moment ago
+   */
+  connected(replication: string, promotable?: number): void;
   /**
    * After each write: a replica that has come back may be promoted a second later, so the next write must wait for it already.
    * @param replication the reply to `INFO replication` on the same connection
@@ -44,15 +51,18 @@ export function createReplicaQuorum(nowMs: () => number = () => performance.now(
   let missingSinceMs: number | undefined;
 
   return {
+    get isUnused() {
+      return server === undefined;
+    },
     get wanted() {
       return wanted;
     },
-    connected(replication) {
+    connected(replication, promotable = 0) {
       const id = historyOf(replication);
       // A connection made anew to the same server must not forget that a replica is missing.
       if (id === server) return;
       server = id;
-      needed = Math.max(1, countFollowing(replication));
+      needed = Math.max(1, countFollowing(replication), promotable);
       wanted = needed;
       known = connectedIn(replication);
       missingSinceMs = undefined;

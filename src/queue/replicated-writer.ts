@@ -7,6 +7,7 @@ import { connectToNode, createProducerConnection, PRODUCER_COMMAND_TIMEOUT_MS } 
 import { isErrorReply, NotReplicatedError } from './redis-errors.ts';
 import { createReplicaQuorum } from './replica-quorum.ts';
 import { type Command, defineScript, readScript } from './scripts.ts';
+import { countPromotable } from './sentinel-replicas.ts';
 
 /**
  * Writes what must survive the loss of Redis' machine: a write counts only when replicas have confirmed it, by `WAIT`
@@ -63,11 +64,19 @@ export function createReplicatedWriter({
   function serverOf(connection: Redis) {
     let server = servers.get(connection);
     if (server === undefined) {
-      server = { shas: new Set(), seen: connection.info('replication').then(quorum.connected) };
+      server = { shas: new Set(), seen: meet(connection) };
       servers.set(connection, server);
       connection.once('close', () => servers.delete(connection));
     }
     return server;
+  }
+
+  async function meet(connection: Redis): Promise<void> {
+    const [promotable, replication] = await Promise.all([
+      quorum.isUnused ? link.countPromotable() : 0,
+      connection.info('replication'),
+    ]);
+    quorum.connected(replication, promotable);
   }
 
   /** Before the write itself, because WAIT would not cover a script that is sent again after NOSCRIPT. */
@@ -135,6 +144,8 @@ interface Link {
   leave(): void;
   /** The server may be one that the others have given up. Does nothing soon after the last time. */
   leaveSometimes(): void;
+  /** How many replicas of its server may have been promoted. 0 when nothing promotes them. */
+  countPromotable(): Promise<number>;
   close(): void;
 }
 
@@ -156,6 +167,7 @@ function masterLink(config: RedisConfig): Link {
     open: () => ready(connection),
     leave,
     leaveSometimes: atMostEvery(LEAVE_EVERY_MS, leave),
+    countPromotable: () => countPromotable(config),
     close: () => connection.disconnect(),
   };
 }
@@ -194,6 +206,8 @@ function nodeLink(config: RedisConfig, cluster: Cluster, key: string): Link {
     },
     leave,
     leaveSometimes: atMostEvery(LEAVE_EVERY_MS, leave),
+    // After the master the slot table names the replicas that the cluster does not hold for dead.
+    countPromotable: async () => (cluster.slots[slot!]?.length ?? 1) - 1,
     close: drop,
   };
 }

@@ -1,7 +1,12 @@
 import { expect } from 'chai';
 import { startRedisCluster } from '../../dev/local/redis-cluster.ts';
 import { atTestEnd } from '../support/cleanup.ts';
-import { ACCEPTED_AGAIN_MS, type FailoverStack, startFailoverStack } from '../support/failover.ts';
+import {
+  ACCEPTED_AGAIN_MS,
+  expectFirstWritesToWait,
+  type FailoverStack,
+  startFailoverStack,
+} from '../support/failover.ts';
 import { eventually } from '../support/relay.ts';
 import { sideBySide } from '../support/side-by-side.ts';
 import { PATIENCE_MS, sends } from '../support/stack.ts';
@@ -110,6 +115,11 @@ describe('a Redis Cluster', function () {
         await expectToGoOn(stack);
         await expectSettled(stack, stopLoad);
       },
+
+      'has a replica that does not follow when a process connects first: what the other confirms counts after 5 s':
+        async () => {
+          await expectFirstWritesToWait(await aCluster());
+        },
     },
     { atOnce: 1 },
   );

@@ -4,7 +4,7 @@ import { type RedisSentinel, startRedisSentinel } from '../../dev/local/redis-se
 import { epochKey } from '../../src/queue/bullmq-layout.ts';
 import { paymentQueue } from '../../src/queue/payment-queue.ts';
 import { atTestEnd } from '../support/cleanup.ts';
-import { ACCEPTED_AGAIN_MS, startFailoverStack } from '../support/failover.ts';
+import { ACCEPTED_AGAIN_MS, expectFirstWritesToWait, startFailoverStack } from '../support/failover.ts';
 import { aPayment, eventually, testRedis } from '../support/relay.ts';
 import { sideBySide } from '../support/side-by-side.ts';
 import { PATIENCE_MS, sends, startTestStack, type TestProcess, type TestStack } from '../support/stack.ts';
@@ -196,6 +196,10 @@ describe('failover by Sentinel', function () {
         const books = await stack.settled();
         expect([...books.primary.keys()]).to.have.members([known, ...early]);
         expect([...books.fallback.keys()]).to.have.members(late);
+      },
+
+      'a replica does not follow when a process connects first: what the other confirms counts after 5 s': async () => {
+        await expectFirstWritesToWait(await aTopology());
       },
     },
     { atOnce: 2 },

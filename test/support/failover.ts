@@ -1,5 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'chai';
+import { Cluster } from 'ioredis';
 import type { RedisTopology } from '../../dev/local/redis-topology.ts';
+import { loadConfig } from '../../src/config.ts';
+import { queueKey } from '../../src/queue/bullmq-layout.ts';
+import { paymentQueue } from '../../src/queue/payment-queue.ts';
+import { createWorkerConnection } from '../../src/queue/redis.ts';
+import { NotReplicatedError } from '../../src/queue/redis-errors.ts';
+import { MISSING_MS } from '../../src/queue/replica-quorum.ts';
+import { createReplicatedWriter } from '../../src/queue/replicated-writer.ts';
 import { atTestEnd } from './cleanup.ts';
 import { createIntermediary } from './intermediary.ts';
 import { aPayment, eventually, type TestEnv } from './relay.ts';
@@ -103,6 +112,42 @@ export async function startFailoverStack(
       primary.set({ delayMs: 0 });
     },
   };
+}
+
+/**
+ * A process connects for the first time to a primary that one of its replicas does not follow. The replica may have been promoted a
+ * moment ago, so what the other one confirms does not count until a promotion would have reached it, too.
+ */
+export async function expectFirstWritesToWait(topology: RedisTopology): Promise<void> {
+  const { redis: config } = loadConfig({ ...topology.env, DATABASE_URL: 'postgres://localhost/none' });
+  const redis = createWorkerConnection(config);
+  redis.on('error', () => {});
+  atTestEnd(() => redis.disconnect());
+  const key = queueKey(paymentQueue({ name: 'payments' }), 'test');
+  await redis.set(key, 0);
+  if (redis instanceof Cluster) {
+    // It does not name replicas before they have got a write.
+    await eventually(() => redis.slots.some((nodes) => nodes.length === 3), PATIENCE_MS);
+  }
+  await topology.cutReplicas(1);
+  const writer = createReplicatedWriter({ config, redis, key });
+  atTestEnd(() => writer.close());
+  const write = writer.script("return redis.call('INCR', KEYS[1])", 1);
+  const startedAt = performance.now();
+  const errors: unknown[] = [];
+  await eventually(
+    () =>
+      write(key).then(
+        () => true,
+        (error: unknown) => {
+          errors.push(error);
+          return false;
+        },
+      ),
+    PATIENCE_MS,
+  );
+  expect(errors.some((error) => error instanceof NotReplicatedError)).to.equal(true);
+  expect(performance.now() - startedAt).to.be.at.least(MISSING_MS);
 }
 
 /** Payments that the worker has recorded: a line of its log for each. */

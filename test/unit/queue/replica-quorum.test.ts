@@ -9,10 +9,10 @@ function replication(lags: readonly number[], id = 'a1'): string {
   return ['# Replication', 'role:master', ...replicas, `master_replid:${id}`, ''].join('\r\n');
 }
 
-function quorumOf(lags: readonly number[]) {
+function quorumOf(lags: readonly number[], promotable = 0) {
   let nowMs = 0;
   const quorum = createReplicaQuorum(() => nowMs);
-  quorum.connected(replication(lags));
+  quorum.connected(replication(lags), promotable);
   return {
     quorum,
     pass(ms: number) {
@@ -28,6 +28,14 @@ describe('replica quorum', () => {
     expect(quorum.wanted).to.equal(2);
     expect(isEnough(2)).to.equal(true);
     expect(isEnough(1)).to.equal(false);
+  });
+
+  it('takes a replica that is known and does not follow at the first connection for one that may have been promoted', () => {
+    const { quorum, pass, isEnough } = quorumOf([0], 2);
+    expect(quorum.wanted).to.equal(2);
+    expect(isEnough(1)).to.equal(false);
+    pass(MISSING_MS);
+    expect(isEnough(1)).to.equal(true);
   });
 
   it('waits for one where none follows', () => {
