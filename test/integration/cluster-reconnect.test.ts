@@ -111,6 +111,19 @@ describe('connection to a Redis Cluster', () => {
       expect(await settled(failed, 'failed')).to.equal(true);
     },
 
+    'tries again when the nodes hang before they say whether they are ready': async () => {
+      const servers = await twoMasters();
+      const cluster = connectTo(...servers);
+      await next(cluster, 'connect');
+      for (const server of servers) server.signal('SIGSTOP');
+      const hungAt = performance.now();
+      await next(cluster, 'reconnecting');
+      // A worker destroys a silent socket after 15 s.
+      expect(performance.now() - hungAt).to.be.below(8_000);
+      for (const server of servers) server.signal('SIGCONT');
+      await next(cluster, 'ready');
+    },
+
     'stays at its end when all of its connections have ended': async () => {
       const cluster = await inUse(await twoMasters());
       const ends = cluster.nodes().map((node) => next(node, 'end'));
