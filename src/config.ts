@@ -77,6 +77,8 @@ export interface Config {
     /** In front of every key in Redis. Its braces put all of them into one slot of a Redis Cluster. */
     readonly prefix: string;
     readonly maxSize: number;
+    /** Over how many queues the payments are split. */
+    readonly shards: number;
     /** What a 204 must promise: a Redis that promises less is not used. Undefined: one below `disk` is used with a warning. */
     readonly durability: Durability | undefined;
   };
@@ -176,6 +178,11 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       ? 'REDIS_SENTINELS and REDIS_CLUSTER_NODES must not be set together'
       : undefined,
   );
+  check(['QUEUE_SHARDS', 'PAYMENT_QUEUE_MAX_SIZE'], () =>
+    settings.QUEUE_SHARDS > settings.PAYMENT_QUEUE_MAX_SIZE
+      ? 'QUEUE_SHARDS must not be larger than PAYMENT_QUEUE_MAX_SIZE: a shard without room accepts nothing'
+      : undefined,
+  );
   check(['DATABASE_URL', 'DB_SSL'], () => {
     if (databaseUrl === undefined || !isSet('DB_SSL')) return undefined;
     const contradiction = tlsContradiction(databaseUrl, settings.DB_SSL);
@@ -225,6 +232,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       name: 'payments',
       prefix: `{${settings.REDIS_KEY_PREFIX}}`,
       maxSize: settings.PAYMENT_QUEUE_MAX_SIZE,
+      shards: settings.QUEUE_SHARDS,
       durability: settings.DURABILITY,
     },
     worker: {

@@ -51,6 +51,7 @@ export const SETTINGS = {
 
   PAYMENT_QUEUE_MAX_SIZE: integer({ min: 1, max: 1_000_000_000, unlimited: 'infinity' }, 50_000),
   PAYMENT_QUEUE_MAX_CONCURRENCY: integer({ min: 1, max: 10_000 }, 2 * availableParallelism()),
+  QUEUE_SHARDS: integer({ min: 1, max: 256 }, 1),
   WORKER_TURN_MS: integer({ min: 0, max: 100 }, 0),
   WORKER_PORT: optionalPort(),
 

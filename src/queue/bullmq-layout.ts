@@ -74,6 +74,11 @@ export function epochKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:epoch`;
 }
 
+/** The number of shards that a queue is one of. A purge leaves it alone. */
+export function shardsKey({ prefix }: PaymentQueueName): string {
+  return `${prefix}:shards`;
+}
+
 /** The start of the keys of accepted-minutes.ts. */
 export function acceptedKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:accepted:`;

@@ -130,7 +130,7 @@ async function epochOver(url: string, prefix: string, redisUrl = url) {
   const queue = { name: 'payments', prefix };
   const config = {
     redis: { url, clusterNodes: [] },
-    queue: { ...queue, maxSize: 1, durability: 'memory' },
+    queue: { ...queue, maxSize: 1, shards: 1, durability: 'memory' },
   } satisfies Pick<Config, 'redis' | 'queue'>;
   const { logger } = recordingLogger();
   const epoch = epochFor(config, { redis, queue, writer: undefined, maxPending: 1, logger })!;

@@ -40,7 +40,7 @@ describe('loadConfig', () => {
       shutdownTimeoutMs: 10_000,
       redis: { url: 'redis://localhost:6379', clusterNodes: [] },
       database: { url: 'postgres://payrelay:payrelay@localhost:5432/payrelay', poolSize: 5, ssl: false },
-      queue: { name: 'payments', prefix: '{payrelay}', maxSize: 50_000, durability: undefined },
+      queue: { name: 'payments', prefix: '{payrelay}', maxSize: 50_000, shards: 1, durability: undefined },
       worker: { concurrency: 2 * availableParallelism(), turnMs: 0, port: undefined },
       metricsToken: undefined,
       gateways: {
@@ -265,6 +265,11 @@ describe('loadConfig', () => {
     [{ REDIS_CLUSTER_NODES: 'a:1,b' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
     [{ REDIS_CLUSTER_NODES: 'a:70000' }, 'REDIS_CLUSTER_NODES must be host:port[,host:port…]'],
     [{ REDIS_SENTINELS: 'a' }, 'REDIS_SENTINELS must be host:port[,host:port…]'],
+    [{ QUEUE_SHARDS: '257' }, 'QUEUE_SHARDS must be an integer from 1 to 256 (got "257")'],
+    [
+      { QUEUE_SHARDS: '4', PAYMENT_QUEUE_MAX_SIZE: '3' },
+      'QUEUE_SHARDS must not be larger than PAYMENT_QUEUE_MAX_SIZE: a shard without room accepts nothing',
+    ],
     [
       { REDIS_SENTINELS: 'a:1', REDIS_CLUSTER_NODES: 'b:2' },
       'REDIS_SENTINELS and REDIS_CLUSTER_NODES must not be set together',
