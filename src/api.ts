@@ -46,7 +46,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   logConnection(redis, logger);
   const db = createDb(config.database);
   const { durability, maxSize } = config.queue;
-  const serverCheck = createServerCheck({ redis, queue, durability, role: 'api', logger });
+  const serverCheck = createServerCheck({ redis, queues: [queue], durability, role: 'api', logger });
   const writer = writerFor(config, redis, queue);
   const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck, writer, notesTime: mayBeReplaced(config) });
   const queueAdmin = createQueueAdmin(config.redis, queue);

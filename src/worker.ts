@@ -65,7 +65,7 @@ export function startWorker(
   const redis = createWorkerConnection(config.redis);
   logConnection(redis, logger);
   const { durability } = config.queue;
-  const serverCheck = createServerCheck({ redis, queue, durability, role: 'worker', logger });
+  const serverCheck = createServerCheck({ redis, queues: [queue], durability, role: 'worker', logger });
   const clock = createRedisClock({ redis, key: queueKey(queue, 'meta') });
   const writer = writerFor(config, redis, queue);
   const epoch = epochFor(config, { redis, queue, writer, maxPending: concurrency, logger });

@@ -38,7 +38,10 @@ export async function openOperatorQueue(
   const redis = createProducerConnection(redisConfig);
   // A lost connection fails the commands. Without a listener its event would end the process.
   redis.on('error', () => {});
-  const serverCheck = createServerCheck({ redis, queue, durability: queueConfig.durability, role: 'api', logger });
+  const serverCheck = createServerCheck({
+    ...{ redis, queues: [queue], durability: queueConfig.durability, logger },
+    role: 'api',
+  });
   const writer = writerFor(config, redis, queue);
   const maxSize = Math.max(1, Math.floor(RETRY_SHARE * queueConfig.maxSize));
   const { enqueueAgain } = createEnqueuer({

@@ -1,0 +1,98 @@
+import type { Cluster, Redis } from 'ioredis';
+import type { Logger } from '../process/logger.ts';
+import type { Failure } from '../process/outage-log.ts';
+import { type PaymentQueueName, queueKey, shardsKey } from './bullmq-layout.ts';
+import { type RedisCheck, startRedisCheck } from './redis-check.ts';
+import { explainRedisError } from './redis-errors.ts';
+import { readScript } from './scripts.ts';
+import type { PaymentQueues } from './shards.ts';
+
+/**
+ * Claims the number of shards for this process, after every connect and before anything is written or taken: a process with
+ * another number would look for a payment in a shard where it is not.
+ *
+ * The number is at the relay's home and at every shard. Nobody writes over it but `npm run shards` (change-shards.ts). While that
+ * drains the shards they are `closed`: workers go on, and the enqueue script adds nothing. That is exact; this check alone would
+ * notice it some seconds late.
+ *
+ * While the home does not reply, a process that starts has a fault, because it does not know the number. One that runs goes on.
+ */
+export type ShardCount = RedisCheck;
+
+/** What a shard has instead of the number while it takes no new payments. */
+export const CLOSED = 'closed';
+
+/** How often the number is looked at again while it fits. */
+const REFRESH_MS = 3_000;
+
+/** A relay of one shard is at home, so this is what its home has while that one is closed. */
+export function countOf(written: string): number {
+  return written === CLOSED ? 1 : Number(written);
+}
+
+export function createShardCount({
+  redis,
+  queues,
+  logger,
+}: {
+  redis: Redis | Cluster;
+  queues: PaymentQueues;
+  logger: Logger;
+}): ShardCount {
+  const { home, shards } = queues;
+  return startRedisCheck({
+    redis,
+    refreshMs: REFRESH_MS,
+    messages: {
+      fault: 'not ready: the number of shards is not that of this process',
+      end: 'ready: the number of shards is that of this process',
+      problem: 'the number of shards cannot be relied on',
+    },
+    logger,
+    async look() {
+      const atHome = await claim(redis, home, shards.length, ['wait', 'active', 'delayed', 'prioritized', 'paused']);
+      if (countOf(atHome) !== shards.length)
+        return { fatal: otherNumber(countOf(atHome), shards.length), problems: [] };
+      // The lack of one shard is noticed by its own commands.
+      const replies = await Promise.allSettled(shards.map((shard) => claim(redis, shard, shards.length)));
+      const written = replies.flatMap((reply) => (reply.status === 'fulfilled' ? [reply.value] : []));
+      const fatal = written
+        .filter((text) => text !== CLOSED && Number(text) !== shards.length)
+        .map((text) => otherNumber(Number(text), shards.length))[0];
+      return { fatal, problems: [...(written.includes(CLOSED) ? [IS_CHANGED] : []), ...refusals(replies)] };
+    },
+  });
+}
+
+/** Logged and shown, and no fault: the workers must drain the shards. */
+const IS_CHANGED: Failure = {
+  code: 'shards_closed',
+  detail: 'the number of shards is being changed: no payment is accepted until that is done (npm run shards)',
+};
+
+function otherNumber(written: number, own: number): Failure {
+  return {
+    code: 'other_shards',
+    detail: `QUEUE_SHARDS is ${own}, and the relay has ${written} ${written === 1 ? 'shard' : 'shards'}: set QUEUE_SHARDS=${written}, or change the number with npm run shards`,
+  };
+}
+
+/** What Redis replied instead of the number. That it does not reply is noticed elsewhere. */
+function refusals(replies: readonly PromiseSettledResult<string>[]): Failure[] {
+  return replies
+    .flatMap((reply) => (reply.status === 'rejected' ? [explainRedisError(reply.reason)] : []))
+    .filter(({ code }) => code !== 'unreachable');
+}
+
+const CLAIM_SCRIPT = readScript('claim-shards');
+
+/** @param lists of a queue that would be lost from sight @returns what is written now @throws when Redis does not reply */
+async function claim(
+  redis: Redis | Cluster,
+  queue: PaymentQueueName,
+  count: number,
+  lists: readonly string[] = [],
+): Promise<string> {
+  const keys = [shardsKey(queue), ...lists.map((type) => queueKey(queue, type))];
+  return String(await redis.eval(CLAIM_SCRIPT, keys.length, ...keys, count));
+}
