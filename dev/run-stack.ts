@@ -5,8 +5,8 @@ import { type Config, loadConfig } from '../src/config.ts';
 import { createDb } from '../src/ledger/db.ts';
 import { createLedger } from '../src/ledger/ledger.ts';
 import { migrateToLatest } from '../src/ledger/migrations.ts';
-import { paymentQueue } from '../src/queue/payment-queue.ts';
 import { createQueueAdmin } from '../src/queue/queue-admin.ts';
+import { paymentQueues } from '../src/queue/shards.ts';
 import { createBreaker } from './breakage.ts';
 import { keepRunning } from './keep-running.ts';
 import { startPostgres } from './local/postgres.ts';
@@ -207,18 +207,15 @@ async function startServices(
 function openBooks(config: Config): { read(): Promise<Status>; close(): Promise<void> } {
   const db = createDb(config.database);
   const ledger = createLedger(db);
-  const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
+  const queueAdmin = createQueueAdmin(config.redis, paymentQueues(config.queue));
   return {
     async read() {
-      const queue = await queueAdmin.queue();
-      const {
-        active = 0,
-        failed = 0,
-        ...waiting
-      } = await queue.getJobCounts(...(['active', 'failed', 'waiting', 'delayed', 'prioritized'] as const));
+      const types = ['active', 'failed', 'waiting', 'delayed', 'prioritized'] as const;
+      const counts = await Promise.all((await queueAdmin.queues()).map((queue) => queue.getJobCounts(...types)));
+      const sumOf = (type: (typeof types)[number]) => counts.reduce((sum, count) => sum + (count[type] ?? 0), 0);
       const { primary, fallback } = await ledger.summarise({});
-      const queued = Object.values(waiting).reduce((sum, count) => sum + count, 0);
-      return { queued, inFlight: active, dead: failed, primary, fallback };
+      const queued = sumOf('waiting') + sumOf('delayed') + sumOf('prioritized');
+      return { queued, inFlight: sumOf('active'), dead: sumOf('failed'), primary, fallback };
     },
     async close() {
       await queueAdmin.close();

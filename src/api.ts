@@ -18,16 +18,16 @@ import type { Service } from './process/lifecycle.ts';
 import type { Logger } from './process/logger.ts';
 import { ConfigError } from './process/settings.ts';
 import { createActionOutbox } from './queue/action-outbox.ts';
-import { createEnqueuer } from './queue/enqueuer.ts';
+import { combineEnqueuers, createEnqueuer } from './queue/enqueuer.ts';
 import { mayBeReplaced } from './queue/epoch.ts';
-import { createPaymentFinder } from './queue/find-payment.ts';
+import { combinePaymentFinders, createPaymentFinder } from './queue/find-payment.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
-import { paymentQueue } from './queue/payment-queue.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createQueueWatch } from './queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
-import { writerFor } from './queue/replicated-writer.ts';
-import { createServerCheck } from './queue/server-check.ts';
+import { createShardChecks } from './queue/shard-checks.ts';
+import { createShardWriters } from './queue/shard-writers.ts';
+import { capacityOf, capOfShard, paymentQueues } from './queue/shards.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
 /** A running API node. `close()` drains it first. */
@@ -41,20 +41,33 @@ export interface Api extends Service {
  * @throws ConfigError when it cannot listen at HOST and PORT
  */
 export async function startApi(config: Config, logger: Logger, telemetry: Telemetry): Promise<Api> {
-  const queue = paymentQueue(config.queue);
+  const queues = paymentQueues(config.queue);
+  const { home: queue, shards } = queues;
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
   const db = createDb(config.database);
-  const { durability, maxSize } = config.queue;
-  const serverCheck = createServerCheck({ redis, queues: [queue], durability, role: 'api', logger });
-  const writer = writerFor(config, redis, queue);
-  const enqueuer = createEnqueuer({ redis, queue, maxSize, serverCheck, writer, notesTime: mayBeReplaced(config) });
-  const queueAdmin = createQueueAdmin(config.redis, queue);
+  const { durability } = config.queue;
+  const maxSize = capacityOf(config.queue);
+  const checks = createShardChecks({ redis, queues, durability, role: 'api', logger });
+  const writers = createShardWriters(config, redis, queues);
+  const enqueuer = combineEnqueuers(
+    shards.map((shard, index) =>
+      createEnqueuer({
+        ...{ redis, queue: shard, maxSize: capOfShard(config.queue), shards: shards.length },
+        serverCheck: checks.shards[index]!,
+        writer: writers.shards[index],
+        notesTime: mayBeReplaced(config),
+      }),
+    ),
+  );
+  const queueAdmin = createQueueAdmin(config.redis, queues);
   const ledger = createLedger(db);
-  const queueWatch = createQueueWatch({ redis, queue });
+  const queueWatch = createQueueWatch({ redis, queue, shards });
   const refusal = () => heartbeat.refusal;
-  const healthCheck = createRelayHealthCheck({ queueWatch, refusal, ledger, serverCheck, maxSize });
-  const jobs = createPaymentFinder({ redis, queue, serverCheck });
+  const healthCheck = createRelayHealthCheck({ queueWatch, refusal, ledger, serverCheck: checks.all, maxSize });
+  const jobs = combinePaymentFinders(
+    shards.map((shard, index) => createPaymentFinder({ redis, queue: shard, serverCheck: checks.shards[index]! })),
+  );
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const reconciliations = createReconciliations(db);
   const actions = createOperatorActions(db);
@@ -83,11 +96,12 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
         ...{
           redis,
           db,
-          writer,
+          queues,
+          writers,
           enqueuer,
           queueAdmin,
           queueWatch,
-          serverCheck,
+          checks,
           jobs,
           ledger,
           deadLetters,
@@ -112,14 +126,14 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const app = createApp(routes, { logins: operator && { operator, viewer }, trail, logger });
   // Connect to Redis before the first request arrives. If Redis is down, listen all the same.
   await firstConnection(redis);
-  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
+  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, checks.all.whenUsable());
   let server: HttpServer;
   try {
     server = await startServer(app, config);
   } catch (error) {
     await heartbeat.close();
-    serverCheck.close();
-    writer?.close();
+    checks.all.close();
+    writers.close();
     redis.disconnect();
     const fault = listenFault(config, error as NodeJS.ErrnoException, 'PORT');
     throw fault === undefined ? error : new ConfigError([fault]);
@@ -137,8 +151,8 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
       movingLateRows.close();
       await enqueuer.close();
       await heartbeat.close();
-      serverCheck.close();
-      writer?.close();
+      checks.all.close();
+      writers.close();
       await queueAdmin.close();
       redis.disconnect();
       await db.destroy();

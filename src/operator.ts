@@ -15,12 +15,13 @@ import { createSettleByHand } from './operations/settle-by-hand.ts';
 import { createSettleUnresolved } from './operations/settle-unresolved.ts';
 import { createAcceptedMinutes } from './queue/accepted-minutes.ts';
 import type { PaymentFinder } from './queue/find-payment.ts';
-import { paymentQueue } from './queue/payment-queue.ts';
-import { createQueuedCheck } from './queue/queued-check.ts';
-import type { ReplicatedWriter } from './queue/replicated-writer.ts';
-import type { ServerCheck, ServerCheckOptions } from './queue/server-check.ts';
+import { combineQueuedChecks, createQueuedCheck } from './queue/queued-check.ts';
+import type { ServerCheckOptions } from './queue/server-check.ts';
+import type { ShardChecks } from './queue/shard-checks.ts';
+import type { ShardWriters } from './queue/shard-writers.ts';
+import { capacityOf, type PaymentQueues } from './queue/shards.ts';
 import { createSteering } from './queue/steering.ts';
-import { createWaitingJobs } from './queue/waiting-jobs.ts';
+import { combineWaitingJobs, createWaitingJobs } from './queue/waiting-jobs.ts';
 
 /** What the operator's routes share with the rest of an API node. */
 interface SharedParts
@@ -30,8 +31,9 @@ interface SharedParts
   > {
   readonly redis: ServerCheckOptions['redis'];
   readonly db: ReturnType<typeof createDb>;
-  readonly writer: ReplicatedWriter | undefined;
-  readonly serverCheck: ServerCheck;
+  readonly queues: PaymentQueues;
+  readonly writers: ShardWriters;
+  readonly checks: ShardChecks;
   readonly jobs: PaymentFinder;
   readonly ledger: Ledger;
   readonly deadLetters: DeadLetters;
@@ -41,9 +43,11 @@ interface SharedParts
 
 /** The operator's part of an API node. Only a node with an operator's login loads this file and what it imports. */
 export function createOperator(config: Config, shared: SharedParts): readonly Route[] {
-  const queue = paymentQueue(config.queue);
-  const { redis, db, writer, serverCheck, jobs, ledger, deadLetters, queueWatch, trail } = shared;
-  const waitingJobs = createWaitingJobs({ redis, queue, writer });
+  const { redis, db, queues, writers, checks, jobs, ledger, deadLetters, queueWatch, trail } = shared;
+  const { home: queue, shards } = queues;
+  const waitingJobs = combineWaitingJobs(
+    shards.map((shard, index) => createWaitingJobs({ redis, queue: shard, writer: writers.shards[index] })),
+  );
   const settleByHand = createSettleByHand({
     jobs,
     ledger,
@@ -57,15 +61,17 @@ export function createOperator(config: Config, shared: SharedParts): readonly Ro
   return createOperatorRoutes({
     ...shared,
     openDeadLetters: createOpenDeadLetters(db),
-    areQueued: createQueuedCheck({ redis, queue, serverCheck }),
-    steering: createSteering({ redis, queue, writer }),
+    areQueued: combineQueuedChecks(
+      shards.map((shard, index) => createQueuedCheck({ redis, queue: shard, serverCheck: checks.shards[index]! })),
+    ),
+    steering: createSteering({ redis, queue, writer: writers.home }),
     settleByHand,
     settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),
     readState: createRelayState({
       ...shared,
       acceptedMinutes: createAcceptedMinutes({ redis, queue, minutes: MINUTES }),
       paidMinutes: createPaidMinutes(db),
-      maxSize: config.queue.maxSize,
+      maxSize: capacityOf(config.queue),
     }),
     config: config.http,
   });

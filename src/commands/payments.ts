@@ -24,12 +24,12 @@ import { describeError } from '../process/describe-error.ts';
 import { createLogger } from '../process/logger.ts';
 import { runTool } from '../process/run-tool.ts';
 import { createActionOutbox } from '../queue/action-outbox.ts';
-import { createPaymentFinder } from '../queue/find-payment.ts';
-import { paymentQueue } from '../queue/payment-queue.ts';
+import { combinePaymentFinders, createPaymentFinder } from '../queue/find-payment.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from '../queue/redis.ts';
-import { writerFor } from '../queue/replicated-writer.ts';
-import { createWaitingJobs } from '../queue/waiting-jobs.ts';
+import { createShardWriters } from '../queue/shard-writers.ts';
+import { paymentQueues } from '../queue/shards.ts';
+import { combineWaitingJobs, createWaitingJobs } from '../queue/waiting-jobs.ts';
 import { settingsOrRun } from './run-state.ts';
 import { whoRuns } from './who.ts';
 
@@ -110,15 +110,20 @@ type Relay = Awaited<ReturnType<typeof openRelay>>;
 async function openRelay(config: Config) {
   const logger = createLogger({ level: 'error', role: 'payments' });
   const db = createDb(config.database);
-  const queue = paymentQueue(config.queue);
+  const queues = paymentQueues(config.queue);
+  const { home: queue, shards } = queues;
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
-  const writer = writerFor(config, redis, queue);
+  const writers = createShardWriters(config, redis, queues);
   await firstConnection(redis);
   const ledger = createLedger(db);
-  const queueWatch = createQueueWatch({ redis, queue });
-  const jobs = createPaymentFinder({ redis, queue, serverCheck: { fault: undefined } });
-  const waitingJobs = createWaitingJobs({ redis, queue, writer });
+  const queueWatch = createQueueWatch({ redis, queue, shards });
+  const jobs = combinePaymentFinders(
+    shards.map((shard) => createPaymentFinder({ redis, queue: shard, serverCheck: { fault: undefined } })),
+  );
+  const waitingJobs = combineWaitingJobs(
+    shards.map((shard, index) => createWaitingJobs({ redis, queue: shard, writer: writers.shards[index] })),
+  );
   const actions = createOperatorActions(db);
   const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue }), actions, logger });
   const trail = createTrail({ actions, lateRows, logger });
@@ -139,7 +144,7 @@ async function openRelay(config: Config) {
     settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),
     async close() {
       await trail.close();
-      writer?.close();
+      writers.close();
       redis.disconnect();
       await db.destroy();
     },

@@ -13,8 +13,8 @@ import { type GatewayName, parseCorrelationId } from '../payment.ts';
 import { describeError } from '../process/describe-error.ts';
 import { inParallel } from '../process/in-parallel.ts';
 import { runTool } from '../process/run-tool.ts';
-import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
+import { paymentQueues } from '../queue/shards.ts';
 import { type Releases, readReleases } from './releases.ts';
 import { settingsOrRun } from './run-state.ts';
 
@@ -197,13 +197,15 @@ async function findUnrecorded({ client, config, urls, token, range, releases }: 
 
 /** The ids of the queue's payments, in pages. One may be paid and not recorded yet. */
 async function* queuedIds(config: Config): AsyncGenerator<string[]> {
-  const queueAdmin = createQueueAdmin(config.redis, paymentQueue(config.queue));
+  const queueAdmin = createQueueAdmin(config.redis, paymentQueues(config.queue));
   try {
-    const queue = await queueAdmin.queue();
-    for (let start = 0; ; start += PAGE) {
-      const jobs = await queue.getJobs(['active', 'waiting', 'delayed', 'failed'], start, start + PAGE - 1, true);
-      yield jobs.flatMap((job) => parseCorrelationId(job?.id) ?? []);
-      if (jobs.length < PAGE) return;
+    for (const queue of await queueAdmin.queues()) {
+      let found = PAGE;
+      for (let start = 0; found === PAGE; start += PAGE) {
+        const jobs = await queue.getJobs(['active', 'waiting', 'delayed', 'failed'], start, start + PAGE - 1, true);
+        yield jobs.flatMap((job) => parseCorrelationId(job?.id) ?? []);
+        found = jobs.length;
+      }
     }
   } finally {
     await queueAdmin.close();

@@ -7,25 +7,26 @@ import type { SteerDeps } from '../operations/steer.ts';
 import { createTrail } from '../operations/trail.ts';
 import { createLogger } from '../process/logger.ts';
 import { createActionOutbox } from '../queue/action-outbox.ts';
-import { paymentQueue } from '../queue/payment-queue.ts';
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection } from '../queue/redis.ts';
 import { writerFor } from '../queue/replicated-writer.ts';
+import { paymentQueues } from '../queue/shards.ts';
 import { createSteering } from '../queue/steering.ts';
 import { settingsOrRun } from './run-state.ts';
 
 /** Runs an act of a command with what steers the relay of the settings, or of a running `make run`. */
 export async function withSteering<T>(act: (deps: SteerDeps & PauseDeps) => Promise<T>): Promise<T> {
   const config = loadConfig(await settingsOrRun());
-  const queue = paymentQueue(config.queue);
+  const queues = paymentQueues(config.queue);
+  const { home: queue, shards } = queues;
   const redis = createProducerConnection(config.redis);
   // A lost connection fails the commands. Without a listener its event would end the process.
   redis.on('error', () => {});
   const writer = writerFor(config, redis, queue);
   await firstConnection(redis);
   const db = createDb(config.database, OPERATOR_LIMITS);
-  const queueAdmin = createQueueAdmin(config.redis, queue);
+  const queueAdmin = createQueueAdmin(config.redis, queues);
   const logger = createLogger({ level: 'error', role: 'steering' });
   const actions = createOperatorActions(db);
   const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue }), actions, logger });
@@ -34,7 +35,7 @@ export async function withSteering<T>(act: (deps: SteerDeps & PauseDeps) => Prom
     return await act({
       steering: createSteering({ redis, queue, writer }),
       queueAdmin,
-      queueWatch: createQueueWatch({ redis, queue }),
+      queueWatch: createQueueWatch({ redis, queue, shards }),
       trail,
     });
   } finally {

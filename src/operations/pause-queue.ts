@@ -14,20 +14,20 @@ export interface PausedQueue {
 
 export interface PauseDeps {
   readonly steering: Pick<SteeringStore, 'notePause'>;
-  readonly queueAdmin: Pick<QueueAdmin, 'queue' | 'ping'>;
+  readonly queueAdmin: Pick<QueueAdmin, 'queues' | 'ping'>;
   readonly queueWatch: QueueWatch;
   readonly trail: Trail;
 }
 
 /**
- * Pauses the queue, also while PostgreSQL is down: from now on workers take no payments. It is the same pause as bull-board's.
+ * Pauses every shard, also while PostgreSQL is down: from now on workers take no payments. It is the same pause as bull-board's.
  * @throws QueueUnavailableError
  */
 export async function pauseQueue({ who, reason }: Decider, deps: PauseDeps): Promise<PausedQueue> {
   return deps.trail.runAtOnce({ who, action: 'queue.pause', target: {}, reason }, () =>
-    change(deps, async (queue) => {
+    change(deps, async (queues) => {
       await deps.steering.notePause({ who, reason });
-      await queue.pause();
+      await inEach(queues, (queue) => queue.pause());
       // With DURABILITY=replica a note counts when a replica has it and all that was written before: the pause, too.
       await deps.steering.notePause({ who, reason });
     }),
@@ -37,8 +37,8 @@ export async function pauseQueue({ who, reason }: Decider, deps: PauseDeps): Pro
 /** Ends a pause, also one of bull-board. @throws QueueUnavailableError, LedgerUnavailableError */
 export async function resumeQueue({ who, reason }: Decider, deps: PauseDeps): Promise<PausedQueue> {
   return deps.trail.run({ who, action: 'queue.resume', target: {}, reason }, () =>
-    change(deps, async (queue) => {
-      await queue.resume();
+    change(deps, async (queues) => {
+      await inEach(queues, (queue) => queue.resume());
       await deps.steering.notePause(undefined);
     }),
   );
@@ -49,14 +49,20 @@ export async function showQueue({ queueWatch }: Pick<PauseDeps, 'queueWatch'>): 
   return pausedQueue(await queueWatch.read());
 }
 
-async function change(
-  { queueAdmin, queueWatch }: PauseDeps,
-  make: (queue: Awaited<ReturnType<QueueAdmin['queue']>>) => Promise<void>,
-) {
+type Queues = Awaited<ReturnType<QueueAdmin['queues']>>;
+
+/** A shard that fails does not keep the others from the change. @throws the first failure, after all have ended */
+async function inEach(queues: Queues, act: (queue: Queues[number]) => Promise<unknown>): Promise<void> {
+  const results = await Promise.allSettled(queues.map(act));
+  const failed = results.find((result) => result.status === 'rejected');
+  if (failed) throw failed.reason;
+}
+
+async function change({ queueAdmin, queueWatch }: PauseDeps, make: (queues: Queues) => Promise<void>) {
   const before = pausedQueue(await queueWatch.read());
   // BullMQ's commands fail in its own way while Redis is down.
   await queueAdmin.ping();
-  await make(await queueAdmin.queue());
+  await make(await queueAdmin.queues());
   const result = pausedQueue(await queueWatch.read());
   return { result, state: 'done', outcome: { before, after: result } } as const;
 }

@@ -42,7 +42,7 @@ export function createRelayState({
   deadLetters: Pick<DeadLetters, 'countOpen'>;
   reconciliations: Pick<Reconciliations, 'last'>;
   actions: Pick<OperatorActions, 'running' | 'list'>;
-  /** PAYMENT_QUEUE_MAX_SIZE */
+  /** How many payments may wait in all shards together. */
   maxSize: number;
 }): ReadRelayState {
   let unreadableSince: string | undefined;

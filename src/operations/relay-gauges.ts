@@ -25,7 +25,7 @@ export function createRelayGauges({
   healthCheck: Pick<RelayHealthCheck, 'check'>;
   deadLetters: Pick<DeadLetters, 'countOpen'>;
   reconciliations: Pick<Reconciliations, 'last'>;
-  /** PAYMENT_QUEUE_MAX_SIZE */
+  /** How many payments may wait in all shards together. */
   maxSize: number;
 }): () => Promise<RelayGauges> {
   const readHealth = shared(() => healthCheck.check(), 0);

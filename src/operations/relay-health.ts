@@ -62,7 +62,7 @@ export function createRelayHealthCheck({
   refusal: () => Failure | undefined;
   ledger: Pick<Ledger, 'ping'>;
   serverCheck: Pick<ServerCheck, 'fault' | 'problems'>;
-  /** PAYMENT_QUEUE_MAX_SIZE */
+  /** How many payments may wait in all shards together. */
   maxSize: number;
 }): RelayHealthCheck {
   let seen: Readonly<Record<string, string>> = {};
@@ -116,6 +116,7 @@ export function createRelayHealthCheck({
     const workers = queue.heartbeats.flatMap(({ worker }) => worker ?? []);
     const findings = [
       ...ofRedis(queue, [lastingFault(serverCheck), queue.heartbeatFault, refusal()]),
+      ...ofShards(queue),
       ...ofQueue(queue, maxSize),
       ...(ledgerFailure === undefined ? [] : [{ code: 'ledger_unavailable', cause: ledgerFailure } as const]),
       ...ofWorkers(workers),
@@ -180,18 +181,45 @@ function ofServer({ code, detail }: Failure): Finding {
   return { code: PROBLEM_OF[code] ?? 'queue_unavailable', cause: detail };
 }
 
-function ofQueue({ size, isPaused, pausedBy }: QueueState, maxSize: number): Finding[] {
+/** The shards that give no usable reply: their payments are not accepted. */
+function ofShards({ shards }: QueueState): Finding[] {
+  const places = shards.flatMap(({ failure }, index) => (failure === undefined ? [] : [{ index, failure }]));
+  const [first] = places;
+  if (first === undefined) return [];
+  const named = namedShards(
+    places.map(({ index }) => index),
+    shards.length,
+  );
+  return [{ code: 'queue_unavailable', cause: `payments of ${named} are not accepted: ${first.failure.detail}` }];
+}
+
+function ofQueue({ size, shards, isPaused, pausedBy }: QueueState, maxSize: number): Finding[] {
   const findings: Finding[] = [];
-  if (size >= maxSize) {
-    findings.push({ code: 'queue_full', cause: `${size} payments are queued; PAYMENT_QUEUE_MAX_SIZE is ${maxSize}` });
+  const placesOf = (isMeant: (shard: { size: number; isPaused: boolean }) => boolean) =>
+    shards.flatMap((shard, index) => (shard.failure === undefined && isMeant(shard) ? [index] : []));
+  const capOfEach = maxSize / shards.length;
+  const full = placesOf((shard) => shard.size >= capOfEach);
+  if (full.length > 0) {
+    const cause =
+      shards.length === 1
+        ? `${size} payments are queued; PAYMENT_QUEUE_MAX_SIZE is ${maxSize}`
+        : `full: ${namedShards(full, shards.length)}; each has room for ${capOfEach} payments of PAYMENT_QUEUE_MAX_SIZE`;
+    findings.push({ code: 'queue_full', cause });
   }
   if (isPaused) {
     const by =
       pausedBy === undefined ? '' : ` by ${pausedBy.who}${pausedBy.reason === undefined ? '' : `: ${pausedBy.reason}`}`;
-    const cause = `workers take no payments: the queue was paused${by}`;
+    const paused = placesOf((shard) => shard.isPaused);
+    const where = paused.length === shards.length ? '' : ` of ${namedShards(paused, shards.length)}`;
+    const cause = `workers take no payments${where}: the queue was paused${by}`;
     findings.push({ code: 'queue_paused', cause, ...(pausedBy && { since: pausedBy.at }) });
   }
   return findings;
+}
+
+/** @param places from 0 */
+function namedShards(places: readonly number[], count: number): string {
+  return `shard ${places.map((place) => place + 1).join(', ')} of ${count}`;
 }
 
 /** What workers say about the gateways, the ledger and their Redis. */

@@ -55,7 +55,7 @@ export interface PaidHour {
 export const MINUTES = 60;
 
 export interface QueueSize extends Pick<QueueState, 'size' | 'waiting' | 'delayed' | 'inFlight' | 'isPaused'> {
-  /** PAYMENT_QUEUE_MAX_SIZE */
+  /** How many payments may wait in all shards together. */
   readonly capacity: number;
   readonly oldestSeconds: number;
 }
@@ -103,7 +103,7 @@ export interface LastReconciliation {
 export interface Readings {
   readonly at: Date;
   readonly problems: readonly Problem[];
-  /** PAYMENT_QUEUE_MAX_SIZE */
+  /** How many payments may wait in all shards together. */
   readonly maxSize: number;
   readonly queue: QueueState | undefined;
   readonly accepted: AcceptedByMinute | undefined;

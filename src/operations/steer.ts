@@ -101,8 +101,10 @@ function reasonNotDrained(
   unresolved: number,
   queue: QueueState,
 ): string | undefined {
-  if (steered.state === 'draining' && unresolved > 0) {
-    return `${unresolved} payments are left that only the ${gateway} gateway may get`;
+  if (steered.state === 'draining') {
+    if (unresolved > 0) return `${unresolved} payments are left that only the ${gateway} gateway may get`;
+    const missing = queue.shards.find(({ failure }) => failure !== undefined)?.failure;
+    if (missing) return `payments may be left in a shard that cannot be read: ${missing.detail}`;
   }
   return whyStillBusy(gateway, steered, queue);
 }

@@ -1,5 +1,5 @@
 import { addStandardJob } from 'bullmq/dist/cjs/scripts/addStandardJob-9.js';
-import { ADD_JOB_KEYS, epochKey, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { ADD_JOB_KEYS, epochKey, type PaymentQueueName, queueKey, shardsKey } from './bullmq-layout.ts';
 import { JOB_NAME, JOB_OPTIONS } from './payment-queue.ts';
 import { readScript } from './scripts.ts';
 
@@ -25,19 +25,26 @@ export const ENQUEUE_SCRIPT = readScript('enqueue-payments').replace(PLACE, () =
  */
 export function enqueueKeys(queue: PaymentQueueName, { notesTime = false } = {}): string[] {
   const keys = [...ADD_JOB_KEYS, 'prioritized', 'failed'].map((type) => queueKey(queue, type));
+  keys.push(shardsKey(queue));
   return notesTime ? [...keys, epochKey(queue)] : keys;
 }
 
 /**
  * The arguments before the payments of a batch.
+ * @param maxSize of this queue
+ * @param shards how many queues the relay has
  * @param acceptedAt for payments that were accepted before; otherwise Redis stamps them
  */
-export function enqueueArguments(queue: PaymentQueueName, maxSize: number, acceptedAt?: Date): string[] {
+export function enqueueArguments(
+  queue: PaymentQueueName,
+  { maxSize, shards, acceptedAt }: { maxSize: number; shards: number; acceptedAt?: Date | undefined },
+): string[] {
   return [
     Number.isFinite(maxSize) ? String(maxSize) : '-1',
     queueKey(queue, ''),
     JOB_NAME,
     JSON.stringify(JOB_OPTIONS),
     acceptedAt === undefined ? '' : String(acceptedAt.getTime()),
+    String(shards),
   ];
 }

@@ -8,6 +8,7 @@ import { createMemoryHeadroom } from './memory-headroom.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
 import type { ServerCheck } from './server-check.ts';
+import { shardOf } from './shards.ts';
 
 /** A payload on its way into the queue. */
 export interface NewJob {
@@ -36,7 +37,7 @@ export interface Enqueuer {
    * @throws QueueFullError, QueueUnavailableError
    */
   enqueueAgain(job: DeadJob): Promise<'queued' | 'duplicate'>;
-  /** Resolves when a payment could be stored now. @throws QueueUnavailableError */
+  /** Resolves when a payment could be stored now, in one shard at least. @throws QueueUnavailableError */
   probe(): Promise<void>;
   /** Rejects new jobs and settles those accepted. The connection stays open. */
   close(): Promise<void>;
@@ -54,20 +55,24 @@ const MAX_BATCH = 200;
 /** Memory of a job in Redis beside its payload (README, "Settings"), rounded up. */
 const JOB_BYTES = 512;
 
-/** Upper bound on waiting requests, per process. With payloads of 64 KiB, the largest accepted, they take 640 MiB. */
+/** Upper bound on waiting requests, per process: each shard has its part. With payloads of 64 KiB, the largest accepted, they take 640 MiB. */
 const MAX_PENDING = 10_000;
 
 export function createEnqueuer({
   redis,
   queue,
   maxSize,
+  shards = 1,
   serverCheck,
   writer,
   notesTime = false,
 }: {
   redis: Redis | Cluster;
   queue: PaymentQueueName;
+  /** Of this queue. */
   maxSize: number;
+  /** How many queues the relay has. */
+  shards?: number;
   /** With `DURABILITY=replica`: a job counts as stored when a replica has it. */
   writer?: ReplicatedWriter | undefined;
   /** Whether another server may take the place of this one (epoch.ts). */
@@ -79,20 +84,38 @@ export function createEnqueuer({
   const enqueuePayments = defineWrite<number[]>({ redis, writer }, 'enqueue-payments', keys.length, ENQUEUE_SCRIPT);
   const headroom = createMemoryHeadroom({ redis, key: keys[0]! });
 
+  const full =
+    shards === 1
+      ? `${maxSize} payments are queued, which is PAYMENT_QUEUE_MAX_SIZE`
+      : `${maxSize} payments are queued in one of ${shards} shards, which is its part of PAYMENT_QUEUE_MAX_SIZE`;
+
+  /** Why the payment with this code was not stored, or undefined when it was. */
+  function errorOf(code: number): ServiceError | undefined {
+    switch (toEnqueueResult(code)) {
+      case 'queued':
+      case 'duplicate':
+        return undefined;
+      case 'full':
+        return new QueueFullError(full, { retryAfterSeconds: RETRY_AFTER_SECONDS });
+      case undefined:
+        return unavailable(`the enqueue script replied with the unknown code ${code}`);
+    }
+  }
+
   const batcher = createBatcher<NewJob, undefined | ServiceError>({
     maxItems: MAX_BATCH,
-    maxPending: MAX_PENDING,
+    maxPending: Math.ceil(MAX_PENDING / shards),
     failsWaitingToo: true,
     async flush(jobs) {
       if (events.batchFlushed.hasSubscribers) events.batchFlushed.publish({ batch: 'enqueue', size: jobs.length });
       const codes = await add(jobs);
-      return codes.map((code) => errorOf(code, maxSize));
+      return codes.map(errorOf);
     },
   });
 
   async function add(jobs: readonly NewJob[], acceptedAt?: Date): Promise<number[]> {
     if (serverCheck.fault !== undefined) throw unavailable(serverCheck.fault.detail);
-    const args = [...keys, ...enqueueArguments(queue, maxSize, acceptedAt)];
+    const args = [...keys, ...enqueueArguments(queue, { maxSize, shards, acceptedAt })];
     let bytes = 0;
     for (const { id, data } of jobs) {
       args.push(id ?? '', data);
@@ -120,7 +143,7 @@ export function createEnqueuer({
     },
     async enqueueAgain({ id, data, acceptedAt }) {
       const [code] = await add([{ id, data }], acceptedAt);
-      const error = errorOf(code!, maxSize);
+      const error = errorOf(code!);
       if (error !== undefined) throw error;
       return toEnqueueResult(code) === 'queued' ? 'queued' : 'duplicate';
     },
@@ -132,19 +155,28 @@ export function createEnqueuer({
   };
 }
 
-/** Why the payment with this code was not stored, or undefined when it was. */
-function errorOf(code: number, maxSize: number): ServiceError | undefined {
-  switch (toEnqueueResult(code)) {
-    case 'queued':
-    case 'duplicate':
-      return undefined;
-    case 'full':
-      return new QueueFullError(`${maxSize} payments are queued, which is PAYMENT_QUEUE_MAX_SIZE`, {
-        retryAfterSeconds: RETRY_AFTER_SECONDS,
-      });
-    case undefined:
-      return unavailable(`the enqueue script replied with the unknown code ${code}`);
-  }
+/**
+ * Each payment goes to its shard. A shard that does not respond fails its own payments, and the others go on.
+ * @param parts one for each shard
+ */
+export function combineEnqueuers(parts: readonly Enqueuer[]): Enqueuer {
+  const [only] = parts;
+  if (parts.length === 1) return only!;
+  const of = (id: string | undefined) => parts[shardOf(id, parts.length)]!;
+  return {
+    enqueue: (job) => of(job.id).enqueue(job),
+    enqueueAgain: (job) => of(job.id).enqueueAgain(job),
+    async probe() {
+      try {
+        await Promise.any(parts.map((part) => part.probe()));
+      } catch (error) {
+        throw (error as AggregateError).errors[0];
+      }
+    },
+    async close() {
+      await Promise.all(parts.map((part) => part.close()));
+    },
+  };
 }
 
 function unavailable(message: string, cause?: unknown): QueueUnavailableError {

@@ -6,6 +6,7 @@ import { type FailedJob, toFailedJob } from './failed-jobs.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
 import type { ServerCheck } from './server-check.ts';
+import { askShards } from './shards.ts';
 
 /** The job of a payment, at one moment. */
 export type FoundJob = { readonly kind: 'failed'; readonly job: FailedJob } | QueuedJob;
@@ -50,7 +51,7 @@ export interface Release {
 
 export interface PaymentFinder {
   /**
-   * Looks up to {@link MAX_FOUND} ids up at one moment. Undefined: there is no such job. An error: there may be one, because
+   * Looks up to {@link MAX_FOUND} ids up, those of each shard at one moment. Undefined: there is no such job. An error: there may be one, because
    * Redis gave no usable reply, or because it lacks the job and cannot be trusted: it is another database, or it has not been
    * checked since it was connected. Never rejects.
    * @param ids in lower case
@@ -90,6 +91,11 @@ export function createPaymentFinder({
       return replies.map((reply, index) => (reply === null ? absent : toJob(ids[index]!, reply)));
     },
   };
+}
+
+/** Asks each shard for its own ids, so that one that does not reply fails only these. @param finders one for each shard */
+export function combinePaymentFinders(finders: readonly PaymentFinder[]): PaymentFinder {
+  return { find: (ids) => askShards(ids, finders.length, (shard, own) => finders[shard]!.find(own)) };
 }
 
 function toJob(id: string, [hasFailed, lock, fields]: NonNullable<Reply>): FoundJob {

@@ -1,13 +1,13 @@
 import type { Config } from '../config.ts';
 import { within } from '../process/deadline.ts';
 import type { Logger } from '../process/logger.ts';
-import { createEnqueuer, type Enqueuer } from './enqueuer.ts';
+import { combineEnqueuers, createEnqueuer, type Enqueuer } from './enqueuer.ts';
 import { mayBeReplaced } from './epoch.ts';
-import { paymentQueue } from './payment-queue.ts';
-import { createQueuedCheck, type QueuedCheck } from './queued-check.ts';
+import { combineQueuedChecks, createQueuedCheck, type QueuedCheck } from './queued-check.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
-import { writerFor } from './replicated-writer.ts';
-import { createServerCheck } from './server-check.ts';
+import { createShardChecks } from './shard-checks.ts';
+import { createShardWriters } from './shard-writers.ts';
+import { capOfShard, paymentQueues } from './shards.ts';
 
 /** The queue for an action of operators. It has its own connection, so that an action does not delay payments. */
 export interface OperatorQueue {
@@ -34,28 +34,30 @@ export async function openOperatorQueue(
   logger: Logger,
 ): Promise<OperatorQueue> {
   const { redis: redisConfig, queue: queueConfig } = config;
-  const queue = paymentQueue(queueConfig);
+  const queues = paymentQueues(queueConfig);
   const redis = createProducerConnection(redisConfig);
   // A lost connection fails the commands. Without a listener its event would end the process.
   redis.on('error', () => {});
-  const serverCheck = createServerCheck({
-    ...{ redis, queues: [queue], durability: queueConfig.durability, logger },
-    role: 'api',
-  });
-  const writer = writerFor(config, redis, queue);
-  const maxSize = Math.max(1, Math.floor(RETRY_SHARE * queueConfig.maxSize));
-  const { enqueueAgain } = createEnqueuer({
-    ...{ redis, queue, maxSize, serverCheck, writer },
-    notesTime: mayBeReplaced(config),
-  });
+  const checks = createShardChecks({ redis, queues, durability: queueConfig.durability, role: 'api', logger });
+  const writers = createShardWriters(config, redis, queues);
+  const maxSize = Math.max(1, Math.floor(RETRY_SHARE * capOfShard(queueConfig)));
+  const parts = queues.shards.map((queue, index) => ({ redis, queue, serverCheck: checks.shards[index]! }));
+  const { enqueueAgain } = combineEnqueuers(
+    parts.map((part, index) =>
+      createEnqueuer({
+        ...{ ...part, maxSize, shards: queueConfig.shards, writer: writers.shards[index] },
+        notesTime: mayBeReplaced(config),
+      }),
+    ),
+  );
   await firstConnection(redis);
-  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, serverCheck.whenUsable());
+  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, checks.all.whenUsable());
   return {
     enqueueAgain,
-    areQueued: createQueuedCheck({ redis, queue, serverCheck }),
+    areQueued: combineQueuedChecks(parts.map(createQueuedCheck)),
     close() {
-      serverCheck.close();
-      writer?.close();
+      checks.all.close();
+      writers.close();
       redis.disconnect();
     },
   };

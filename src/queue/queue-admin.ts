@@ -1,8 +1,9 @@
 import type { Queue } from 'bullmq';
 import type { RedisConfig } from '../config.ts';
 import { QueueUnavailableError } from '../errors.ts';
-import { jobKey, type PaymentQueueName, queueKey, unresolvedKey } from './bullmq-layout.ts';
+import { jobKey, queueKey, unresolvedKey } from './bullmq-layout.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
+import { type PaymentQueues, shardOf } from './shards.ts';
 
 /** BullMQ's own queue, as bull-board takes it. */
 export type BullQueue = Queue;
@@ -12,15 +13,15 @@ export type BullQueue = Queue;
  * the first use, so that an API node that only accepts payments does not pay for them.
  */
 export interface QueueAdmin {
-  /** @throws QueueUnavailableError */
-  queue(): Promise<Queue>;
+  /** One for each shard. @throws QueueUnavailableError */
+  queues(): Promise<readonly Queue[]>;
   /** Resolves when Redis replies. @throws QueueUnavailableError */
   ping(): Promise<void>;
-  /** The ids of failed jobs, the oldest first. @throws QueueUnavailableError */
-  failedIds(): Promise<readonly string[]>;
+  /** The ids of failed jobs of a shard, the oldest first. @throws QueueUnavailableError */
+  failedIds(shard: number): Promise<readonly string[]>;
   /** Undefined when there is no failed job of this id. @throws QueueUnavailableError */
   failedJob(id: string): Promise<AdminJob | undefined>;
-  /** Empties the queue, whatever state its jobs are in. @throws QueueUnavailableError */
+  /** Empties every shard, whatever state its jobs are in. @throws QueueUnavailableError */
   purge(): Promise<void>;
   close(): Promise<void>;
 }
@@ -33,35 +34,35 @@ export interface AdminJob {
   readonly acceptedAt: Date;
 }
 
-export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueName): QueueAdmin {
-  const { name, prefix } = queueName;
-  const failedKey = queueKey(queueName, 'failed');
-  let opened: { queue: Promise<Queue>; redis: ReturnType<typeof createProducerConnection> } | undefined;
+export function createQueueAdmin(config: RedisConfig, { shards }: Pick<PaymentQueues, 'shards'>): QueueAdmin {
+  let opened: { queues: Promise<readonly Queue[]>; redis: ReturnType<typeof createProducerConnection> } | undefined;
 
   function open() {
     const redis = createProducerConnection(config);
     // A lost connection fails the commands. Without a listener its event would end the process.
     redis.on('error', () => {});
-    const queue = Promise.all([import('bullmq'), firstConnection(redis)]).then(([{ Queue }]) => {
-      const created = new Queue(name, {
-        connection: redis,
-        prefix,
-        // Without these three it neither fails fast nor recovers when Redis was down at the start (seen with BullMQ 6.7).
-        skipVersionCheck: true,
-        skipWaitingForReady: true,
-        skipMetasUpdate: true,
-      });
-      created.on('error', () => {});
-      return created;
-    });
-    return { queue, redis };
+    const queues = Promise.all([import('bullmq'), firstConnection(redis)]).then(([{ Queue }]) =>
+      shards.map(({ name, prefix }) => {
+        const queue = new Queue(name, {
+          connection: redis,
+          prefix,
+          // Without these three it neither fails fast nor recovers when Redis was down at the start (seen with BullMQ 6.7).
+          skipVersionCheck: true,
+          skipWaitingForReady: true,
+          skipMetasUpdate: true,
+        });
+        queue.on('error', () => {});
+        return queue;
+      }),
+    );
+    return { queues, redis };
   }
 
   /** Runs a command when the first connection was made or has failed. */
   async function ask<T>(command: (redis: ReturnType<typeof createProducerConnection>) => Promise<T>): Promise<T> {
     try {
       opened ??= open();
-      await opened.queue;
+      await opened.queues;
       return await command(opened.redis);
     } catch (cause) {
       throw new QueueUnavailableError('could not read the queue', { cause, retryAfterSeconds: 1 });
@@ -69,25 +70,29 @@ export function createQueueAdmin(config: RedisConfig, queueName: PaymentQueueNam
   }
 
   return {
-    queue() {
+    queues() {
       opened ??= open();
-      return opened.queue;
+      return opened.queues;
     },
     async ping() {
       await ask((redis) => redis.ping());
     },
-    failedIds: () => ask((redis) => redis.zrange(failedKey, 0, -1)),
+    failedIds: (shard) => ask((redis) => redis.zrange(queueKey(shards[shard]!, 'failed'), 0, -1)),
     failedJob: (id) =>
       ask(async (redis) => {
-        if ((await redis.zscore(failedKey, id)) === null) return undefined;
-        const [data, timestamp] = await redis.hmget(jobKey(queueName, id), 'data', 'timestamp');
+        const queue = shards[shardOf(id, shards.length)]!;
+        if ((await redis.zscore(queueKey(queue, 'failed'), id)) === null) return undefined;
+        const [data, timestamp] = await redis.hmget(jobKey(queue, id), 'data', 'timestamp');
         return { id, data: data ?? undefined, acceptedAt: new Date(Number(timestamp ?? 0)) };
       }),
     async purge() {
       try {
-        await (await this.queue()).obliterate({ force: true });
-        // Ours, not BullMQ's.
-        await opened?.redis.del(unresolvedKey(queueName, 'primary'), unresolvedKey(queueName, 'fallback'));
+        for (const [index, queue] of (await this.queues()).entries()) {
+          await queue.obliterate({ force: true });
+          // Ours, not BullMQ's.
+          const shard = shards[index]!;
+          await opened?.redis.del(unresolvedKey(shard, 'primary'), unresolvedKey(shard, 'fallback'));
+        }
       } catch (cause) {
         throw new QueueUnavailableError('could not empty the queue', { cause, retryAfterSeconds: 1 });
       }

@@ -17,7 +17,7 @@ import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
 import { parseSteering, type SteeredBy, type Steering } from './steering.ts';
 
-/** The queue and the processes at it, at one moment. */
+/** The queue and the processes at it: each shard, and its home, at one moment of its own. */
 export interface QueueState {
   /** By Redis' clock, in ms. */
   readonly nowMs: number;
@@ -27,7 +27,10 @@ export interface QueueState {
   readonly delayed: number;
   /** Taken by a worker. */
   readonly inFlight: number;
+  /** At least one shard is paused. bull-board can pause one alone. */
   readonly isPaused: boolean;
+  /** In the order of the shards. Those that give no usable reply are in none of the sums. */
+  readonly shards: readonly ShardState[];
   /** Who paused the queue, and why. Undefined while it is not paused, or when nobody said so. */
   readonly pausedBy: SteeredBy | undefined;
   /** What operators have decided about the gateways. */
@@ -39,7 +42,7 @@ export interface QueueState {
   readonly oldestMs: number;
   /** Payments that only this gateway may get, and for how long the oldest has been one. */
   readonly unresolved: Readonly<Record<GatewayName, { readonly count: number; readonly oldestMs: number }>>;
-  /** Undefined when Redis has no limit, or when we may not read it. */
+  /** Of the server with the least room. Undefined when no Redis has a limit, or when we may not read it. */
   readonly memory: { readonly usedBytes: number; readonly maxBytes: number } | undefined;
   /** Of all live processes. */
   readonly heartbeats: readonly Heartbeat[];
@@ -47,8 +50,16 @@ export interface QueueState {
   readonly heartbeatFault: Failure | undefined;
 }
 
+export type ShardState =
+  | { readonly size: number; readonly isPaused: boolean; readonly failure?: undefined }
+  /** Why the shard gives no usable reply. */
+  | { readonly failure: Failure };
+
 export interface QueueWatch {
-  /** One script, so that all of it is of one moment. @throws QueueUnavailableError */
+  /**
+   * One script for each shard, so that all of it is of one moment.
+   * @throws QueueUnavailableError when the home, which has the heartbeats and the steering, or every shard gives no usable reply
+   */
   read(): Promise<QueueState>;
 }
 
@@ -75,7 +86,50 @@ type Reply = [
   steering: (string | null)[],
 ];
 
-export function createQueueWatch({ redis, queue }: { redis: Redis | Cluster; queue: PaymentQueueName }): QueueWatch {
+/** @param shards the queues of the payments, if they are not in `queue` itself, the relay's home */
+export function createQueueWatch({
+  redis,
+  queue,
+  shards = [queue],
+}: {
+  redis: Redis | Cluster;
+  queue: PaymentQueueName;
+  shards?: readonly PaymentQueueName[];
+}): QueueWatch {
+  const [readHome, ...readShards] = [queue, ...shards.filter((shard) => shard !== queue)].map((each) =>
+    partReader(redis, each),
+  ) as [() => Promise<Part>, ...(() => Promise<Part>)[]];
+
+  return {
+    async read() {
+      const [home, ...others] = (await Promise.allSettled([readHome(), ...readShards.map((read) => read())])) as [
+        Reading,
+        ...Reading[],
+      ];
+      try {
+        if (home.status === 'rejected') throw home.reason;
+        return toQueueState(home.value, others.length > 0 ? others : [home]);
+      } catch (cause) {
+        const { detail } = explainRedisError(cause);
+        throw new QueueUnavailableError(`could not read the queue: ${detail}`, { cause, retryAfterSeconds: 1 });
+      }
+    },
+  };
+}
+
+/** What one queue has. */
+interface Part
+  extends Pick<
+      QueueState,
+      'nowMs' | 'size' | 'waiting' | 'delayed' | 'inFlight' | 'isPaused' | 'oldestMs' | 'unresolved'
+    >,
+    Pick<QueueState, 'memory' | 'heartbeats' | 'heartbeatFault'> {
+  readonly steering: ReturnType<typeof parseSteering>;
+}
+
+type Reading = PromiseSettledResult<Part>;
+
+function partReader(redis: Redis | Cluster, queue: PaymentQueueName): () => Promise<Part> {
   const keys = [
     ...['wait', 'active', 'delayed', 'prioritized'].map((type) => queueKey(queue, type)),
     unresolvedKey(queue, 'primary'),
@@ -87,20 +141,10 @@ export function createQueueWatch({ redis, queue }: { redis: Redis | Cluster; que
     steeringKey(queue),
   ];
   const readQueueState = defineScript<Reply>(redis, 'read-queue-state', keys.length);
-
-  return {
-    async read() {
-      try {
-        return toQueueState(await readQueueState(...keys, ...args));
-      } catch (cause) {
-        const { detail } = explainRedisError(cause);
-        throw new QueueUnavailableError(`could not read the queue: ${detail}`, { cause, retryAfterSeconds: 1 });
-      }
-    },
-  };
+  return async () => toPart(await readQueueState(...keys, ...args));
 }
 
-function toQueueState(reply: Reply): QueueState {
+function toPart(reply: Reply): Part {
   const [
     now,
     wait,
@@ -120,23 +164,61 @@ function toQueueState(reply: Reply): QueueState {
   const ageMs = (since: string) => (since === '' ? 0 : Math.max(0, nowMs - Number(since)));
   const unresolved = ([count, since]: Unresolved) => ({ count, oldestMs: ageMs(since) });
   const waiting = wait + prioritized;
-  const isPaused = paused === 1;
-  const { gateways: steering, pausedBy } = parseSteering(steered);
   return {
     nowMs,
     size: waiting + delayed,
     waiting,
     delayed,
     inFlight: active,
-    isPaused,
-    pausedBy: isPaused ? pausedBy : undefined,
-    steering,
+    isPaused: paused === 1,
     oldestMs: ageMs(oldest),
     unresolved: { primary: unresolved(primary), fallback: unresolved(fallback) },
     memory: readMemory(info),
     heartbeats: heartbeats.map(parseHeartbeat).filter((heartbeat) => heartbeat !== undefined),
     heartbeatFault: fault === '' ? undefined : explainRedisError(replyError(fault)),
+    steering: parseSteering(steered),
   };
+}
+
+/** @throws the first failure, when no shard replies */
+function toQueueState(home: Part, replies: readonly Reading[]): QueueState {
+  const parts = replies.flatMap((reply) => (reply.status === 'fulfilled' ? [reply.value] : []));
+  const [first] = replies;
+  if (parts.length === 0 && first?.status === 'rejected') throw first.reason;
+  const sum = (of: (part: Part) => number) => parts.reduce((total, part) => total + of(part), 0);
+  const oldest = (of: (part: Part) => number) => Math.max(...parts.map(of));
+  const unresolvedAt = (gateway: GatewayName) => ({
+    count: sum(({ unresolved }) => unresolved[gateway].count),
+    oldestMs: oldest(({ unresolved }) => unresolved[gateway].oldestMs),
+  });
+  const isPaused = parts.some((part) => part.isPaused);
+  return {
+    nowMs: home.nowMs,
+    size: sum(({ size }) => size),
+    waiting: sum(({ waiting }) => waiting),
+    delayed: sum(({ delayed }) => delayed),
+    inFlight: sum(({ inFlight }) => inFlight),
+    isPaused,
+    pausedBy: isPaused ? home.steering.pausedBy : undefined,
+    steering: home.steering.gateways,
+    oldestMs: oldest(({ oldestMs }) => oldestMs),
+    unresolved: { primary: unresolvedAt('primary'), fallback: unresolvedAt('fallback') },
+    memory: [home, ...parts].flatMap(({ memory }) => memory ?? []).toSorted(byRoom)[0],
+    heartbeats: home.heartbeats,
+    heartbeatFault: home.heartbeatFault,
+    shards: replies.map(shardState),
+  };
+}
+
+function shardState(reply: Reading): ShardState {
+  if (reply.status === 'rejected') return { failure: explainRedisError(reply.reason) };
+  const { size, isPaused } = reply.value;
+  return { size, isPaused };
+}
+
+/** The fullest first. */
+function byRoom(a: NonNullable<QueueState['memory']>, b: NonNullable<QueueState['memory']>): number {
+  return b.usedBytes / b.maxBytes - a.usedBytes / a.maxBytes;
 }
 
 /** An error reply that a script has caught, as ioredis would throw it. */

@@ -4,6 +4,7 @@ import { type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
 import type { ServerCheck } from './server-check.ts';
+import { askShards } from './shards.ts';
 
 /**
  * Says of each id whether it has a job that has not failed, at one moment.
@@ -32,6 +33,11 @@ export function createQueuedCheck({
     if (serverCheck.fault !== undefined) throw unavailable(serverCheck.fault.detail);
     return replies.map((isQueued) => isQueued === 1);
   };
+}
+
+/** Asks each shard for its own ids. @param checks one for each shard */
+export function combineQueuedChecks(checks: readonly QueuedCheck[]): QueuedCheck {
+  return (ids) => askShards(ids, checks.length, (shard, own) => checks[shard]!(own));
 }
 
 function unavailable(why: string, cause?: unknown): QueueUnavailableError {

@@ -24,6 +24,7 @@ const BY_FIRST_WORD: Readonly<Record<string, Failure>> = {
   WRONGTYPE: { code: 'wrong_type', detail: 'a key of the queue has another type: another program uses this prefix' },
   NOSCRIPT: { code: 'script_refused', detail: 'Redis does not have our script' },
   MASTERDOWN: { code: 'read_only', detail: 'this Redis is a replica that has lost its master' },
+  SHARDS: { code: 'other_shards', detail: 'the number of shards does not fit' },
   CLUSTERDOWN: { code: 'cluster_down', detail: 'the Redis Cluster does not serve all slots' },
 };
 

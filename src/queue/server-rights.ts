@@ -1,7 +1,7 @@
 import { Cluster, type Redis } from 'ioredis';
 import type { Durability } from '../config.ts';
 import type { Failure } from '../process/outage-log.ts';
-import { epochKey, KEY_TYPES, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
+import { epochKey, KEY_TYPES, type PaymentQueueName, queueKey, shardsKey } from './bullmq-layout.ts';
 import { explainRedisError, isMissingRight } from './redis-errors.ts';
 import { readScript } from './scripts.ts';
 
@@ -65,6 +65,7 @@ export async function checkRights(redis: Redis | Cluster, queue: PaymentQueueNam
   const epoch = epochKey(queue);
   const tried = triedOnEpoch(use, epoch);
   const expected = Object.entries(KEY_TYPES).map(([type, redisType]) => [queueKey(queue, type), redisType] as const);
+  expected.push([shardsKey(queue), 'string']);
   if (tried.length > 0) expected.push([epoch, 'hash']);
   const keys = [queueKey(queue, 'check'), ...expected.map(([key]) => key)];
   let replies: string[];

@@ -31,11 +31,46 @@ export function paymentQueues({
 
 /**
  * The shard of a payment.
- * @param id the normal form of its correlationId; without one it belongs to the first shard
+ * @param id the normal form of its correlationId. Without one it belongs to the first shard, where BullMQ gives its job a number
  * @param count how many there are
  */
 export function shardOf(id: string | undefined, count: number): number {
-  return count === 1 || id === undefined ? 0 : crc32(id) % count;
+  return count === 1 || id?.length !== UUID_LENGTH ? 0 : crc32(id) % count;
+}
+
+const UUID_LENGTH = 36;
+
+/** The cap of each shard. Their sum is the cap of the relay: what does not divide is left out. */
+export function capOfShard({ maxSize, shards }: Pick<Config['queue'], 'maxSize' | 'shards'>): number {
+  return Math.floor(maxSize / shards);
+}
+
+/** How many payments may wait in all shards together. */
+export function capacityOf(queue: Pick<Config['queue'], 'maxSize' | 'shards'>): number {
+  return capOfShard(queue) * queue.shards;
+}
+
+/**
+ * Asks each shard for those of these ids that it may have. Puts the results in the order of the ids.
+ * @param ask gets at least one id
+ */
+export async function askShards<T>(
+  ids: readonly string[],
+  count: number,
+  ask: (shard: number, ids: readonly string[]) => Promise<readonly T[]>,
+): Promise<T[]> {
+  const places = Map.groupBy(ids.keys(), (place) => shardOf(ids[place], count));
+  const results: T[] = [];
+  await Promise.all(
+    [...places].map(async ([shard, own]) => {
+      const replies = await ask(
+        shard,
+        own.map((place) => ids[place]!),
+      );
+      for (const [index, place] of own.entries()) results[place] = replies[index]!;
+    }),
+  );
+  return results;
 }
 
 /** Slots of a Redis Cluster. */

@@ -4,6 +4,7 @@ import type { GatewayName } from '../payment.ts';
 import { bindingText, jobKey, lockKey, type PaymentQueueName, queueKey, unresolvedKey } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
+import { shardOf } from './shards.ts';
 
 /**
  * - `done`
@@ -107,4 +108,30 @@ export function createWaitingJobs({
       return found.flatMap((id, index) => (index % 2 === 0 ? [{ id, since: new Date(Number(found[index + 1])) }] : []));
     },
   };
+}
+
+/**
+ * Changes each payment in its shard. A page is of all shards: without one of them it would skip payments, so it fails.
+ * @param parts one for each shard
+ */
+export function combineWaitingJobs(parts: readonly WaitingJobs[]): WaitingJobs {
+  const [only] = parts;
+  if (parts.length === 1) return only!;
+  const of = ({ id }: ReadJob) => parts[shardOf(id, parts.length)]!;
+  return {
+    release: (job, release) => of(job).release(job, release),
+    end: (job) => of(job).end(job),
+    tie: (job, gateway) => of(job).tie(job, gateway),
+    async unresolved(gateway, { offset, limit, notedBeforeMs }) {
+      // All before the end of the page may be in one shard.
+      const page = { offset: 0, limit: offset + limit, notedBeforeMs };
+      const listed = (await Promise.all(parts.map((part) => part.unresolved(gateway, page)))).flat();
+      return listed.toSorted(byTimeAndId).slice(offset, offset + limit);
+    },
+  };
+}
+
+/** Redis orders payments of the same time by id. */
+function byTimeAndId(a: Unresolved, b: Unresolved): number {
+  return a.since.getTime() - b.since.getTime() || (a.id < b.id ? -1 : 1);
 }

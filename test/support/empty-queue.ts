@@ -10,6 +10,7 @@ export const EMPTY_QUEUE: QueueState = {
   delayed: 0,
   inFlight: 0,
   isPaused: false,
+  shards: [{ size: 0, isPaused: false }],
   pausedBy: undefined,
   steering: { primary: { state: 'open' }, fallback: { state: 'open' } },
   oldestMs: 0,

@@ -12,19 +12,27 @@ import { DASHBOARD_CHANGES, DASHBOARD_PATH, RETRY_ALL, RETRY_ONE } from './dashb
 const MAX_DEPTH = 100;
 
 /**
- * bull-board over this queue, without the changes that an operator may not make, and without files of other hosts.
+ * bull-board over these queues, without the changes that an operator may not make, and without files of other hosts.
+ * @param names of the queues, which BullMQ knows by one name and different prefixes
  * @param purpose for one that only looks, the pages have no button for a change
  */
-export function createBoard(queue: BullQueue, purpose: 'act' | 'look'): RequestHandler {
+export function createBoard(
+  queues: readonly BullQueue[],
+  names: readonly string[],
+  purpose: 'act' | 'look',
+): RequestHandler {
   const serverAdapter = new OperatorAdapter();
   serverAdapter.setBasePath(DASHBOARD_PATH);
-  const adapter = new PaymentsAdapter(queue, {
-    description: 'Payments. Failed ones are the newest dead letters; the ledger has all of them.',
-    readOnlyMode: purpose === 'look',
+  const adapters = queues.map((queue, index) => {
+    const adapter = new PaymentsAdapter(queue, names[index]!, {
+      description: 'Payments. Failed ones are the newest dead letters; the ledger has all of them.',
+      readOnlyMode: purpose === 'look',
+    });
+    adapter.setFormatter('data', shown);
+    return adapter;
   });
-  adapter.setFormatter('data', shown);
   createBullBoard({
-    queues: [adapter],
+    queues: adapters,
     serverAdapter,
     // bull-board's own documentation explains buttons that are not there.
     options: { uiConfig: { boardTitle: 'Payrelay', hideDocsLink: true } },
@@ -34,6 +42,17 @@ export function createBoard(queue: BullQueue, purpose: 'act' | 'look'): RequestH
 
 /** Says which of bull-board's parts a page need not show. */
 class PaymentsAdapter extends BullMQAdapter {
+  readonly #name: string;
+
+  constructor(queue: BullQueue, name: string, options: ConstructorParameters<typeof BullMQAdapter>[1]) {
+    super(queue, options);
+    this.#name = name;
+  }
+
+  override getName(): string {
+    return this.#name;
+  }
+
   override readonly allowCompletedRetries = false;
   override get supportsGlobalRateLimit(): boolean {
     return false;

@@ -32,10 +32,11 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
     await queueAdmin.ping();
     next();
   };
-  /** bull-board's table has the name of the queue in the path, and there is one queue. */
-  const isOurQueue: RequestHandler = async ({ params }, _response, next) => {
-    const { name } = await queueAdmin.queue();
-    next(params['queueName'] === name ? undefined : new NotFoundError('no such queue'));
+  /** bull-board's table has the name of the queue in the path. @throws NotFoundError */
+  const shardOfPath = async (name: unknown) => {
+    const shard = boardNames(await queueAdmin.queues()).indexOf(String(name));
+    if (shard < 0) throw new NotFoundError('no such queue');
+    return shard;
   };
   /** Otherwise the reason of an earlier pause would be taken for that of this one. */
   const notePause: RequestHandler = async (_request, { locals }, next) => {
@@ -45,8 +46,17 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
   const own: Readonly<Record<string, RequestHandler[]>> = {
     [PAUSE_ALL]: [notePause, board],
     [PAUSE_ONE]: [notePause, board],
-    [RETRY_ALL]: [isOurQueue, async (_request, response) => void response.json(await retryAll(deps))],
-    [RETRY_ONE]: [isOurQueue, ({ params }, response) => retry(String(params['jobId']), response, deps)],
+    [RETRY_ALL]: [
+      async ({ params }, response) => {
+        response.json(await retryAll(await shardOfPath(params['queueName']), deps));
+      },
+    ],
+    [RETRY_ONE]: [
+      async ({ params }, response) => {
+        await shardOfPath(params['queueName']);
+        await retry(String(params['jobId']), response, deps);
+      },
+    ],
   };
 
   const router = Router();
@@ -66,14 +76,19 @@ export function dashboard(deps: DashboardDeps): RequestHandler {
 function lazyBoard(queueAdmin: QueueAdmin, purpose: 'act' | 'look'): RequestHandler {
   let board: Promise<RequestHandler> | undefined;
   return async (request, response, next) => {
-    board ??= Promise.all([import('./bull-board.ts'), queueAdmin.queue()]).then(([{ createBoard }, queue]) =>
-      createBoard(queue, purpose),
+    board ??= Promise.all([import('./bull-board.ts'), queueAdmin.queues()]).then(([{ createBoard }, queues]) =>
+      createBoard(queues, boardNames(queues), purpose),
     );
     board.catch(() => {
       board = undefined;
     });
     (await board)(request, response, next);
   };
+}
+
+/** How the dashboard names the queue of each shard: `payments`, or `payments-1`, `payments-2` … */
+function boardNames(queues: Awaited<ReturnType<QueueAdmin['queues']>>): string[] {
+  return queues.map(({ name }, index) => (queues.length === 1 ? name : `${name}-${index + 1}`));
 }
 
 async function retry(id: string, response: Response, deps: DashboardDeps): Promise<void> {
@@ -93,10 +108,11 @@ const NOT_RETRIED: Readonly<Record<Exclude<RetryResult, 'queued'>, string>> = {
   not_dead: 'There is no dead letter of this id among the newest.',
 };
 
-async function retryAll(deps: DashboardDeps): Promise<{ retried: number; skipped: number }> {
+/** Of one shard: the page has a button for each. */
+async function retryAll(shard: number, deps: DashboardDeps): Promise<{ retried: number; skipped: number }> {
   let retried = 0;
   let skipped = 0;
-  await inParallel(await deps.queueAdmin.failedIds(), RETRIES_AT_ONCE, async (id) => {
+  await inParallel(await deps.queueAdmin.failedIds(shard), RETRIES_AT_ONCE, async (id) => {
     if ((await retryFailedJob(id, deps)) === 'queued') retried += 1;
     else skipped += 1;
   });

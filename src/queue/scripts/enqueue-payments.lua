@@ -9,12 +9,21 @@
 -- A job that failed for good is a dead letter: posting its id again replaces it. The new job keeps its counters and its
 -- binding, because they say whether an earlier attempt may have been paid (job-runs.ts).
 --
--- KEYS 1-9 as BullMQ's script expects them, 10 prioritized, 11 failed, 12 the epoch, which gets the time of this batch, also of one
--- that adds nothing, because WAIT covers what was written (none: not noted).
--- ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 their time of acceptance in ms ('': now),
--- then id ('' = BullMQ makes one) and data (JSON text) of each payment.
+-- A process with another number of shards would add payments where nobody looks for them, and one that is being drained must
+-- get no more. So the number is compared here and not only by the process (shard-count.ts).
+--
+-- KEYS 1-9 as BullMQ's script expects them, 10 prioritized, 11 failed, 12 the number of shards, 13 the epoch, which gets the time of
+-- this batch, also of one that adds nothing, because WAIT covers what was written (none: not noted).
+-- ARGV 1 cap (-1: none), 2 key prefix, 3 job name, 4 job options as JSON, 5 their time of acceptance in ms ('': now), 6 the
+-- caller's number of shards, then id ('' = BullMQ makes one) and data (JSON text) of each payment.
 local function addStandardJob(KEYS, ARGV, cmsgpack)
 --[[ the text of BullMQ's addStandardJob ]]
+end
+
+local shards = redis.call('GET', KEYS[12])
+if shards and shards ~= ARGV[6] then
+  local why = shards == 'closed' and 'it is being changed' or 'it is ' .. shards .. ', and QUEUE_SHARDS is ' .. ARGV[6]
+  return redis.error_reply('SHARDS ' .. why)
 end
 
 -- BullMQ writes every change of a job to a stream, for listeners we do not have; its own default is to keep 10,000.
@@ -28,11 +37,11 @@ local options = cjson.decode(ARGV[4])
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local timestamp = ARGV[5] ~= '' and ARGV[5] or now
-if KEYS[12] then redis.call('HSET', KEYS[12], 'latest', now) end
+if KEYS[13] then redis.call('HSET', KEYS[13], 'latest', now) end
 local size = redis.call('LLEN', KEYS[1]) + redis.call('ZCARD', KEYS[6]) + redis.call('ZCARD', KEYS[10])
 local results = {}
 
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   local id = ARGV[i]
   local jobKey = prefix .. id
   local exists = id ~= '' and redis.call('EXISTS', jobKey) == 1

@@ -65,8 +65,25 @@ describe('relay health', () => {
   });
 
   it('lists the worst first', async () => {
-    const codes = (await problemsOf({ size: 10, isPaused: true })).map(({ code }) => code);
+    const shards = [{ size: 10, isPaused: true }];
+    const codes = (await problemsOf({ size: 10, isPaused: true, shards })).map(({ code }) => code);
     expect(codes).to.deep.equal(['queue_full', 'queue_paused', 'no_worker']);
+  });
+
+  it('names the shards that are full, paused or do not reply', async () => {
+    const shards = [
+      { size: 2, isPaused: false },
+      { failure: { code: 'unreachable', detail: 'it does not respond' } },
+      { size: 1, isPaused: true },
+      { size: 3, isPaused: false },
+      { size: 0, isPaused: false },
+    ];
+    const problems = await problemsOf({ size: 6, isPaused: true, shards, heartbeats: [worker()] });
+    expect(problems.map(({ code, cause }) => [code, cause])).to.have.deep.members([
+      ['queue_unavailable', 'payments of shard 2 of 5 are not accepted: it does not respond'],
+      ['queue_full', 'full: shard 1, 4 of 5; each has room for 2 payments of PAYMENT_QUEUE_MAX_SIZE'],
+      ['queue_paused', 'workers take no payments of shard 3 of 5: the queue was paused'],
+    ]);
   });
 
   it('keeps what a look finds, and forgets what has ended', async () => {
