@@ -27,7 +27,7 @@ export const JOB_OPTIONS = { attempts: 1_000_000_000, backoff: { type: 'requeue'
 
 /** The payments of a queue. */
 export interface QueueCounts {
-  /** Waiting, delayed and prioritized jobs: what the cap counts. */
+  /** Waiting, delayed and prioritized jobs, which the cap counts, and those that an older BullMQ has kept in a list of its own. */
   readonly size: number;
   /** Jobs that a worker has taken. */
   readonly inFlight: number;
@@ -37,7 +37,7 @@ const COUNT_SCRIPT = readScript('count-payments');
 
 /** Counts the payments of the queue now. @throws an Error when Redis does not reply */
 export async function countPayments(redis: Redis | Cluster, queue: PaymentQueueName): Promise<QueueCounts> {
-  const keys = ['wait', 'delayed', 'prioritized', 'active'].map((type) => queueKey(queue, type));
+  const keys = ['wait', 'delayed', 'prioritized', 'paused', 'active'].map((type) => queueKey(queue, type));
   const [size, inFlight] = (await redis.eval(COUNT_SCRIPT, keys.length, ...keys)) as [number, number];
   return { size, inFlight };
 }

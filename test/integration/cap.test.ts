@@ -1,12 +1,14 @@
 import { Agent } from 'node:http';
 import { expect } from 'chai';
 import { startRedis } from '../../dev/local/redis.ts';
+import { queueKey } from '../../src/queue/bullmq-layout.ts';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
+import { paymentQueues, shardOf } from '../../src/queue/shards.ts';
 import { startApiProcess } from '../support/api-process.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
 import { bullQueue, bullWorker, connectedApi, lookInto } from '../support/queue.ts';
-import { aPayment } from '../support/relay.ts';
+import { aPayment, type TestEnv, testRedis } from '../support/relay.ts';
 
 /** Connections to each node, all in use at the same time. */
 const CONNECTIONS = 200;
@@ -46,22 +48,23 @@ async function postToAll(urls: readonly string[], count: number): Promise<Outcom
   return outcome;
 }
 
-/** Two API processes over one Redis, and no worker. */
-async function twoNodes(cap: string) {
+/** API processes over one Redis, and no worker. */
+async function nodesOf(settings: TestEnv, count = 2) {
   const redis = await startRedis();
   atTestEnd(() => redis.dispose());
-  const env = { REDIS_URL: redis.url, PAYMENT_QUEUE_MAX_SIZE: cap };
-  const nodes = await Promise.all([startApiProcess(env), startApiProcess(env)]);
+  const env = { REDIS_URL: redis.url, ...settings };
+  const nodes = await Promise.all(Array.from({ length: count }, () => startApiProcess(env)));
   return {
     urls: nodes.map(({ url }) => url),
     queue: await lookInto(QUEUE_PREFIX, redis.url),
+    redisUrl: redis.url,
     worker: () => bullWorker(QUEUE_PREFIX, null, redis.url),
   };
 }
 
 describe('the cap on the queue', () => {
   it('is exact with two processes and 200 connections to each, and so is the room that comes later', async () => {
-    const { urls, queue, worker } = await twoNodes('1000');
+    const { urls, queue, worker } = await nodesOf({ PAYMENT_QUEUE_MAX_SIZE: '1000' });
     const first = await postToAll(urls, 2_000);
     expect(first.accepted).to.have.length(1_000);
     expect(first.notAccepted).to.have.length(1_000);
@@ -78,6 +81,20 @@ describe('the cap on the queue', () => {
     expect((await postToAll(urls, 400)).accepted).to.have.length(0);
     expect(await queue.waiting()).to.have.length(1_000);
     // Two processes and 3,400 requests: a busy machine takes its time.
+  }).timeout(30_000);
+
+  it('is exact with four shards and three processes: each shard has its part', async () => {
+    const { urls, redisUrl } = await nodesOf({ PAYMENT_QUEUE_MAX_SIZE: '1003', QUEUE_SHARDS: '4' }, 3);
+    const { accepted, notAccepted } = await postToAll(urls, 3_000);
+    expect(accepted).to.have.length(1_000);
+    expect(notAccepted).to.have.length(2_000);
+    const redis = await testRedis(redisUrl);
+    const { shards } = paymentQueues({ name: 'payments', shards: 4 });
+    for (const [index, shard] of shards.entries()) {
+      const own = accepted.filter((id) => shardOf(id, 4) === index);
+      expect((await redis.lrange(queueKey(shard, 'wait'), 0, -1)).sort()).to.deep.equal(own.sort());
+      expect(own).to.have.length(250);
+    }
   }).timeout(30_000);
 
   it('accepts everything with PAYMENT_QUEUE_MAX_SIZE=infinity', async () => {
