@@ -17,6 +17,8 @@ const PASSWORD = 'cluster';
 /** As docs/operating.md recommends, and quicker copies for a replica that joins. */
 const ARGUMENTS = [
   ...['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000', '--cluster-replica-validity-factor', '0'],
+  // Without it the loss of one master stops the others until a replica has taken its place.
+  ...['--cluster-require-full-coverage', 'no'],
   // A replica of another shard must not come to the help of the queue's shard: the fault would be over too soon.
   ...['--cluster-allow-replica-migration', 'no'],
   ...['--requirepass', PASSWORD, '--masterauth', PASSWORD],
