@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Config } from './config.ts';
 import { createCircuit } from './gateways/circuit.ts';
 import { HttpGateway } from './gateways/http-gateway.ts';
@@ -19,19 +20,18 @@ import { createOutageLog, type Failure } from './process/outage-log.ts';
 import { processPayment } from './processing/process-payment.ts';
 import type { GuardedGateway } from './processing/processing-deps.ts';
 import { canLeaveSilence } from './processing/route.ts';
-import { isPaused, queueKey } from './queue/bullmq-layout.ts';
-import { type Epoch, epochFor } from './queue/epoch.ts';
-import { createFailedJobs } from './queue/failed-jobs.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
 import { openOperatorQueue } from './queue/operator-queue.ts';
-import { paymentQueue } from './queue/payment-queue.ts';
-import { createPaymentWorker, type PaymentWorker } from './queue/payment-worker.ts';
+import { createPacer } from './queue/pacer.ts';
+import { createPlaces } from './queue/places.ts';
+import { combineQueuedChecks } from './queue/queued-check.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
-import { createRedisClock } from './queue/redis-clock.ts';
-import { writerFor } from './queue/replicated-writer.ts';
-import { createServerCheck, lastingFault, type ServerCheck } from './queue/server-check.ts';
+import type { RedisCheck } from './queue/redis-check.ts';
+import { lastingFault } from './queue/server-check.ts';
+import { createShardChecks } from './queue/shard-checks.ts';
+import { createShardWorker, type ShardWorker } from './queue/shard-worker.ts';
+import { paymentQueues } from './queue/shards.ts';
 import { type SteeringWatch, watchSteering } from './queue/steering-watch.ts';
-import { startWatchdog } from './queue/watchdog.ts';
 import type { GatewayVitals, Since, WorkerVitals } from './telemetry/heartbeat.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
@@ -60,15 +60,11 @@ export function startWorker(
     onStuck,
   }: { telemetry: Telemetry; writesHeartbeat: boolean; onStuck: (reason: string) => void },
 ): Service {
-  const queue = paymentQueue(config.queue);
+  const queues = paymentQueues(config.queue);
   const { concurrency, turnMs } = config.worker;
   const redis = createWorkerConnection(config.redis);
   logConnection(redis, logger);
-  const { durability } = config.queue;
-  const serverCheck = createServerCheck({ redis, queues: [queue], durability, role: 'worker', logger });
-  const clock = createRedisClock({ redis, key: queueKey(queue, 'meta') });
-  const writer = writerFor(config, redis, queue);
-  const epoch = epochFor(config, { redis, queue, writer, maxPending: concurrency, logger });
+  const checks = createShardChecks({ redis, queues, durability: config.queue.durability, role: 'worker', logger });
   const db = createDb(config.database);
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const recorder = createRecorder({
@@ -78,15 +74,6 @@ export function startWorker(
     maxPending: concurrency,
     waitingElsewhere: () => primary.circuit.waiting + fallback.circuit.waiting,
   });
-  const failedJobs = createFailedJobs({
-    redis,
-    queue,
-    keep: (jobs) => buryFailedJobs(jobs, { deadLetters, logger }),
-    logger,
-  });
-
-  const nowMs = () => clock.nowMs();
-
   // At most half of the places: payments that only one gateway may pay leave room for new ones.
   const tiedPlaces: TiedPlaces = { limit: Math.floor(concurrency / 2), taken: 0 };
   const policy = config.fallback;
@@ -122,7 +109,7 @@ export function startWorker(
 
   const steering = watchSteering({
     redis,
-    queue,
+    queue: queues.home,
     onChange(gateway, { state, by }) {
       logger.info('gateway steered', { gateway, state, ...by });
       (gateway === 'primary' ? primary : fallback).circuit.steer(state, by);
@@ -130,59 +117,57 @@ export function startWorker(
     logger,
   });
 
-  const deps = { primary, fallback, recorder, policy, rejectAfterMs, nowMs, logger };
-  const worker = createPaymentWorker({
-    redis,
-    queue,
-    concurrency,
-    turnMs,
-    serverCheck,
-    clock,
-    steering,
-    epoch,
-    writer,
-    process: (run) => processPayment(run, deps),
-    onDeadLetter: () => failedJobs.tidySoon(),
-    logger,
-  });
-  let isTaking = false;
+  const id = randomUUID();
+  const places = queues.shards.length > 1 ? createPlaces(concurrency) : undefined;
+  const inFlight = (): number => shards.reduce((sum, shard) => sum + shard.inFlight, 0);
+  // A full worker must not lose time: it could finish payments and take others.
+  const pacer = turnMs > 0 ? createPacer({ turnMs: () => turnMs * (1 - inFlight() / concurrency) }) : undefined;
+  const deps = { primary, fallback, recorder, policy, rejectAfterMs, logger };
+  const shards: readonly ShardWorker[] = queues.shards.map((queue, index) =>
+    createShardWorker({
+      serverCheck: checks.shards[index]!,
+      ...{ config, redis, queue, id, pacer, steering, onStuck, logger },
+      places: places?.ofShard(),
+      process: (run, { nowMs }) => processPayment(run, { ...deps, nowMs }),
+      keep: (jobs) => buryFailedJobs(jobs, { deadLetters, logger }),
+    }),
+  );
   let isClosing = false;
   let reopening: { close(): void } | undefined;
   let actionRunner: ActionRunner | undefined;
   async function startTaking(): Promise<void> {
-    await failedJobs.copyAll();
+    // The first one shows that PostgreSQL responds. The server of another shard may be down for long.
+    await Promise.race(shards.map((shard) => shard.start()));
     if (isClosing) return;
-    if (durability === 'replica') void warnWithoutStandby(db, logger);
-    isTaking = true;
-    worker.start();
-    reopening = startReopening({ deadLetters, failedJobs, logger });
+    if (config.queue.durability === 'replica') void warnWithoutStandby(db, logger);
+    const areQueued = combineQueuedChecks(shards.map((shard) => shard.areQueued));
+    reopening = startReopening({ deadLetters, failedJobs: { areQueued }, logger });
     actionRunner = startActionRunner({
       actions: createOperatorActions(db),
       openDeadLetters: createOpenDeadLetters(db),
       openQueue: () => openOperatorQueue(config, logger),
-      workerId: worker.id,
+      workerId: id,
       logger,
     });
   }
-  // `copyAll` retries instead of rejecting. Any other error is a bug: as an unhandled rejection it shuts the process down.
+  // A shard retries its start instead of rejecting. Any other error is a bug: as an unhandled rejection it shuts the process down.
   void startTaking();
-  const watchdog = startWatchdog({
-    worker,
-    // The worker fetches nothing while an operator has paused the queue, or while PostgreSQL is down at the start.
-    countWaiting: async () => ((await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
-    isTaking: () => isTaking,
-    // A worker that does not use an unsafe Redis, or does not know which gateway is stopped, or whose payments no replica
-    // confirms, rightly fetches nothing. One whose
-    // gateways are stopped is not idle: its places are taken by payments that wait.
-    isConnected: () =>
-      redis.status === 'ready' && serverCheck.fault === undefined && steering.isKnown && epoch?.fault === undefined,
-    onStuck,
-  });
   telemetry.describe({
-    worker: () => vitalsOf({ worker, concurrency, primary, fallback, recorder, serverCheck, steering, epoch }),
+    worker: () =>
+      vitalsOf({
+        id,
+        concurrency,
+        inFlight: inFlight(),
+        primary,
+        fallback,
+        recorder,
+        checks: checks.all,
+        steering,
+        shards,
+      }),
   });
   const heartbeat = writesHeartbeat
-    ? startHeartbeat({ redis, queue, heartbeat: () => telemetry.heartbeat(), logger })
+    ? startHeartbeat({ redis, queue: queues.home, heartbeat: () => telemetry.heartbeat(), logger })
     : undefined;
   logger.info('working', { concurrency });
 
@@ -191,8 +176,6 @@ export function startWorker(
       isClosing = true;
       // From now on this worker takes no payments, so the others need not wait until it has ended.
       const heartbeatRemoved = heartbeat?.close();
-      watchdog.close();
-      failedJobs.close();
       reopening?.close();
       const actionsEnded = actionRunner?.close();
       // Payments that wait for a gateway or the ledger return to the queue. Payments already made are still recorded.
@@ -200,7 +183,8 @@ export function startWorker(
       steering.close();
       recorder.abortLookUps();
       const abort = setTimeout(() => recorder.abort(), deadline - RESERVE_MS - performance.now());
-      await worker.close(deadline - RESERVE_MS / 2);
+      pacer?.close();
+      await Promise.all(shards.map((shard) => shard.close(deadline - RESERVE_MS / 2)));
       clearTimeout(abort);
       // A statement without a reply would block the rest. It ends with the process, and the next worker records what this
       // one did not.
@@ -209,10 +193,7 @@ export function startWorker(
       if (actionsEnded) await within(latest, actionsEnded);
       await heartbeatRemoved;
       for (const { gateway } of [primary, fallback]) gateway.close();
-      clock.close();
-      epoch?.close();
-      writer?.close();
-      serverCheck.close();
+      checks.all.close();
       redis.disconnect();
       await within(latest, db.destroy());
     },
@@ -221,31 +202,35 @@ export function startWorker(
 
 /** What a worker says about itself in the heartbeat of its process. */
 function vitalsOf({
-  worker,
+  id,
   concurrency,
+  inFlight,
   primary,
   fallback,
   recorder,
-  serverCheck,
+  checks,
   steering,
-  epoch,
+  shards,
 }: {
-  worker: Pick<PaymentWorker, 'id' | 'inFlight'>;
+  id: string;
   concurrency: number;
+  inFlight: number;
   primary: Pick<GuardedGateway, 'circuit'>;
   fallback: Pick<GuardedGateway, 'circuit'>;
   recorder: Pick<Recorder, 'outage'>;
-  serverCheck: Pick<ServerCheck, 'fault'>;
+  checks: Pick<RedisCheck, 'fault'>;
   steering: Pick<SteeringWatch, 'isKnown' | 'fault'>;
-  epoch: Pick<Epoch, 'fault'> | undefined;
+  shards: readonly Pick<ShardWorker, 'fault'>[];
 }): WorkerVitals {
   const { outage } = recorder;
+  // With a fault of some shards the worker takes the payments of the others.
+  const ofShards = shards.every(({ fault }) => fault !== undefined) ? shards[0]!.fault : undefined;
   // Once the steering was read, the worker goes on without.
-  const fault = lastingFault(serverCheck) ?? (steering.isKnown ? undefined : steering.fault) ?? epoch?.fault;
+  const fault = lastingFault(checks) ?? (steering.isKnown ? undefined : steering.fault) ?? ofShards;
   return {
-    workerId: worker.id,
+    workerId: id,
     concurrency,
-    inFlight: worker.inFlight,
+    inFlight,
     gateways: { primary: gatewayVitals(primary), fallback: gatewayVitals(fallback) },
     ...(outage && { ledgerDown: sinceOf(outage) }),
     ...(fault && { fault: sinceOf(fault) }),

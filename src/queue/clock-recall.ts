@@ -37,16 +37,21 @@ export function startClockRecall({
     unresolvedKey(queue, 'fallback'),
   ];
   const prefix = queueKey(queue, '');
+  let isUnderWay = false;
 
   /** Never rejects. */
   async function recall(): Promise<void> {
-    // While Redis is down the command would wait for the connection, and so would one more every two seconds.
-    if (redis.status !== 'ready') return;
+    // While Redis is down the command would wait for the connection, and so would one more every two seconds. A cluster is
+    // connected also while the server of this queue is down.
+    if (redis.status !== 'ready' || isUnderWay) return;
+    isUnderWay = true;
     try {
       const count = await recallPayments(...keys, Date.now(), usualPauseMs, CLOCK_SLACK_MS, prefix);
       if (count > 0) logger.warn('shortened pauses that came from a wrong clock', { count });
     } catch (error) {
       outage.failed(explainRedisError(error));
+    } finally {
+      isUnderWay = false;
     }
   }
 

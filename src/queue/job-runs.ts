@@ -6,6 +6,7 @@ import { jobLockLost, type PaymentRun, RequeueError, type RunHistory } from '../
 import { events } from '../telemetry/events.ts';
 import { bindingText, boundGateway, jobKey, lockKey, type PaymentQueueName, runsOf } from './bullmq-layout.ts';
 import type { Epoch } from './epoch.ts';
+import type { ShardPlaces } from './places.ts';
 import { isErrorReply, NotReplicatedError } from './redis-errors.ts';
 import { defineWrite, type ReplicatedWriter } from './replicated-writer.ts';
 
@@ -30,6 +31,7 @@ export function createJobRuns({
   isOwned,
   epoch,
   writer,
+  places,
   noteUnresolved,
 }: {
   redis: Redis | Cluster;
@@ -38,6 +40,7 @@ export function createJobRuns({
   isOwned: (job: Job, token: string) => boolean;
   epoch: Epoch | undefined;
   writer: ReplicatedWriter | undefined;
+  places?: ShardPlaces | undefined;
   noteUnresolved: (job: Job, token: string, reason: Failure) => Promise<void>;
 }): JobRuns {
   const bindPayment = defineWrite<number>({ redis, writer }, 'bind-payment', 2);
@@ -72,7 +75,10 @@ export function createJobRuns({
     async start(job, token) {
       const key = jobKey(queue, job.id!);
       const bind = async (binding: string) => {
-        if ((await bindPayment(key, lockKey(key), token, binding).catch(notConfirmed)) !== 1) throw jobLockLost();
+        places?.rest(token);
+        const bound = await bindPayment(key, lockKey(key), token, binding).catch(notConfirmed);
+        await places?.use(token);
+        if (bound !== 1) throw jobLockLost();
       };
       const history = await historyOf(job, key, token);
       // A job that was evicted has lost its time, too.

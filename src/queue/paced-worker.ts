@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Job, Worker, type WorkerOptions } from 'bullmq';
 import type { OutageLog } from '../process/outage-log.ts';
+import type { ShardPlaces } from './places.ts';
 import { explainRedisError, isErrorReply } from './redis-errors.ts';
 
 /** The first pause. It doubles with every error reply in a row. */
@@ -9,12 +10,17 @@ const FIRST_PAUSE_MS = 100;
 /** Rare enough to cost nothing, and short enough to go on soon after an operator has corrected the cause. */
 const LONGEST_PAUSE_MS = 5_000;
 
+/** To BullMQ it means that no job is waiting. The declared type lacks that case. */
+const NONE = undefined as unknown as Job;
+
 export interface Pacing {
   /** Resolves when jobs may be taken. */
   readonly whenUsable: () => Promise<void>;
   /** Whether jobs may be taken now. */
   readonly isUsable: () => boolean;
   readonly outage: OutageLog;
+  /** Undefined: the worker has all places of its process to itself. */
+  readonly places: ShardPlaces | undefined;
 }
 
 /**
@@ -26,9 +32,12 @@ export interface Pacing {
  * {@link LONGEST_PAUSE_MS}, until Redis accepts them. Meanwhile the job stays active. When its lock has expired another worker
  * may take it over, which finds the payment in the ledger or sends it to the same gateway again.
  *
- * It also takes nothing while the server has a fault (server-check.ts). Jobs in flight are ended all the same.
+ * It also takes nothing while the server has a fault (server-check.ts). Jobs in flight are ended all the same. When it shares its
+ * places with the workers of other shards (places.ts), it fetches only with a place.
  */
 export class PacedWorker extends Worker {
+  /** The locks of its jobs begin with it. */
+  override readonly id: string;
   readonly #pacing: Pacing;
   /** Ends every pause when the worker closes. */
   readonly #closing = new AbortController();
@@ -38,7 +47,9 @@ export class PacedWorker extends Worker {
   #errorsInARow = 0;
   #fetches = 0;
 
+  /** @param id the same for all workers of a process, in the place of BullMQ's own */
   constructor(
+    id: string,
     name: string,
     processor: (job: Job, token?: string) => Promise<void>,
     options: WorkerOptions,
@@ -46,8 +57,12 @@ export class PacedWorker extends Worker {
   ) {
     // With autorun it would begin before the fields of this class exist.
     super(name, processor, { ...options, autorun: false });
+    this.id = id;
     this.#pacing = pacing;
-    this.on('closing', () => this.#closing.abort());
+    this.on('closing', () => {
+      this.#closing.abort();
+      pacing.places?.endWaits();
+    });
     this.on('error', (error) => pacing.outage.failed(explainRedisError(error)));
   }
 
@@ -63,18 +78,32 @@ export class PacedWorker extends Worker {
 
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     this.#fetches += 1;
-    // A race only when it is needed: it leaves a callback at `#closed`, which lives as long as the worker.
-    if (!this.#pacing.isUsable()) await Promise.race([this.#pacing.whenUsable(), this.#closed]);
-    // To BullMQ this means that no job is waiting. The declared type lacks that case.
-    if (this.#closing.signal.aborted) return undefined as unknown as Job;
+    if (!(await this.#mayTake(token))) return NONE;
     try {
       const job = await super.moveToActive(token, name);
       this.#succeeded();
+      this.#keepPlaceFor(job, token);
       return job;
     } catch (error) {
+      this.#pacing.places?.giveBack(token);
       // BullMQ reports it and fetches again at once.
       if (isErrorReply(error)) await this.#pause();
       throw error;
+    }
+  }
+
+  /** Resolves with true when the fetch of this token may be sent, and with false when there will be none. */
+  async #mayTake(token: string): Promise<boolean> {
+    const { isUsable, whenUsable, places } = this.#pacing;
+    const { signal } = this.#closing;
+    for (;;) {
+      // A race only when it is needed: it leaves a callback at `#closed`, which lives as long as the worker.
+      if (!isUsable()) await Promise.race([whenUsable(), this.#closed]);
+      if (signal.aborted) return false;
+      if (places === undefined) return true;
+      if (!(await places.take(token))) return false;
+      if (isUsable() && !signal.aborted) return true;
+      places.giveBack(token);
     }
   }
 
@@ -87,32 +116,49 @@ export class PacedWorker extends Worker {
   protected override handleCompleted(
     ...[result, job, token, fetchNext, span]: Parameters<Worker['handleCompleted']>
   ): ReturnType<Worker['handleCompleted']> {
-    return this.#untilTaken(() => super.handleCompleted(result, job, token, this.#mayFetch(fetchNext), span));
+    const mayFetch = this.#mayFetch(token, fetchNext);
+    return this.#untilTaken(token, () => super.handleCompleted(result, job, token, mayFetch, span));
   }
 
   protected override handleFailed(
     ...[error, job, token, fetchNext, span]: Parameters<Worker['handleFailed']>
   ): ReturnType<Worker['handleFailed']> {
-    return this.#untilTaken(() => super.handleFailed(error, job, token, this.#mayFetch(fetchNext), span));
+    const mayFetch = this.#mayFetch(token, fetchNext);
+    return this.#untilTaken(token, () => super.handleFailed(error, job, token, mayFetch, span));
   }
 
   /** BullMQ ends a job and fetches the next one in the same command. */
-  #mayFetch(fetchNext: (() => boolean) | undefined): () => boolean {
-    return () => this.#pacing.isUsable() && (fetchNext?.() ?? true);
+  #mayFetch(token: string, fetchNext: (() => boolean) | undefined): () => boolean {
+    const { isUsable, places } = this.#pacing;
+    return () => isUsable() && (fetchNext?.() ?? true) && (places?.mayFetchNext(token) ?? true);
   }
 
-  async #untilTaken<Result>(end: () => Promise<Result>): Promise<Result> {
+  /** @param token of the place; @param end resolves with the next job, or with nothing */
+  async #untilTaken<Next>(token: string, end: () => Promise<Next>): Promise<Next> {
     for (;;) {
       try {
-        const result = await end();
+        const next = await end();
         this.#succeeded();
-        return result;
+        this.#keepPlaceFor(next, token);
+        return next;
       } catch (error) {
+        // Repeated, it ends its job and fetches no other.
+        this.#pacing.places?.giveBack(token);
         if (!isErrorReply(error) || this.#closing.signal.aborted) throw error;
         this.#pacing.outage.failed(explainRedisError(error));
         await this.#pause();
       }
     }
+  }
+
+  /** Keeps the place of a token for the job that it has fetched, if there is one. */
+  #keepPlaceFor(job: unknown, token: string): void {
+    const { places } = this.#pacing;
+    if (places === undefined) return;
+    if (job === undefined) places.giveBack(token);
+    // BullMQ's loop starts the job. It may wait for a place to fetch another one, and would not see that this one has come, so its
+    // wait ends as soon as BullMQ has queued the job for the loop.
+    else setImmediate(() => places.endWaits());
   }
 
   async #pause(): Promise<void> {

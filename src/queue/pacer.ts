@@ -5,7 +5,7 @@
  * payment, here and in the servers (rinha/NOTEBOOK.md), and delays each payment by 10 to 30 ms.
  *
  * The whole process sleeps, so a process with waiting clients must not use it. It is off without WORKER_TURN_MS. To take it
- * out, delete this file, the setting, and its four uses in payment-worker.ts.
+ * out, delete this file, the setting, and its uses in worker.ts, shard-worker.ts and payment-worker.ts.
  */
 export interface Pacer {
   /** Call it when there is work. Turns are paced from now on, until there was none for {@link IDLE_AFTER_MS}. */

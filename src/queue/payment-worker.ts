@@ -11,22 +11,25 @@ import { BACKOFF_MS, backoffStrategy, createJobEnds } from './job-ends.ts';
 import { createJobRuns } from './job-runs.ts';
 import { createOwnedJobs } from './owned-jobs.ts';
 import { PacedWorker } from './paced-worker.ts';
-import { createPacer } from './pacer.ts';
+import type { Pacer } from './pacer.ts';
+import type { ShardPlaces } from './places.ts';
 import type { RedisClock } from './redis-clock.ts';
 import type { ReplicatedWriter } from './replicated-writer.ts';
 import type { ServerCheck } from './server-check.ts';
 import type { SteeringWatch } from './steering-watch.ts';
 
-/** Takes payments from the queue, has them processed, and ends their jobs. */
+/** Takes payments from one queue, has them processed, and ends their jobs. */
 export interface PaymentWorker {
-  /** BullMQ's id of this worker. The locks of its jobs begin with it. */
-  readonly id: string;
   /** Payments that this worker has taken and whose runs have not ended. */
   readonly inFlight: number;
   /** Runs that have ended since the worker was created. */
   readonly finished: number;
-  /** How often it has begun to ask for a payment. While none is in flight it asks every 10 s at least. */
+  /**
+   * How often it has begun to ask for a payment. While none is in flight it asks every 10 s at least, unless it waits for a place
+   * that other shards have.
+   */
   readonly fetches: number;
+  readonly isWaitingForPlace: boolean;
   /** Takes jobs from now on. */
   start(): void;
   /**
@@ -54,10 +57,12 @@ const DEAD_LETTERS_KEPT = 10_000;
 const FAREWELL_MS = 1_000;
 
 export function createPaymentWorker({
+  id,
   redis,
   queue,
   concurrency,
-  turnMs,
+  places,
+  pacer,
   serverCheck,
   clock,
   steering,
@@ -67,11 +72,16 @@ export function createPaymentWorker({
   onDeadLetter,
   logger,
 }: {
+  /** The locks of its jobs begin with it. The same for the workers of all shards of a process. */
+  id: string;
   redis: Redis | Cluster;
   queue: PaymentQueueName;
+  /** Of the whole process. */
   concurrency: number;
-  /** The shortest turn of the event loop while no payment is in flight; the more are in flight, the shorter. 0: no pacing. */
-  turnMs: number;
+  /** Shared with the workers of the other shards. Undefined: there are none. */
+  places: ShardPlaces | undefined;
+  /** Undefined: no pacing. */
+  pacer: Pick<Pacer, 'work'> | undefined;
   /** While it has a fault no payment is taken. */
   serverCheck: Pick<ServerCheck, 'fault' | 'whenUsable'>;
   /** The clock that stamped the payments. */
@@ -95,19 +105,28 @@ export function createPaymentWorker({
   const ends = createJobEnds({ redis, queue, nowMs, outage, logger });
   const owned = createOwnedJobs();
   const { isOwned } = owned;
-  const runs = createJobRuns({ redis, queue, nowMs, isOwned, epoch, writer, noteUnresolved: ends.noteUnresolved });
+  const runs = createJobRuns({
+    redis,
+    queue,
+    nowMs,
+    isOwned,
+    epoch,
+    writer,
+    places,
+    noteUnresolved: ends.noteUnresolved,
+  });
   let inFlight = 0;
   let finished = 0;
   let onNoneInFlight: (() => void) | undefined;
-  // A full worker must not lose time: it could finish payments and take others.
-  const pacer = turnMs > 0 ? createPacer({ turnMs: () => turnMs * (1 - inFlight / concurrency) }) : undefined;
 
   async function processJob(job: Job, token: string | undefined): Promise<void> {
     inFlight += 1;
     pacer?.work();
     owned.add(job, token!);
     try {
-      await process(await runs.start(job, token!));
+      const run = await runs.start(job, token!);
+      await places?.use(token!);
+      await process(run).finally(() => places?.rest(token!));
       await ends.paid(job);
     } catch (error) {
       await ends.notPaid(job, token!, error);
@@ -129,6 +148,7 @@ export function createPaymentWorker({
       await epoch?.whenUsable();
     },
     outage,
+    places,
   };
   const options = {
     connection: redis,
@@ -144,7 +164,7 @@ export function createPaymentWorker({
     removeOnFail: { count: DEAD_LETTERS_KEPT },
     settings: { backoffStrategy },
   };
-  const worker = new PacedWorker(queue.name, processJob, options, pacing);
+  const worker = new PacedWorker(id, queue.name, processJob, options, pacing);
   const recall = startClockRecall({ redis, queue, usualPauseMs: BACKOFF_MS.max, outage, logger });
   worker.on('locksRenewed', ({ jobIds }) => owned.renewed(jobIds));
   worker.on('failed', (_job, error) => {
@@ -152,7 +172,6 @@ export function createPaymentWorker({
   });
 
   return {
-    id: worker.id,
     get inFlight() {
       return inFlight;
     },
@@ -162,12 +181,14 @@ export function createPaymentWorker({
     get fetches() {
       return worker.fetches;
     },
+    get isWaitingForPlace() {
+      return places?.isWaiting ?? false;
+    },
     start() {
       worker.start();
     },
     async close(deadline) {
       recall.close();
-      pacer?.close();
       const closed = worker.close();
       await within(deadline, untilNoneInFlight());
       // While Redis is down it never resolves (BullMQ issue 4656). The jobs come back when their locks have expired.

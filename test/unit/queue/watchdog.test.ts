@@ -8,7 +8,7 @@ const INTERVAL_MS = 1_000;
 /** A watchdog over a worker that is stuck, until the test changes something. */
 function watch(options: { intervalMs?: number } = { intervalMs: INTERVAL_MS }) {
   const clock = sinon.useFakeTimers();
-  const worker = { inFlight: 0, finished: 7, fetches: 0 };
+  const worker = { inFlight: 0, finished: 7, fetches: 0, isWaitingForPlace: false };
   const state = { waiting: 1, isTaking: true, isConnected: true };
   const onStuck = sinon.spy((_reason: string) => undefined);
   const countWaiting = sinon.stub<[], Promise<number>>().callsFake(async () => state.waiting);
@@ -126,6 +126,29 @@ describe('watchdog', () => {
         state.isConnected = true;
       },
     ));
+
+  it('counts anew after a look at which the worker waits for a place that other shards have', () =>
+    expectNewCount(
+      ({ worker }) => {
+        worker.isWaitingForPlace = true;
+      },
+      ({ worker }) => {
+        worker.isWaitingForPlace = false;
+      },
+    ));
+
+  it('does not report a worker while its server does not reply, nor when the reply comes late', async () => {
+    const { countWaiting, onStuck, lookAtSilence } = watch();
+    const reply = Promise.withResolvers<number>();
+    countWaiting.onThirdCall().returns(reply.promise);
+    await lookAtSilence(10);
+    expect(onStuck.called).to.equal(false);
+    reply.resolve(1);
+    await lookAtSilence(2);
+    expect(onStuck.called).to.equal(false);
+    await lookAtSilence(1);
+    expect(onStuck.callCount).to.equal(1);
+  });
 
   it('does not ask Redis while it is down', async () => {
     const { state, countWaiting, look } = watch();
