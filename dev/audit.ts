@@ -1,9 +1,6 @@
-import { Redis } from 'ioredis';
 import pg from 'pg';
 import { fromGatewayColumn, type GatewayColumn } from '../src/ledger/gateway-column.ts';
 import type { GatewayName } from '../src/payment.ts';
-import { queueKey } from '../src/queue/bullmq-layout.ts';
-import { paymentQueue } from '../src/queue/payment-queue.ts';
 import { gatewayAdmin } from './gateway-admin.ts';
 import type { LoadReport } from './load.ts';
 import type { Stack } from './stack.ts';
@@ -112,18 +109,13 @@ export async function readLedger(databaseUrl: string): Promise<Record<GatewayNam
 }
 
 /**
- * The ids of all payments that ever became dead letters, also of those that were closed since. They come from the ledger's
- * database and, for a worker that does not write there, from Redis' failed jobs. A dead letter without a usable id is listed
- * by its job's id.
+ * The ids of all payments that ever became dead letters, also of those that were closed since. A dead letter without a usable id
+ * is listed by its job's id.
+ * @param failed the ids of Redis' failed jobs: a worker without the ledger's table of dead letters has them only there
  */
-export async function readDeadLetters({
-  databaseUrl,
-  redisUrl,
-}: Pick<Stack, 'databaseUrl' | 'redisUrl'>): Promise<ReadonlySet<string>> {
-  const redis = new Redis(redisUrl);
+export async function readDeadLetters(databaseUrl: string, failed: readonly string[]): Promise<ReadonlySet<string>> {
   const client = new pg.Client({ connectionString: databaseUrl });
   try {
-    const failed = await redis.zrange(queueKey(paymentQueue({ name: 'payments' }), 'failed'), 0, -1);
     await client.connect();
     const { rows: tables } = await client.query<{ name: string | null }>(`SELECT to_regclass('dead_letters') AS name`);
     if (tables[0]!.name === null) return new Set(failed);
@@ -132,7 +124,6 @@ export async function readDeadLetters({
     );
     return new Set([...failed, ...rows.map(({ id }) => id)]);
   } finally {
-    redis.disconnect();
     await client.end();
   }
 }

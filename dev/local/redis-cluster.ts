@@ -1,18 +1,25 @@
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import calculateSlot from 'cluster-key-slot';
 import { QUEUE_PREFIX } from '../../src/queue/payment-queue.ts';
 import { freePort } from './ports.ts';
 import type { ManagedServer } from './processes.ts';
 import { startRedis } from './redis.ts';
-import { redisCommand, until } from './redis-command.ts';
+import {
+  type ClusterServer,
+  call,
+  form,
+  isFollowing,
+  knownIds,
+  meet,
+  offsetOf,
+  PASSWORD,
+  urlOf,
+  type View,
+  viewOf,
+} from './redis-cluster-nodes.ts';
+import { until } from './redis-command.ts';
 import type { RedisTopology } from './redis-topology.ts';
-
-const MASTERS = 3;
-const REPLICAS_OF_EACH = 2;
-const SLOTS = 16_384;
-
-/** A replica is cut from its master by a wrong password. The others still hear it over the bus, so that it can be promoted. */
-const PASSWORD = 'cluster';
 
 /** As docs/operating.md recommends, and quicker copies for a replica that joins. */
 const ARGUMENTS = [
@@ -21,28 +28,14 @@ const ARGUMENTS = [
   ...['--cluster-require-full-coverage', 'no'],
   // A replica of another shard must not come to the help of the queue's shard: the fault would be over too soon.
   ...['--cluster-allow-replica-migration', 'no'],
+  // The others go on while one shard has no master.
+  ...['--cluster-require-full-coverage', 'no'],
   ...['--requirepass', PASSWORD, '--masterauth', PASSWORD],
   ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
 ];
 
 /** How long the move of a page of keys may take. */
 const MOVE_MS = 1_000;
-
-interface ClusterServer extends ManagedServer {
-  readonly busPort: number;
-  isLost: boolean;
-}
-
-/** What a server of the cluster says about itself. */
-interface View {
-  readonly server: ClusterServer;
-  readonly id: string;
-  readonly isMaster: boolean;
-  /** The id of its master, for a replica. */
-  readonly masterId: string;
-  readonly epoch: number;
-  readonly ranges: readonly (readonly [first: number, last: number])[];
-}
 
 export interface RedisCluster extends RedisTopology {
   readonly name: 'cluster';
@@ -55,16 +48,21 @@ export interface RedisCluster extends RedisTopology {
 }
 
 /**
- * A Redis Cluster of three masters with two replicas each. The primary is the master that serves the slot of the queue's keys.
- * @param prefix what every key of the queue begins with
+ * A Redis Cluster. The primary is the master that serves the slot of a queue's keys.
+ * @param prefixes what every key of a queue begins with, for each queue. After each `mend()` it is the turn of the next one
+ * @param replicas of each master
  * @param command the path of another server, such as Valkey's
  */
 export async function startRedisCluster({
-  prefix = QUEUE_PREFIX,
+  prefixes = [QUEUE_PREFIX],
+  masters = 3,
+  replicas: replicasOfEach = 2,
   command,
   say,
 }: {
-  prefix?: string;
+  prefixes?: readonly string[];
+  masters?: number;
+  replicas?: number;
   command?: string;
   say?: (line: string) => void;
 } = {}): Promise<RedisCluster> {
@@ -89,6 +87,7 @@ export async function startRedisCluster({
   /** @throws while no server that responds serves the slot */
   async function shard(): Promise<{ readonly primary: View; readonly replicas: readonly View[] }> {
     const all = await views();
+    const slot = slots[0]!;
     // After a failover the old master may not know yet that it is none.
     const [primary] = all
       .filter(({ isMaster, ranges }) => isMaster && ranges.some(([first, last]) => first <= slot && slot <= last))
@@ -118,14 +117,14 @@ export async function startRedisCluster({
     for (const name of readdirSync(server.dir)) rmSync(join(server.dir, name), { recursive: true });
   }
 
-  let slot = -1;
+  let slots: readonly number[] = [];
   /** The ids of servers that were lost. They must be forgotten, or the others wait for them. */
   const lostIds: string[] = [];
 
   try {
-    await Promise.all(Array.from({ length: MASTERS * (1 + REPLICAS_OF_EACH) }, startServer));
-    await form(servers);
-    slot = Number(await call(servers[0]!, 'CLUSTER', 'KEYSLOT', `${prefix}:`));
+    await Promise.all(Array.from({ length: masters * (1 + replicasOfEach) }, startServer));
+    await form(servers, masters);
+    slots = prefixes.map((prefix) => calculateSlot(`${prefix}:`));
   } catch (error) {
     await dispose();
     throw error;
@@ -143,7 +142,7 @@ export async function startRedisCluster({
     async primary() {
       return (await shard()).primary.server;
     },
-    async cutReplicas(count = REPLICAS_OF_EACH) {
+    async cutReplicas(count = replicasOfEach) {
       const { replicas } = await shard();
       await Promise.all(
         replicas.slice(0, count).map(async ({ server }) => {
@@ -179,6 +178,7 @@ export async function startRedisCluster({
       return replicas.length > 0 && new Set(offsets).size === 1;
     },
     async moveSlot() {
+      const slot = slots[0]!;
       const { primary } = await shard();
       const all = await views();
       const target = all.find(({ id, isMaster, ranges }) => isMaster && id !== primary.id && ranges.length > 0)!;
@@ -208,92 +208,9 @@ export async function startRedisCluster({
         const { replicas } = await shard();
         return (await Promise.all(replicas.map(isFollowing))).includes(true);
       });
+      slots = [...slots.slice(1), slots[0]!];
     },
     dispose,
   };
   return cluster;
 }
-
-/** Makes a cluster of servers that are empty: the first ones are the masters. */
-async function form(servers: readonly ClusterServer[]): Promise<void> {
-  const ids = await Promise.all(servers.map(async (server) => String(await call(server, 'CLUSTER', 'MYID'))));
-  const masters = servers.slice(0, MASTERS);
-  await Promise.all(
-    masters.map(async (server, index) => {
-      const [first, next] = [index, index + 1].map((part) => Math.round((part * SLOTS) / MASTERS)) as [number, number];
-      await call(server, 'CLUSTER', 'SET-CONFIG-EPOCH', index + 1);
-      await call(server, 'CLUSTER', 'ADDSLOTSRANGE', first, next - 1);
-    }),
-  );
-  // Each meets each: hearsay takes seconds.
-  await Promise.all(
-    servers.map(async (server, index) => {
-      for (const other of servers.slice(index + 1)) await meet(server, other);
-    }),
-  );
-  await until('all servers know each other', async () => {
-    const known = await Promise.all(servers.map(knownIds));
-    return known.every((seen) => ids.every((id) => seen.has(id)));
-  });
-  await Promise.all(
-    servers.slice(MASTERS).map((server, index) => call(server, 'CLUSTER', 'REPLICATE', ids[index % MASTERS]!)),
-  );
-  await until('the cluster serves all slots and all replicas follow', async () => {
-    const infos = await Promise.all(servers.map((server) => call(server, 'CLUSTER', 'INFO')));
-    if (!infos.every((info) => String(info).includes('cluster_state:ok'))) return false;
-    const following = await Promise.all(servers.slice(MASTERS).map((server) => isFollowing({ server })));
-    if (following.includes(false)) return false;
-    // A master promotes only a replica that the other masters know as its replica.
-    const seen = await Promise.all(servers.map((server) => call(server, 'CLUSTER', 'NODES')));
-    return seen.every((text) => [...String(text).matchAll(/slave [0-9a-f]{40}/g)].length === servers.length - MASTERS);
-  });
-}
-
-async function meet(server: ClusterServer, other: ClusterServer): Promise<void> {
-  await call(server, 'CLUSTER', 'MEET', '127.0.0.1', other.port, other.busPort);
-}
-
-/** The servers whose handshake with this one has ended. */
-async function knownIds(server: ClusterServer): Promise<Set<string>> {
-  const lines = String(await call(server, 'CLUSTER', 'NODES')).split('\n');
-  return new Set(lines.filter((line) => !/handshake|fail|noaddr/.test(line)).map((line) => line.slice(0, 40)));
-}
-
-/** @throws when it does not respond */
-async function viewOf(server: ClusterServer): Promise<View> {
-  const text = String(await call(server, 'CLUSTER', 'NODES'));
-  const line = text.split('\n').find((each) => each.includes('myself'))!;
-  const [id, , flags, masterId, , , epoch, , ...slots] = line.split(' ');
-  return {
-    server,
-    id: id!,
-    isMaster: flags!.includes('master'),
-    masterId: masterId!,
-    epoch: Number(epoch),
-    // Those in brackets are on their way to another master.
-    ranges: slots
-      .filter((range) => !range.startsWith('['))
-      .map((range) => {
-        const [first, last = first] = range.split('-').map(Number);
-        return [first!, last!] as const;
-      }),
-  };
-}
-
-async function isFollowing({ server }: { server: ManagedServer }): Promise<boolean> {
-  const info = await call(server, 'INFO', 'replication').catch(() => '');
-  return String(info).includes('master_link_status:up');
-}
-
-/** Up to where the server has the writes of its shard. */
-async function offsetOf({ server }: View): Promise<string | undefined> {
-  const info = String(await call(server, 'INFO', 'replication'));
-  return /^(?:slave_repl_offset|master_repl_offset):(\d+)/m.exec(info)?.[1];
-}
-
-function urlOf({ port }: ManagedServer): string {
-  return `redis://:${PASSWORD}@127.0.0.1:${port}`;
-}
-
-const call = ({ port }: ManagedServer, command: string, ...args: (string | number)[]) =>
-  redisCommand({ port, password: PASSWORD }, command, ...args);

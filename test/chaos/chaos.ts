@@ -7,6 +7,7 @@ import { type Stack, startStack } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
 import { loadConfig } from '../../src/config.ts';
 import { printError, runTool } from '../../src/process/run-tool.ts';
+import { paymentQueues } from '../../src/queue/shards.ts';
 import { createIntermediary, type Intermediary } from '../support/intermediary.ts';
 import { createClocks } from './clocks.ts';
 import type { GatewayKey, Proxies, Stage } from './faults.ts';
@@ -37,6 +38,8 @@ import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
  * CHAOS_TOPOLOGY (single): `sentinel` runs it over a primary with two replicas and three sentinels, `cluster` over a Redis Cluster of
  * three primaries with two replicas each, both with `DURABILITY=replica`. There Redis' faults are those of its machines
  * (topology-faults.ts) and those that a command can cause. The services connect to its servers without a proxy.
+ * CHAOS_SHARDS (1): over how many queues the payments are split. In a cluster they are on all of its masters, and each fault of a
+ * machine is that of another shard's.
  * CHAOS_DURABILITY: another value than the topology's own. With `CHAOS_TOPOLOGY=sentinel CHAOS_DURABILITY=disk` the verdict must be a
  * breach, because a 204 does not wait for a replica. `CHAOS_FAULTS='redis loses its primary'` shows it soonest.
  * CHAOS_BREAK_RULE=1: runs workers without the rule that keeps a payment paid once. The verdict must be a breach.
@@ -45,6 +48,7 @@ import { describeBreaches, formatRows, reachVerdict } from './verdict.ts';
  */
 const BREAK_RULE = process.env['CHAOS_BREAK_RULE'] === '1';
 const TOPOLOGY = parseTopology(process.env['CHAOS_TOPOLOGY']);
+const QUEUES = paymentQueues({ name: 'payments', shards: Number(process.env['CHAOS_SHARDS'] ?? 1) });
 const APPENDFSYNC = process.env['CHAOS_APPENDFSYNC'] ?? 'always';
 const DURABILITY = process.env['CHAOS_DURABILITY'] ?? usualDurability();
 const FAULTS = new RegExp(process.env['CHAOS_FAULTS'] ?? '');
@@ -92,6 +96,7 @@ function plan(seed: number, random: Random): Plan {
       // A small one is full two seconds after both gateways have gone down.
       PAYMENT_QUEUE_MAX_SIZE: random.pick(['300', '50000', '50000']),
       DURABILITY,
+      QUEUE_SHARDS: String(QUEUES.shards.length),
     },
   };
 }
@@ -169,6 +174,7 @@ async function run(seed: number): Promise<{ isKept: boolean; row: Readonly<Recor
 
   const stage: Stage = {
     stack: stack as Required<Stack>,
+    queues: QUEUES,
     topology,
     redis: loadConfig({ DATABASE_URL: stack.databaseUrl, REDIS_URL: stack.redisUrl, ...topology?.env }).redis,
     proxies: proxies as Proxies,
@@ -199,7 +205,7 @@ function startTopology(): Promise<RedisTopology> | undefined {
     case 'sentinel':
       return startRedisSentinel();
     case 'cluster':
-      return startRedisCluster();
+      return startRedisCluster({ prefixes: QUEUES.shards.map(({ prefix }) => prefix) });
   }
 }
 

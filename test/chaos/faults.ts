@@ -3,6 +3,7 @@ import type { RedisTopology } from '../../dev/local/redis-topology.ts';
 import type { Stack } from '../../dev/stack.ts';
 import type { ProxyFault, TcpProxy } from '../../dev/tcp-proxy.ts';
 import type { RedisConfig } from '../../src/config.ts';
+import type { PaymentQueues } from '../../src/queue/shards.ts';
 import type { Intermediary } from '../support/intermediary.ts';
 import type { Clocks } from './clocks.ts';
 import type { Random } from './random.ts';
@@ -21,6 +22,7 @@ export type GatewayKey = 'primary' | 'fallback';
 /** Everything that faults act on. */
 export interface Stage {
   readonly stack: Required<Stack>;
+  readonly queues: PaymentQueues;
   /** Undefined: Redis is the stack's own single server. */
   readonly topology: RedisTopology | undefined;
   /** The way to Redis past all proxies. */

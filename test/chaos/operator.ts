@@ -12,8 +12,8 @@ import { createSettleByHand } from '../../src/operations/settle-by-hand.ts';
 import { createTrail } from '../../src/operations/trail.ts';
 import { createLogger } from '../../src/process/logger.ts';
 import { createActionOutbox } from '../../src/queue/action-outbox.ts';
+import type { PaymentQueueName } from '../../src/queue/bullmq-layout.ts';
 import { createPaymentFinder } from '../../src/queue/find-payment.ts';
-import { paymentQueue } from '../../src/queue/payment-queue.ts';
 import { createQueueWatch } from '../../src/queue/queue-state.ts';
 import { createProducerConnection } from '../../src/queue/redis.ts';
 import { createSteering } from '../../src/queue/steering.ts';
@@ -50,9 +50,9 @@ export function operatorFault(stage: Stage, onReleased: (id: string) => void): F
       cleanUp.defer(() => redis.disconnect());
       const db = createDb(loadConfig({ DATABASE_URL: stack.databaseUrl }).database);
       cleanUp.defer(() => db.destroy());
-      const queue = paymentQueue({ name: 'payments' });
-      const steering = createSteering({ redis, queue });
-      const { settle, unresolved } = operations(redis, db);
+      const { home, shards } = stage.queues;
+      const steering = createSteering({ redis, queue: home });
+      const ofShards = shards.map((queue) => operations(redis, db, { home, queue }));
 
       await proxies[on].set({ kind: 'half_open' });
       await sleep(1_500);
@@ -66,13 +66,15 @@ export function operatorFault(stage: Stage, onReleased: (id: string) => void): F
           const made = new Set(
             (await gatewayAdmin(stack[on].url!).payments()).map(({ correlationId }) => correlationId),
           );
-          const ids = await unresolved(on).catch(() => []);
-          for (const id of ids.filter((each) => !made.has(each))) {
-            // Refused, or a server is down. The next round tries again.
-            await settle.release(id, by).then(
-              () => onReleased(id),
-              () => undefined,
-            );
+          for (const { settle, unresolved } of ofShards) {
+            const ids = await unresolved(on).catch(() => []);
+            for (const id of ids.filter((each) => !made.has(each))) {
+              // Refused, or a server is down. The next round tries again.
+              await settle.release(id, by).then(
+                () => onReleased(id),
+                () => undefined,
+              );
+            }
           }
           await sleep(RETRY_MS);
         }
@@ -83,19 +85,22 @@ export function operatorFault(stage: Stage, onReleased: (id: string) => void): F
   };
 }
 
-function operations(redis: Redis | Cluster, db: ReturnType<typeof createDb>) {
-  const queue = paymentQueue({ name: 'payments' });
+function operations(
+  redis: Redis | Cluster,
+  db: ReturnType<typeof createDb>,
+  { home, queue }: { home: PaymentQueueName; queue: PaymentQueueName },
+) {
   const logger = createLogger({ level: 'error', role: 'chaos' });
   const waitingJobs = createWaitingJobs({ redis, queue });
   const actions = createOperatorActions(db);
-  const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue }), actions, logger });
+  const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue: home }), actions, logger });
   const settle = createSettleByHand({
     jobs: createPaymentFinder({ redis, queue, serverCheck: { fault: undefined } }),
     ledger: createLedger(db),
     byHand: createLedgerByHand(db),
     deadLetters: createDeadLetters(db, { maxInvalid: 1_000 }),
     waitingJobs,
-    queueWatch: createQueueWatch({ redis, queue }),
+    queueWatch: createQueueWatch({ redis, queue: home }),
     trail: createTrail({ actions, lateRows, logger }),
     releaseAfterMs: RELEASE_AFTER_MS,
   });

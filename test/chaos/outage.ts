@@ -7,16 +7,17 @@ import { freePort } from '../../dev/local/ports.ts';
 import type { ServiceProcess } from '../../dev/local/service.ts';
 import { type Stack, startStack } from '../../dev/stack.ts';
 import { printError, runTool } from '../../src/process/run-tool.ts';
-import { queueKey } from '../../src/queue/bullmq-layout.ts';
-import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
+import { paymentQueues } from '../../src/queue/shards.ts';
 import { cpuMicros } from '../bench/measure.ts';
 import { sql } from '../support/services.ts';
+import { countShards, failedIn } from '../support/shards.ts';
 
 /**
  * `make outage`: long outages with a long queue. Shows that they are calm: hardly a command in Redis, hardly any CPU in the
  * worker, nothing lost, no dead letter, and payments again within a second of the recovery.
  *
- * OUTAGE_SECONDS (120) for the gateways' outages; PostgreSQL is down for a quarter of it. OUTAGE_QUEUED (20000) payments wait.
+ * OUTAGE_SECONDS (120) for the gateways' outages; PostgreSQL is down for a quarter of it. OUTAGE_QUEUED (20000) payments wait,
+ * in CHAOS_SHARDS (1) shards.
  */
 const SECONDS = Number(process.env['OUTAGE_SECONDS'] ?? 120);
 const QUEUED = Number(process.env['OUTAGE_QUEUED'] ?? 20_000);
@@ -24,7 +25,7 @@ const QUEUED = Number(process.env['OUTAGE_QUEUED'] ?? 20_000);
 /** The aims: commands in Redis a second, share of a core, ms from the recovery to the first payment. */
 const AIMS = { commandsPerSecond: 200, cpuShare: 0.05, resumedMs: 1_000 };
 
-const QUEUE = paymentQueue({ name: 'payments' });
+const { shards: SHARDS } = paymentQueues({ name: 'payments', shards: Number(process.env['CHAOS_SHARDS'] ?? 1) });
 
 interface Calm {
   readonly what: string;
@@ -53,7 +54,11 @@ async function main(): Promise<number> {
     apiPorts: [await freePort()],
     workers: 1,
     // Nothing stands in front of the simulated gateways: an empty 500 is their own.
-    env: { PAYMENT_QUEUE_MAX_CONCURRENCY: '48', GATEWAY_EMPTY_500: 'refused' },
+    env: {
+      PAYMENT_QUEUE_MAX_CONCURRENCY: '48',
+      GATEWAY_EMPTY_500: 'refused',
+      QUEUE_SHARDS: String(SHARDS.length),
+    },
     say: (line) => console.log(`  ${line}`),
   });
   const both = [stack.primary, stack.fallback];
@@ -129,11 +134,11 @@ async function sitThrough(stack: Stack, outage: Outage, load: ReturnType<typeof 
 
 async function check(stack: Stack, { report }: ReturnType<typeof createLoad>): Promise<boolean> {
   const redis = new Redis(stack.redisUrl);
-  const deadLetters = await redis.zcard(queueKey(QUEUE, 'failed'));
+  const deadLetters = await failedIn(redis, SHARDS);
   redis.disconnect();
   const breaches = audit(await readBooks(stack, report));
   if (isBreached(breaches)) console.log(JSON.stringify(breaches, null, 2));
-  return !isBreached(breaches) && deadLetters === 0 && report.accepted.size === QUEUED;
+  return !isBreached(breaches) && deadLetters.length === 0 && report.accepted.size === QUEUED;
 }
 
 function report(results: readonly Calm[]): boolean {
@@ -160,7 +165,7 @@ async function commands(redis: Redis): Promise<number> {
 }
 
 async function countQueued(redis: Redis): Promise<number> {
-  const { size, inFlight } = await countPayments(redis, QUEUE);
+  const { size, inFlight } = await countShards(redis, SHARDS);
   return size + inFlight;
 }
 

@@ -1,16 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster, Redis } from 'ioredis';
 import { audit, type Breaches, isBreached, readBooks, readDeadLetters } from '../../dev/audit.ts';
+import type { PaymentQueueName } from '../../src/queue/bullmq-layout.ts';
 import { queueKey } from '../../src/queue/bullmq-layout.ts';
-import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
 import { createWorkerConnection } from '../../src/queue/redis.ts';
+import { shardOf } from '../../src/queue/shards.ts';
+import { countShards, failedIn } from '../support/shards.ts';
 import type { Stage } from './faults.ts';
 import type { Account } from './torment.ts';
 
 /** The first guarantee's time (README, "Guarantees"). */
 const DRAIN_MS = 60_000;
-
-const QUEUE = paymentQueue({ name: 'payments' });
 
 export interface ChaosBreaches extends Breaches {
   /** Valid payments among the dead letters. Faults alone must never make one. */
@@ -36,17 +36,19 @@ const SHOWN = 10;
  * Waits until the queue is empty or the guarantee's time is over, then compares the books.
  * @throws an Error when no fault was injected or no payment accepted: such a run shows nothing.
  */
-export async function reachVerdict({ stack, topology, redis: config }: Stage, account: Account): Promise<Verdict> {
+export async function reachVerdict(
+  { stack, queues: { shards }, redis: config }: Stage,
+  account: Account,
+): Promise<Verdict> {
   if (account.faults === 0) throw new Error('the run has injected no fault');
   if (account.load.accepted.size === 0) throw new Error('the run has had no payment accepted');
   const redis = createWorkerConnection(config);
   redis.on('error', () => {});
   try {
-    const drainedInMs = await drain(redis);
+    const drainedInMs = await drain(redis, shards);
     const { load, invalid, failures } = account;
     const books = await readBooks(stack, load, invalid);
-    const redisUrl = topology ? await topology.primaryUrl() : stack.redisUrl;
-    const deadLetters = await readDeadLetters({ databaseUrl: stack.databaseUrl, redisUrl });
+    const deadLetters = await readDeadLetters(stack.databaseUrl, await failedIn(redis, shards));
     const breaches = { ...audit(books), buried: [...deadLetters].filter((id) => !invalid.has(id)) };
     const isDrained = drainedInMs < DRAIN_MS;
     const row = {
@@ -68,7 +70,7 @@ export async function reachVerdict({ stack, topology, redis: config }: Stage, ac
       recovery: `${account.longestRecoveryMs.toFixed(0)} ms`,
       drained: isDrained ? `${(drainedInMs / 1000).toFixed(1)} s` : 'NO',
     };
-    const left = isDrained ? [] : await readQueued(redis);
+    const left = isDrained ? [] : await readQueued(redis, shards);
     const queued = new Set(left);
     const waiting = breaches.lost.filter((id) => queued.has(id)).length;
     const jobs = waiting > 0 ? [`${waiting} of ${breaches.lost.length} lost payments are still in the queue`] : [];
@@ -78,7 +80,9 @@ export async function reachVerdict({ stack, topology, redis: config }: Stage, ac
         acceptedAtMs === undefined
           ? 'has no known response'
           : `was accepted at ${((acceptedAtMs - account.startedAtMs) / 1000).toFixed(2)} s`;
-      jobs.push(`${id} ${accepted}; its job: ${JSON.stringify(await redis.hgetall(queueKey(QUEUE, id)))}`);
+      jobs.push(
+        `${id} ${accepted}; its job: ${JSON.stringify(await redis.hgetall(queueKey(shards[shardOf(id, shards.length)]!, id)))}`,
+      );
     }
     return { isKept: !isBreached(breaches) && failures.length === 0 && isDrained, row, breaches, jobs };
   } finally {
@@ -87,11 +91,11 @@ export async function reachVerdict({ stack, topology, redis: config }: Stage, ac
 }
 
 /** @returns how long it took, in ms: the guarantee's time or more when the queue is not empty */
-async function drain(redis: Redis | Cluster): Promise<number> {
+async function drain(redis: Redis | Cluster, shards: readonly PaymentQueueName[]): Promise<number> {
   const startedAtMs = performance.now();
   const elapsedMs = () => performance.now() - startedAtMs;
   while (elapsedMs() < DRAIN_MS) {
-    const { size, inFlight } = await countPayments(redis, QUEUE);
+    const { size, inFlight } = await countShards(redis, shards);
     if (size + inFlight === 0) break;
     await sleep(50);
   }
@@ -99,10 +103,12 @@ async function drain(redis: Redis | Cluster): Promise<number> {
 }
 
 /** The ids of all jobs that wait or are in flight. */
-async function readQueued(redis: Redis | Cluster): Promise<string[]> {
-  const lists = ['wait', 'active'].map((list) => redis.lrange(queueKey(QUEUE, list), 0, -1));
-  const sets = ['delayed', 'prioritized'].map((set) => redis.zrange(queueKey(QUEUE, set), 0, -1));
-  return (await Promise.all([...lists, ...sets])).flat();
+async function readQueued(redis: Redis | Cluster, shards: readonly PaymentQueueName[]): Promise<string[]> {
+  const ofShard = (shard: PaymentQueueName) => [
+    ...['wait', 'active'].map((list) => redis.lrange(queueKey(shard, list), 0, -1)),
+    ...['delayed', 'prioritized'].map((set) => redis.zrange(queueKey(shard, set), 0, -1)),
+  ];
+  return (await Promise.all(shards.flatMap(ofShard))).flat();
 }
 
 /** Runs as a table with a column for each count. */

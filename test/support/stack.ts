@@ -12,17 +12,16 @@ import { createServices, type Server } from '../../dev/stack.ts';
 import { createTcpProxy, type TcpProxy } from '../../dev/tcp-proxy.ts';
 import { loadConfig } from '../../src/config.ts';
 import { queueKey } from '../../src/queue/bullmq-layout.ts';
-import { countPayments, paymentQueue } from '../../src/queue/payment-queue.ts';
 import { createWorkerConnection } from '../../src/queue/redis.ts';
+import { paymentQueues } from '../../src/queue/shards.ts';
 import { atTestEnd } from './cleanup.ts';
 import { exchange } from './http-client.ts';
 import { aPayment, eventually, type TestEnv, testGateway } from './relay.ts';
 import { freshDatabase, sharedPostgres, sharedRedis, startTestPostgres } from './services.ts';
+import { countShards, failedIn } from './shards.ts';
 
 /** How long anything may take on a busy machine. Tests measure separately what must be quick. */
 export const PATIENCE_MS = 30_000;
-
-const QUEUE = paymentQueue({ name: 'payments' });
 
 export interface StackOptions {
   /** API processes at the start. Default 1. */
@@ -83,6 +82,9 @@ export async function startTestStack({
   redis.on('error', () => {});
   atTestEnd(() => redis.disconnect());
   await redis.flushdb();
+
+  const shardsOf = (count: number) => paymentQueues({ name: 'payments', shards: count }).shards;
+  let shards = shardsOf(Number(env['QUEUE_SHARDS'] ?? 1));
 
   const proxies: Partial<Record<Server, TcpProxy>> = {};
   const services = await createServices({
@@ -165,7 +167,7 @@ export async function startTestStack({
     };
   }
 
-  const countQueue = () => countPayments(redis, QUEUE);
+  const countQueue = () => countShards(redis, shards);
 
   async function isQueueEmpty(): Promise<boolean> {
     const { size, inFlight } = await countQueue();
@@ -194,7 +196,7 @@ export async function startTestStack({
       ([id, onRecord]) => onRecord.amountCents !== posted.get(id),
     );
     expect(wrong, 'paid with another amount').to.deep.equal([]);
-    expect(await redis.zcard(queueKey(QUEUE, 'failed')), 'dead letters').to.equal(0);
+    expect(await failedIn(redis, shards), 'dead letters').to.deep.equal([]);
     const errors = [...apis, ...workers].flatMap(({ log }) =>
       log.filter((line) => hasFields(line, { level: 'error' })),
     );
@@ -234,7 +236,12 @@ export async function startTestStack({
     countQueue,
     isQueueEmpty,
     recorded: () => readLedger(databaseUrl),
-    queueKey: (type: string) => queueKey(QUEUE, type),
+    /** From now on the payments are in so many shards. */
+    useShards(count: number): void {
+      shards = shardsOf(count);
+    },
+    /** A key of the first shard. */
+    queueKey: (type: string) => queueKey(shards[0]!, type),
   };
 }
 

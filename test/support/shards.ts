@@ -1,0 +1,15 @@
+import type { Cluster, Redis } from 'ioredis';
+import { type PaymentQueueName, queueKey } from '../../src/queue/bullmq-layout.ts';
+import { countPayments, type QueueCounts } from '../../src/queue/payment-queue.ts';
+
+/** The payments of all shards. A payment never leaves its shard, so the counts need not be of one moment. */
+export async function countShards(redis: Redis | Cluster, shards: readonly PaymentQueueName[]): Promise<QueueCounts> {
+  const counts = await Promise.all(shards.map((shard) => countPayments(redis, shard)));
+  const sum = (count: keyof QueueCounts) => counts.reduce((total, each) => total + each[count], 0);
+  return { size: sum('size'), inFlight: sum('inFlight') };
+}
+
+/** The ids of the failed jobs of all shards. */
+export async function failedIn(redis: Redis | Cluster, shards: readonly PaymentQueueName[]): Promise<string[]> {
+  return (await Promise.all(shards.map((shard) => redis.zrange(queueKey(shard, 'failed'), 0, -1)))).flat();
+}
