@@ -28,8 +28,6 @@ const ARGUMENTS = [
   ...['--cluster-require-full-coverage', 'no'],
   // A replica of another shard must not come to the help of the queue's shard: the fault would be over too soon.
   ...['--cluster-allow-replica-migration', 'no'],
-  // The others go on while one shard has no master.
-  ...['--cluster-require-full-coverage', 'no'],
   ...['--requirepass', PASSWORD, '--masterauth', PASSWORD],
   ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
 ];

@@ -34,6 +34,7 @@ function guardCluster(cluster: Cluster): Cluster {
   });
   endRefreshes(cluster);
   settleReconnects(cluster);
+  askAnyNodeForInfo(cluster);
   const duplicate = cluster.duplicate.bind(cluster);
   cluster.duplicate = (...args) => guardCluster(duplicate(...args));
   return cluster;
@@ -45,6 +46,18 @@ function endTimersAtClose(redis: Redis): Redis {
   const duplicate = redis.duplicate.bind(redis);
   redis.duplicate = (override) => endTimersAtClose(duplicate(override));
   return redis;
+}
+
+/**
+ * BullMQ's worker asks for INFO before it begins. ioredis would send that to a random node. When that one is lost, the worker would
+ * not begin, although the server of its queue responds.
+ */
+function askAnyNodeForInfo(cluster: Cluster): void {
+  const info = cluster.info.bind(cluster) as () => Promise<string>;
+  cluster.info = (() => {
+    const nodes = cluster.nodes();
+    return nodes.length === 0 ? info() : Promise.any(nodes.map((node) => node.info()));
+  }) as Cluster['info'];
 }
 
 /** A reading of the slot table that outlasts the connection would start a timer for the next one, for ever. */

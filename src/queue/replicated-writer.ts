@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import calculateSlot from 'cluster-key-slot';
 import { Cluster, type Redis } from 'ioredis';
 import type { Config, RedisConfig } from '../config.ts';
 import { within } from '../process/deadline.ts';
@@ -175,7 +176,7 @@ function masterLink(config: RedisConfig): Link {
 /** To the node of a cluster that serves the key. The cluster's own connection knows which one that is. */
 function nodeLink(config: RedisConfig, cluster: Cluster, key: string): Link {
   let current: { readonly node: string; readonly connection: Redis } | undefined;
-  let slot: number | undefined;
+  const slot = calculateSlot(key);
 
   function drop(): void {
     current?.connection.disconnect();
@@ -188,7 +189,6 @@ function nodeLink(config: RedisConfig, cluster: Cluster, key: string): Link {
 
   return {
     async open() {
-      slot ??= Number(await cluster.cluster('KEYSLOT', key));
       const node = cluster.slots[slot]?.[0];
       if (node === undefined) throw new Error('the cluster does not say which node serves the queue');
       if (current?.node !== node || current.connection.status === 'end') {
@@ -207,7 +207,7 @@ function nodeLink(config: RedisConfig, cluster: Cluster, key: string): Link {
     leave,
     leaveSometimes: atMostEvery(LEAVE_EVERY_MS, leave),
     // After the master the slot table names the replicas that the cluster does not hold for dead.
-    countPromotable: async () => (cluster.slots[slot!]?.length ?? 1) - 1,
+    countPromotable: async () => (cluster.slots[slot]?.length ?? 1) - 1,
     close: drop,
   };
 }

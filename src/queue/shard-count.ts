@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster, Redis } from 'ioredis';
 import type { Logger } from '../process/logger.ts';
 import type { Failure } from '../process/outage-log.ts';
@@ -25,6 +26,9 @@ export const CLOSED = 'closed';
 /** How often the number is looked at again while it fits. */
 const REFRESH_MS = 3_000;
 
+/** How long a shard may take to reply. The worker's connection would wait for a lost master, and all other shards with it. */
+const REPLY_MS = 1_000;
+
 /** A relay of one shard is at home, so this is what its home has while that one is closed. */
 export function countOf(written: string): number {
   return written === CLOSED ? 1 : Number(written);
@@ -40,6 +44,20 @@ export function createShardCount({
   logger: Logger;
 }): ShardCount {
   const { home, shards } = queues;
+  /** Claims without a reply yet. There is one of a shard at most, however long its master is lost. */
+  const underWay = new Map<PaymentQueueName, Promise<string>>();
+
+  /** @throws also when there is no reply in time */
+  function claimSoon(shard: PaymentQueueName): Promise<string> {
+    const claimed =
+      underWay.get(shard) ?? claim(redis, shard, shards.length).finally(() => void underWay.delete(shard));
+    underWay.set(shard, claimed);
+    const tooLate = sleep(REPLY_MS, undefined, { ref: false }).then(() => {
+      throw new Error(`no reply within ${REPLY_MS} ms`);
+    });
+    return Promise.race([claimed, tooLate]);
+  }
+
   return startRedisCheck({
     redis,
     refreshMs: REFRESH_MS,
@@ -54,7 +72,7 @@ export function createShardCount({
       if (countOf(atHome) !== shards.length)
         return { fatal: otherNumber(countOf(atHome), shards.length), problems: [] };
       // The lack of one shard is noticed by its own commands.
-      const replies = await Promise.allSettled(shards.map((shard) => claim(redis, shard, shards.length)));
+      const replies = await Promise.allSettled(shards.map(claimSoon));
       const written = replies.flatMap((reply) => (reply.status === 'fulfilled' ? [reply.value] : []));
       const fatal = written
         .filter((text) => text !== CLOSED && Number(text) !== shards.length)
