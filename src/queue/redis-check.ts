@@ -59,6 +59,8 @@ export function startRedisCheck({
   let isClosed = false;
   let timer: NodeJS.Timeout | undefined;
   let running = 0;
+  let isLooking = false;
+  let isNodeNew = false;
   let waiting: (() => void)[] = [];
   const outage = createOutageLog(logger, { message: messages.fault, endMessage: messages.end, level: 'error' });
 
@@ -76,6 +78,8 @@ export function startRedisCheck({
     clearTimeout(timer);
     running += 1;
     const mine = running;
+    isLooking = true;
+    isNodeNew = false;
     let found: Findings | Error;
     try {
       found = await look();
@@ -84,9 +88,10 @@ export function startRedisCheck({
     }
     // A new connection has begun a newer look.
     if (isClosed || mine !== running) return;
+    isLooking = false;
     if (found instanceof Error) couldNotLook(found);
     else judge(found);
-    timer = setTimeout(lookAgain, fault === undefined ? refreshMs : RECHECK_MS).unref();
+    timer = setTimeout(lookAgain, fault === undefined && !isNodeNew ? refreshMs : RECHECK_MS).unref();
   }
 
   /** A usable Redis stays usable. If it is down, each command notices that itself. */
@@ -110,10 +115,16 @@ export function startRedisCheck({
     settle(fatal);
   }
 
+  /** A lost node of a cluster joins again and again, so the look that is under way must not end without a result. */
+  const lookAtNode = () => {
+    isNodeNew = true;
+    if (!isLooking) lookAgain();
+  };
+
   const forget = () => settle(NOT_CHECKED);
   redis.on('close', forget);
   redis.on('ready', lookAgain);
-  redis.on('+node', lookAgain);
+  redis.on('+node', lookAtNode);
   if (redis.status === 'ready') lookAgain();
 
   return {
@@ -134,7 +145,7 @@ export function startRedisCheck({
       clearTimeout(timer);
       redis.off('close', forget);
       redis.off('ready', lookAgain);
-      redis.off('+node', lookAgain);
+      redis.off('+node', lookAtNode);
       for (const resolve of waiting) resolve();
       waiting = [];
     },

@@ -20,7 +20,7 @@ async function sharded(options: SimulatedGatewayOptions = { delayMs: 20 }) {
   ];
   const queues = paymentQueues({ name: 'payments', prefix, shards: SHARDS });
   const enqueuers = queues.shards.map((queue) =>
-    createEnqueuer({ redis, queue, maxSize: 1e6, serverCheck: { fault: undefined } }),
+    createEnqueuer({ redis, queue, maxSize: 1e6, shards: SHARDS, serverCheck: { fault: undefined } }),
   );
   const work = (env: TestEnv = {}) =>
     testWorker(
@@ -95,7 +95,7 @@ describe('the worker of several shards', () => {
 
   it('pays a payment of an idle shard among the next, however many wait in another one', async () => {
     const { gateway, work, enqueue, paid } = await sharded();
-    await enqueue(0, 3_000);
+    await enqueue(0, 2_000);
     await work();
     await paid(100);
     for (const shard of [1, 2, 3]) {
