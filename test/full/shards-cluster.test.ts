@@ -18,7 +18,7 @@ const { home, shards } = paymentQueues({ name: 'payments', shards: SHARDS });
 
 /** A cluster whose primary is the master of these keys, and an API node over six shards. */
 async function anApi(primaryOf: string) {
-  const cluster = await startRedisCluster({ prefix: primaryOf });
+  const cluster = await startRedisCluster({ prefixes: [primaryOf] });
   atTestEnd(() => cluster.dispose());
   const { url } = await testApi({ ...NO_DATABASE, ...cluster.env, QUEUE_SHARDS: String(SHARDS) }, QUEUE_PREFIX);
   const api = http(url);

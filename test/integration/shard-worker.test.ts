@@ -75,7 +75,9 @@ function idOf(shard: number): string {
   }
 }
 
-describe('the worker of several shards', () => {
+describe('the worker of several shards', function () {
+  this.timeout(40_000);
+
   it('pays and records all, once each, with no more at the gateway at once than its places', async () => {
     const { gateway, work, enqueue, paid, recorded, isEmpty } = await sharded();
     const ids = (await Promise.all([0, 1, 2, 3].map((shard) => enqueue(shard, 60)))).flat();
