@@ -206,6 +206,7 @@ export async function startTestStack({
 
   return {
     redis,
+    redisUrl,
     redisServer,
     postgresServer,
     databaseUrl,
@@ -219,7 +220,8 @@ export async function startTestStack({
     startWorker,
     post,
     /** Posts again what was posted with this id. */
-    postAgain: (correlationId: string) => post({ correlationId, amount: posted.get(correlationId)! / 100 }),
+    postAgain: (correlationId: string, api?: TestProcess) =>
+      post({ correlationId, amount: posted.get(correlationId)! / 100 }, api),
     /** Posts so many payments at once. @returns their ids */
     async postMany(count: number): Promise<string[]> {
       const payments = Array.from({ length: count }, () => aPayment(anAmount()));
