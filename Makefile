@@ -54,7 +54,7 @@ chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SEC
 outage: $(INSTALLED) ## Long outages with a long queue: are they calm? (OUTAGE_SECONDS, OUTAGE_QUEUED)
 	npm run outage
 
-bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep summary durability")
+bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep summary durability shards")
 	npm run bench -- $(PARTS)
 
 rinha-local: $(INSTALLED) ## The Rinha scenario with k6 against plain processes, without Docker

@@ -6,15 +6,24 @@ import { drain } from './drain.ts';
 import { durability } from './durability.ts';
 import { enqueue } from './enqueue.ts';
 import { isWithinBudget, type Result, showTable } from './measure.ts';
+import { shards } from './shards.ts';
 import { ROUNDS } from './stage.ts';
 import { summary } from './summary.ts';
 
 /**
  * `npm run bench [part…]`: measures each budget beside its baseline in the same run, in alternating rounds, by medians.
  * CPU comes from the operating system's accounting. Exits with 1 when a budget is missed. Parts: accept drain enqueue deep
- * summary durability.
+ * summary durability shards.
  */
-const parts: Record<string, () => Promise<Result[]>> = { accept, drain, enqueue, deep: deepQueue, summary, durability };
+const parts: Record<string, () => Promise<Result[]>> = {
+  accept,
+  drain,
+  enqueue,
+  deep: deepQueue,
+  summary,
+  durability,
+  shards,
+};
 
 async function main(): Promise<number> {
   const asked = process.argv.slice(2);

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 
 /** Clock ticks a second in /proc; 100 on every Linux that Node runs on (man 5 proc, USER_HZ). */
@@ -9,6 +9,29 @@ export function cpuMicros(pid: number): number {
   // The name in brackets may contain spaces; the fields after the last bracket do not.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
   return ((Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND) * 1e6;
+}
+
+/**
+ * CPU time that these processes have used so far, in µs, from the scheduler's accounting: exact where a round is short. Those that
+ * have ended are left out.
+ */
+export function scheduledMicros(pids: readonly number[]): number {
+  let nanos = 0;
+  for (const pid of pids) {
+    if (!existsSync(`/proc/${pid}`)) continue;
+    for (const thread of readdirSync(`/proc/${pid}/task`)) {
+      nanos += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]);
+    }
+  }
+  return nanos / 1_000;
+}
+
+/** A process and its children: PostgreSQL has one for each connection. */
+export function familyOf(pid: number): number[] {
+  const children = readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+  );
+  return [pid, ...children];
 }
 
 /** Resident memory of a process, in MB (10^6 bytes). */

@@ -24,6 +24,7 @@ export function newJob(): { id: string; data: string } {
 export function startWorker(
   urls: { redisUrl: string; databaseUrl: string; gatewayUrl: string },
   concurrency: number = CONCURRENCY,
+  env: Readonly<Record<string, string>> = {},
 ) {
   return startService({
     name: 'worker',
@@ -38,6 +39,7 @@ export function startWorker(
       GATEWAY_FALLBACK_URL: urls.gatewayUrl,
       PAYMENT_QUEUE_MAX_CONCURRENCY: String(concurrency),
       GATEWAY_POOL_SIZE: String(concurrency),
+      ...env,
     },
   });
 }
