@@ -55,7 +55,7 @@ export const RELAY_STATE_SCHEMAS: Readonly<Record<string, Schema>> = {
         waiting: count('Payments that may be taken now.'),
         delayed: count('Payments that wait for a later time.'),
         inFlight: count('Payments that workers have taken.'),
-        isPaused: { type: 'boolean', description: 'Workers take no payments.' },
+        isPaused: { type: 'boolean', description: 'Workers take no payments, or with shards none of one at least.' },
         oldestSeconds: number('The age of the oldest payment.'),
       }),
       hops: object(

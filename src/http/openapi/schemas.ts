@@ -180,7 +180,7 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
     type: 'object',
     required: ['isPaused', 'inFlight'],
     properties: {
-      isPaused: { type: 'boolean', description: 'Workers take no payments.' },
+      isPaused: { type: 'boolean', description: 'Workers take no payments, or with shards none of one at least.' },
       by: named('SteeredBy'),
       inFlight: count('Payments that workers have taken. They are paid all the same.'),
     },
