@@ -165,7 +165,17 @@ describe('the problems of GET /health', () => {
   it('have missing_right and not no_worker when only the heartbeats are forbidden, and payments are accepted', async () => {
     const { url, admin } = await ownRedis();
     const prefix = '{payrelay}';
-    await admin.call('ACL', 'SETUSER', 'narrow', 'on', '>password', `~${prefix}:payments:*`, '&*', '+@all');
+    await admin.call(
+      'ACL',
+      'SETUSER',
+      'narrow',
+      'on',
+      '>password',
+      `~${prefix}:payments:*`,
+      `~${prefix}:shards`,
+      '&*',
+      '+@all',
+    );
     const { post, shows, work } = await relay({ REDIS_URL: url.replace('//', '//narrow:password@') }, prefix);
     await work();
     expect((await post()).status).to.equal(204);
