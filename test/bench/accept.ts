@@ -1,8 +1,9 @@
 import { percentile } from '../../dev/load.ts';
+import { cpuMicros } from '../../dev/local/cpu.ts';
 import { freePort } from '../../dev/local/ports.ts';
 import { startRedis } from '../../dev/local/redis.ts';
 import { startService } from '../../dev/local/service.ts';
-import { cpuMicros, median, postMany, type Result } from './measure.ts';
+import { median, postMany, type Result } from './measure.ts';
 import { expectAll, flush, note, payload, REQUESTS, ROUNDS } from './stage.ts';
 
 const CONNECTIONS = 100;

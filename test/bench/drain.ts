@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { cpuMicros } from '../../dev/local/cpu.ts';
 import { freePort } from '../../dev/local/ports.ts';
 import { startPostgres } from '../../dev/local/postgres.ts';
 import { startRedis } from '../../dev/local/redis.ts';
 import { migrate, startGateway } from '../../dev/stack.ts';
-import { cpuMicros, median, type Result } from './measure.ts';
+import { median, type Result } from './measure.ts';
 import { CONCURRENCY, connectedEnqueuer, DRAINED, newJob, note, ROUNDS, startWorker, untilRecorded } from './stage.ts';
 
 /** The default of a machine with two cores. */

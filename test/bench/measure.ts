@@ -1,15 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
-
-/** Clock ticks a second in /proc; 100 on every Linux that Node runs on (man 5 proc, USER_HZ). */
-const TICKS_PER_SECOND = 100;
-
-/** CPU time that a process has used so far, user and system, in µs, from the operating system's accounting. */
-export function cpuMicros(pid: number): number {
-  // The name in brackets may contain spaces; the fields after the last bracket do not.
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
-  return ((Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND) * 1e6;
-}
+import { type PostingOptions, startPosting } from '../../dev/posting.ts';
 
 /**
  * CPU time that these processes have used so far, in µs, from the scheduler's accounting: exact where a round is short. Those that
@@ -54,65 +44,21 @@ export interface Round {
   readonly seconds: number;
 }
 
-/**
- * Posts `count` payments over keep-alive connections. Each connection sends its next request after the response to the
- * last one. This client speaks just enough HTTP to do so, because it shares the cores with the server that it measures.
- */
-export async function postMany({
-  port,
-  count,
-  connections,
-  body,
-  status = 204,
-}: {
-  port: number;
-  count: number;
-  connections: number;
-  body: (index: number) => string;
-  status?: number;
-}): Promise<Round> {
+/** Posts `count` payments over keep-alive connections ({@link startPosting}). */
+export async function postMany(
+  options: Omit<PostingOptions, 'onResponse'> & { readonly count: number },
+): Promise<Round> {
   const latenciesMs: number[] = [];
-  let sent = 0;
   let unexpected = 0;
-  const expected = `HTTP/1.1 ${status}`;
   const startedAt = performance.now();
-  await Promise.all(
-    Array.from({ length: connections }, async () => {
-      const socket: Socket = connect(port, '127.0.0.1');
-      socket.setNoDelay(true);
-      socket.setEncoding('latin1');
-      await new Promise<void>((resolve, reject) => {
-        let sentAt = 0;
-        let received = '';
-        const next = () => {
-          if (sent >= count) {
-            socket.end();
-            resolve();
-            return;
-          }
-          const text = body(sent);
-          sent += 1;
-          sentAt = performance.now();
-          socket.write(
-            `POST /payments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
-          );
-        };
-        socket.on('connect', next);
-        socket.on('error', reject);
-        socket.on('data', (chunk: string) => {
-          received += chunk;
-          const end = received.indexOf('\r\n\r\n');
-          if (end === -1) return;
-          const length = Number(/content-length: (\d+)/i.exec(received)?.[1] ?? 0);
-          if (received.length < end + 4 + length) return;
-          latenciesMs.push(performance.now() - sentAt);
-          if (!received.startsWith(expected)) unexpected += 1;
-          received = '';
-          next();
-        });
-      });
-    }),
-  );
+  const posting = startPosting({
+    ...options,
+    onResponse(isExpected, latencyMs) {
+      latenciesMs.push(latencyMs);
+      if (!isExpected) unexpected += 1;
+    },
+  });
+  await posting.ended;
   return { latenciesMs, unexpected, seconds: (performance.now() - startedAt) / 1000 };
 }
 

@@ -3,12 +3,12 @@ import { Redis } from 'ioredis';
 import { audit, isBreached, readBooks } from '../../dev/audit.ts';
 import { gatewayAdmin } from '../../dev/gateway-admin.ts';
 import { createLoad } from '../../dev/load.ts';
+import { cpuMicros } from '../../dev/local/cpu.ts';
 import { freePort } from '../../dev/local/ports.ts';
 import type { ServiceProcess } from '../../dev/local/service.ts';
 import { type Stack, startStack } from '../../dev/stack.ts';
 import { printError, runTool } from '../../src/process/run-tool.ts';
 import { paymentQueues } from '../../src/queue/shards.ts';
-import { cpuMicros } from '../bench/measure.ts';
 import { sql } from '../support/services.ts';
 import { countShards, failedIn } from '../support/shards.ts';
 
