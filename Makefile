@@ -28,7 +28,7 @@ endif
 INSTALLED := node_modules/.package-lock.json
 
 ##@ On this machine
-.PHONY: run services test test-unit test-full demo chaos outage bench rinha-local console lint format
+.PHONY: run services test test-unit test-full demo chaos outage bench capacity rinha-local console lint format
 
 run: $(INSTALLED) ## Run everything without Docker, until Ctrl-C (KEEP_DATA=1 keeps the data in .run/data)
 	npm run run
@@ -56,6 +56,9 @@ outage: $(INSTALLED) ## Long outages with a long queue: are they calm? (OUTAGE_S
 
 bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep summary durability shards")
 	npm run bench -- $(PARTS)
+
+capacity: $(INSTALLED) ## What one payment costs each part, and what a deployment needs for 1,000 to 100,000 payments/s (ARGS=--help)
+	npm run capacity -- $(ARGS)
 
 rinha-local: $(INSTALLED) ## The Rinha scenario with k6 against plain processes, without Docker
 	npm run rinha -- --local

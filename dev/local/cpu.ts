@@ -6,7 +6,7 @@ const TICKS_PER_SECOND = 100;
 /** Whether the operating system has the accounting that this file reads. Only Linux has it. */
 export const hasCpuAccounting = process.platform === 'linux';
 
-interface Accounting {
+export interface Accounting {
   readonly parent: number;
   /** Ticks of the process and all its threads, user and system. */
   readonly own: number;
@@ -24,21 +24,27 @@ export function cpuMicros(pid: number): number {
  * rewrites its files in one.
  */
 export function treeCpuMicros(pid: number): number {
-  const children = new Map<number, number[]>();
-  const ticks = new Map<number, number>();
+  return micros([...treeOf(pid).values()].reduce((total, { own, endedChildren }) => total + own + endedChildren, 0));
+}
+
+/** The process and all its descendants that run, by their ids. */
+export function treeOf(pid: number): ReadonlyMap<number, Accounting> {
+  const all = new Map<number, Accounting>();
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     try {
-      const { parent, own, endedChildren } = accountingOf(Number(name));
-      ticks.set(Number(name), own + endedChildren);
-      children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
+      all.set(Number(name), accountingOf(Number(name)));
     } catch {
       // It has ended since the directory was read. Its parent has its ticks.
     }
   }
-  const sum = (each: number): number =>
-    (children.get(each) ?? []).reduce((total, child) => total + sum(child), ticks.get(each) ?? 0);
-  return micros(sum(pid));
+  const tree = new Map<number, Accounting>();
+  const add = (id: number) => {
+    if (all.has(id)) tree.set(id, all.get(id)!);
+    for (const [child, { parent }] of all) if (parent === id) add(child);
+  };
+  add(pid);
+  return tree;
 }
 
 function accountingOf(pid: number): Accounting {
