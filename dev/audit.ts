@@ -96,7 +96,7 @@ export async function readLedger(databaseUrl: string): Promise<Record<GatewayNam
   await client.connect();
   try {
     const { rows } = await client.query<{ id: string; gateway: GatewayColumn; cents: string; at: Date }>(
-      'SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM payments',
+      'SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM recorded_payments',
     );
     const books = { primary: new Map<string, BookEntry>(), fallback: new Map<string, BookEntry>() };
     for (const { id, gateway, cents, at } of rows) {

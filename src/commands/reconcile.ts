@@ -133,7 +133,7 @@ async function compareLedger({ client, urls, range, releases }: Comparison): Pro
   let last = '00000000-0000-0000-0000-000000000000';
   for (;;) {
     const { rows } = await client.query<LedgerRow>(
-      `SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM payments
+      `SELECT correlation_id AS id, gateway, amount_cents AS cents, requested_at AS at FROM recorded_payments
        WHERE correlation_id > $1
          AND requested_at BETWEEN coalesce($2::timestamptz, '-infinity') AND coalesce($3::timestamptz, 'infinity')
        ORDER BY correlation_id LIMIT ${PAGE}`,
@@ -224,7 +224,7 @@ async function* deadIds(client: pg.Client): AsyncGenerator<string[]> {
 /** Those ids that the ledger has no payment of. */
 async function withoutRow(client: pg.Client, ids: readonly string[]): Promise<string[]> {
   const { rows } = await client.query<{ id: string }>(
-    'SELECT correlation_id AS id FROM payments WHERE correlation_id = ANY($1::uuid[])',
+    'SELECT correlation_id AS id FROM recorded_payments WHERE correlation_id = ANY($1::uuid[])',
     [ids],
   );
   const recorded = new Set(rows.map(({ id }) => id));

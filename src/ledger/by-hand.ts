@@ -47,7 +47,7 @@ export function createLedgerByHand(db: Knex): LedgerByHand {
       const recorded = await inTransaction(db, LIMITS, async (run) => {
         // In the order of LOCK_LEDGER: payments first.
         await run('LOCK TABLE payments IN ROW EXCLUSIVE MODE');
-        const [existing] = await run<{ id: string }>('SELECT 1 FROM payments WHERE correlation_id = ?::uuid', [
+        const [existing] = await run<{ id: string }>('SELECT 1 FROM recorded_payments WHERE correlation_id = ?::uuid', [
           correlationId,
         ]);
         // Before the trigger closes them as paid. Not for a row that is there: those it has closed, or refuses to be.
@@ -65,7 +65,7 @@ export function createLedgerByHand(db: Knex): LedgerByHand {
           [correlationId, toGatewayColumn(gateway), amountCents, requestedAt.toISOString()],
         );
         const [row] = await run<PaymentRow>(
-          'SELECT gateway, amount_cents AS cents, requested_at FROM payments WHERE correlation_id = ?::uuid',
+          'SELECT gateway, amount_cents AS cents, requested_at FROM recorded_payments WHERE correlation_id = ?::uuid',
           [correlationId],
         );
         return {

@@ -16,7 +16,7 @@ const INSERT_SQL = `INSERT INTO dead_letters AS kept (job_id, correlation_id, am
     gateway, unresolved_at, attempts, accepted_at, died_at, state, state_by)
   SELECT job_id, correlation_id, amount_text, payload, payload_bytes, reason_code, reason,
     gateway, unresolved_at, attempts, accepted_at, coalesce(died_at, clock_timestamp()),
-    CASE WHEN EXISTS (SELECT FROM payments WHERE payments.correlation_id = buried.correlation_id)
+    CASE WHEN EXISTS (SELECT FROM recorded_payments AS payment WHERE payment.correlation_id = buried.correlation_id)
       THEN 'paid' ELSE 'open' END, 'worker'
   FROM unnest(?::text[], ?::uuid[], ?::text[], ?::text[], ?::integer[], ?::text[], ?::text[],
     ?::text[], ?::text[], ?::integer[], ?::timestamptz[], ?::timestamptz[])

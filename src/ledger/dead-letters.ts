@@ -101,14 +101,17 @@ const SETTLED_AFTER_MS = 60_000;
 /** Maximum age of the count of open invalid payments. A count of 100,000 takes milliseconds, but a flood has many batches. */
 const COUNT_AGE_MS = 1_000;
 
+/** Before every first send. So it asks the archive by a function whose plan never reads all of it. */
 const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL::bigint AS id, NULL AS gateway, NULL AS state
   FROM payments WHERE correlation_id = ANY(?::uuid[])
+  UNION ALL
+  SELECT correlation_id, true, NULL, NULL, NULL FROM archived_payments(?::uuid[])
   UNION ALL
   SELECT correlation_id, false, id, gateway, state FROM unpaid_dead_letters(?::uuid[])`;
 
 /** Also closes rows of paid ids. Such a row exists when payment and row were committed so close together that neither saw the other. */
 const QUEUED_AGAIN_SQL = `UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
-    state = CASE WHEN EXISTS (SELECT FROM payments WHERE payments.correlation_id = dead_letters.correlation_id)
+    state = CASE WHEN EXISTS (SELECT FROM recorded_payments AS payment WHERE payment.correlation_id = dead_letters.correlation_id)
       THEN 'paid' ELSE 'queued_again' END
   WHERE id IN (
     SELECT id FROM dead_letters WHERE id = ANY(?::bigint[]) AND state IN ('open', 'queued_again') ORDER BY id FOR UPDATE
@@ -156,7 +159,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         gateway: GatewayColumn | null;
         state: 'open' | 'queued_again' | null;
       }
-      const rows = await query<Row>(db, LOOK_UP_SQL, [ids, ids], { name: 'look_up' });
+      const rows = await query<Row>(db, LOOK_UP_SQL, [ids, ids, ids], { name: 'look_up' });
       const recorded = new Set(
         rows.filter(({ is_recorded }) => is_recorded).map(({ correlation_id }) => correlation_id),
       );

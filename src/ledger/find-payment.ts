@@ -60,7 +60,7 @@ const FIND_SQL = `
     letter.state, letter.reason_code AS code, letter.reason, letter.gateway AS tied_to, letter.amount_text,
     letter.attempts, letter.accepted_at, letter.died_at, letter.state_at
   FROM unnest(?::uuid[]) AS asked (id)
-  LEFT JOIN payments AS payment ON payment.correlation_id = asked.id
+  LEFT JOIN recorded_payments AS payment ON payment.correlation_id = asked.id
   LEFT JOIN shown_dead_letters(?::uuid[]) AS letter ON letter.correlation_id = asked.id`;
 
 /** @param correlationIds in lower case, each once. @throws LedgerUnavailableError */

@@ -13,7 +13,7 @@ const LIMITS = { statementTimeoutMs: 0, lockTimeoutMs: 5_000 };
 export const MIGRATIONS = fileURLToPath(new URL('../../migrations', import.meta.url));
 
 /** Tables whose rows exist nowhere else. The totals can be calculated from the payments. */
-const TABLES = ['payments', 'dead_letters', 'reconciliations', 'operator_actions'];
+const TABLES = ['payments', 'payments_archive', 'dead_letters', 'reconciliations', 'operator_actions'];
 
 /** The migrations of this database as a configuration of knex. */
 export function migrationConfig(database: DatabaseConfig): Knex.Config {

@@ -176,7 +176,7 @@ export function createOpenDeadLetters(db: Knex): OpenDeadLetters {
       if (correlationIds.length === 0) return new Set();
       const rows = await query<{ correlation_id: string }>(
         db,
-        'SELECT correlation_id FROM payments WHERE correlation_id = ANY(?::uuid[])',
+        'SELECT correlation_id FROM recorded_payments WHERE correlation_id = ANY(?::uuid[])',
         [[...correlationIds]],
       );
       return new Set(rows.map(({ correlation_id }) => correlation_id));
