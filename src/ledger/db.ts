@@ -240,6 +240,14 @@ export function isUnavailable(error: unknown): boolean {
   return code === undefined || /^(08|25006|28|3D000|40|42501|42883|42P01|53|55|57|58)/.test(code);
 }
 
+/** Whether other statements blocked this one, in PostgreSQL (deadlock, lock timeout) or in our own pool. Nothing has changed then. */
+export function isLockConflict(error: unknown): boolean {
+  return (
+    error instanceof PoolBusyError ||
+    (error instanceof LedgerUnavailableError && /^(40|55P03)/.test(sqlStateOf(error) ?? ''))
+  );
+}
+
 /** The SQLSTATE of an error or of its causes. Undefined when the error is not PostgreSQL's. */
 export function sqlStateOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;

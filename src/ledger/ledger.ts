@@ -3,7 +3,7 @@ import type { Knex } from 'knex';
 import { BusyError, LedgerUnavailableError, PoolBusyError } from '../errors.ts';
 import type { GatewayName, Payment } from '../payment.ts';
 import { confirmVisible } from './confirm-visible.ts';
-import { inTransaction, poolSizeOf, query, sqlStateOf, write } from './db.ts';
+import { inTransaction, isLockConflict, poolSizeOf, query, sqlStateOf, write } from './db.ts';
 import { expectSchema } from './expect-schema.ts';
 import { findInLedger, type PaymentInLedger } from './find-payment.ts';
 import { fromGatewayColumn, type GatewayColumn, toGatewayColumn } from './gateway-column.ts';
@@ -23,7 +23,13 @@ export interface GatewayTotals {
   readonly totalAmountCents: number;
 }
 
-export type Summary = Readonly<Record<GatewayName, GatewayTotals>>;
+export interface Summary extends Readonly<Record<GatewayName, GatewayTotals>> {
+  /**
+   * The `requestedAt` of the latest archived payment, when the range begins before it. The totals include archived payments, so
+   * they are exact all the same.
+   */
+  readonly archivedUntil?: Date;
+}
 
 /** The paid payments and their totals. */
 export interface Ledger {
@@ -80,10 +86,10 @@ const PURGE_PATIENCE_MS = 30_000;
 const PURGE_PAUSE_MS = 300;
 
 /**
- * Every statement locks the ledger's tables in this order, payments first: an INSERT by its trigger, a summary by the order of
+ * Every statement locks the ledger's tables in this order, payments first: an INSERT by its triggers, a summary by the order of
  * its parts. A purge in another order could deadlock with a summary.
  */
-const LOCK_LEDGER = 'LOCK TABLE payments, payment_totals, dead_letters IN ACCESS EXCLUSIVE MODE';
+const LOCK_LEDGER = 'LOCK TABLE payments, payment_totals, payments_archive, dead_letters IN ACCESS EXCLUSIVE MODE';
 
 const NO_TOTALS: GatewayTotals = { totalRequests: 0, totalAmountCents: 0 };
 
@@ -92,18 +98,24 @@ export const EMPTY_SUMMARY: Summary = { primary: NO_TOTALS, fallback: NO_TOTALS 
 
 /**
  * One statement, so that it sees payments and totals of the same moment. Because of the laterals the planner reads one range
- * of an index for each segment. The payments come before their totals, see LOCK_LEDGER.
+ * of an index for each segment. The payments come before their totals, see LOCK_LEDGER. The totals include archived payments.
+ * It has a row without a gateway when no payment is in the range, because the range may be of archived time all the same.
  */
 const SUMMARY_SQL = `
-  SELECT gateway, sum(payments) AS count, sum(cents) AS cents
-  FROM unnest(?::integer[], ?::timestamptz[], ?::timestamptz[]) AS segment (width, from_at, to_at), LATERAL (
-    SELECT gateway, 1 AS payments, amount_cents AS cents FROM payments
-    WHERE segment.width = 0 AND requested_at >= segment.from_at AND requested_at < segment.to_at
-    UNION ALL
-    SELECT gateway, payments, amount_cents FROM payment_totals
-    WHERE width_seconds = segment.width AND start >= segment.from_at AND start < segment.to_at
-  ) AS part
-  GROUP BY gateway HAVING sum(payments) > 0`;
+  SELECT gateway, count, cents, archived_until FROM (
+    SELECT gateway, sum(payments) AS count, sum(cents) AS cents
+    FROM unnest(?::integer[], ?::timestamptz[], ?::timestamptz[]) AS segment (width, from_at, to_at), LATERAL (
+      SELECT gateway, 1 AS payments, amount_cents AS cents FROM payments
+      WHERE segment.width = 0 AND requested_at >= segment.from_at AND requested_at < segment.to_at
+      UNION ALL
+      SELECT gateway, payments, amount_cents FROM payment_totals
+      WHERE width_seconds = segment.width AND start >= segment.from_at AND start < segment.to_at
+      UNION ALL
+      SELECT gateway, 1, amount_cents FROM payments_archive
+      WHERE segment.width = 0 AND requested_at >= segment.from_at AND requested_at < segment.to_at
+    ) AS part
+    GROUP BY gateway HAVING sum(payments) > 0
+  ) AS paid RIGHT JOIN (SELECT max(requested_at) AS archived_until FROM payments_archive) AS archive ON true`;
 
 /** The last instant that ISO 8601 can write with a four-digit year. A later one counts as infinity. */
 const END_OF_TIME_MS = Date.parse('9999-12-31T23:59:59.999Z');
@@ -158,11 +170,18 @@ export function createLedger(db: Knex): Ledger {
         segments.map(({ toMs }) => timestamp(toMs)),
       ];
       const rows = await read(() =>
-        query<{ gateway: GatewayColumn; count: string; cents: string }>(db, SUMMARY_SQL, bindings),
+        query<{ gateway: GatewayColumn | null; count: string; cents: string; archived_until: Date | null }>(
+          db,
+          SUMMARY_SQL,
+          bindings,
+        ),
       );
-      const summary = { ...EMPTY_SUMMARY };
+      const archivedUntil = rows[0]!.archived_until;
+      const isOfArchivedTime = archivedUntil !== null && (range.from === undefined || range.from <= archivedUntil);
+      const summary = { ...EMPTY_SUMMARY, ...(isOfArchivedTime && { archivedUntil }) };
       for (const { gateway, count, cents } of rows) {
-        summary[fromGatewayColumn(gateway)] = { totalRequests: Number(count), totalAmountCents: Number(cents) };
+        if (gateway !== null)
+          summary[fromGatewayColumn(gateway)] = { totalRequests: Number(count), totalAmountCents: Number(cents) };
       }
       return summary;
     },
@@ -173,7 +192,7 @@ export function createLedger(db: Knex): Ledger {
         try {
           return await inTransaction(db, PURGE_LIMITS, async (run) => {
             await run(LOCK_LEDGER);
-            await run('TRUNCATE payments, dead_letters');
+            await run('TRUNCATE payments, payments_archive, dead_letters');
             await beforeCommit();
           });
         } catch (error) {
@@ -189,12 +208,4 @@ export function createLedger(db: Knex): Ledger {
 /** Whether waiting reads would fail in the same way. False for a deadlock or a lost connection of this one alone. */
 function isForAll(error: unknown): boolean {
   return error instanceof LedgerUnavailableError && !/^(40|57P01)/.test(sqlStateOf(error) ?? '');
-}
-
-/** Whether other statements blocked this one, in PostgreSQL (deadlock, lock timeout) or in our own pool. Nothing has changed then. */
-function isLockConflict(error: unknown): boolean {
-  return (
-    error instanceof PoolBusyError ||
-    (error instanceof LedgerUnavailableError && /^(40|55P03)/.test(sqlStateOf(error) ?? ''))
-  );
 }

@@ -63,6 +63,11 @@ export function createOperations(config: Config['http']): Readonly<Record<string
             required: true,
             schema: { type: 'string', enum: ['ledger', 'stub'] },
           },
+          'X-Summary-Archived-Until': {
+            description:
+              'The range begins in archived time: this is the `requestedAt` of the latest archived payment. The totals include archived payments.',
+            schema: { type: 'string', format: 'date-time' },
+          },
         }),
       },
       errors: ['invalid_request', 'busy', 'internal_error'],

@@ -9,6 +9,7 @@ import type { AppDeps } from '../app.ts';
 /**
  * `GET /payments-summary`: the totals of the ledger between two instants, both included. While PostgreSQL is down the
  * response has zeros and the header `X-Summary-Source: stub`, because the challenge's runner aborts at anything but a 200.
+ * `X-Summary-Archived-Until` says that the range begins in archived time. The totals include archived payments.
  */
 export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 'config' | 'logger'>): RequestHandler {
   const outage = createOutageLog(logger, {
@@ -20,6 +21,7 @@ export function getSummary({ ledger, config, logger }: Pick<AppDeps, 'ledger' | 
     const range = parseRange(request.query, config.summaryRange);
     const { summary, source } = await summarise(range);
     response.setHeader('X-Summary-Source', source);
+    if (summary.archivedUntil) response.setHeader('X-Summary-Archived-Until', summary.archivedUntil.toISOString());
     response.json({ default: totals(summary.primary), fallback: totals(summary.fallback) });
   };
 
