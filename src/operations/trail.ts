@@ -11,8 +11,8 @@ export type Act = Pick<NewAction, 'who' | 'action' | 'target' | 'reason'>;
 /** What came of it, for the row. */
 export interface Outcome<T> {
   readonly result: T;
-  /** `refused` when a condition did not hold. */
-  readonly state: 'done' | 'refused';
+  /** `refused` when a condition did not hold; `stopped` and `failed` when a part was done, which `outcome` has. */
+  readonly state: 'done' | 'refused' | 'stopped' | 'failed';
   /** What was known before, and what was changed. */
   readonly outcome?: Readonly<Record<string, unknown>>;
 }
@@ -118,7 +118,8 @@ function startedRow(act: Act): ActionRow {
   return { ...act, key: randomUUID(), at: new Date(), state: 'started', outcome: undefined, endedAt: undefined };
 }
 
-function faultOf(error: unknown): ActionRow['outcome'] {
+/** An error as the outcome of an act. */
+export function faultOf(error: unknown): Readonly<Record<string, unknown>> {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
   return { error: code ?? 'unexpected', cause: describeError(error) };
 }
