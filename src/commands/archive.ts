@@ -59,6 +59,7 @@ async function main(): Promise<number> {
   const before = beforeOf(values);
   const reason = values['dry-run'] ? '' : reasonOf(values);
   const signals = watchSignals();
+  signals.listen(() => process.exit(1));
   const { close, ...deps } = await openDeps(loadConfig(await settingsOrRun()));
   try {
     const { oldPayments, payments, oldBytes } = await measureArchive(before, deps);

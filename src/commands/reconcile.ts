@@ -74,6 +74,7 @@ async function main(): Promise<number> {
   };
   console.log('            in the ledger                 at the gateway');
   for (const name of NAMES) console.log(`${name.padEnd(11)} ${show(ledger[name])} ${show(onRecord[name])}`);
+  if (ledger.archivedUntil) console.log(`Of it, payments until ${ledger.archivedUntil.toISOString()} are archived.`);
   const differences = {
     primary: differenceOf(ledger.primary, onRecord.primary),
     fallback: differenceOf(ledger.fallback, onRecord.fallback),

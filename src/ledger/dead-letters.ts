@@ -72,8 +72,9 @@ export interface DeadLetters {
    */
   bury(deadLetters: readonly EarlierDeadLetter[]): Promise<readonly BuryResult[]>;
   /**
-   * Looks ids up among payments and dead letters. Rows of an unpaid id become `queued_again`, because the caller is the next
-   * run of that payment. A payment counts as recorded when its row is on the synchronous standby, too, if PostgreSQL has one.
+   * Looks ids up among payments, archived ones included, and dead letters. Rows of an unpaid id become `queued_again`, because
+   * the caller is the next run of that payment. A payment counts as recorded when its row is on the synchronous standby, too,
+   * if PostgreSQL has one.
    * @throws LedgerUnavailableError
    */
   lookUp(correlationIds: readonly string[]): Promise<ReadonlyMap<string, LookUp>>;
@@ -101,13 +102,10 @@ const SETTLED_AFTER_MS = 60_000;
 /** Maximum age of the count of open invalid payments. A count of 100,000 takes milliseconds, but a flood has many batches. */
 const COUNT_AGE_MS = 1_000;
 
-/** Before every first send. So it asks the archive by a function whose plan never reads all of it. */
 const LOOK_UP_SQL = `SELECT correlation_id, true AS is_recorded, NULL::bigint AS id, NULL AS gateway, NULL AS state
   FROM payments WHERE correlation_id = ANY(?::uuid[])
   UNION ALL
-  SELECT correlation_id, true, NULL, NULL, NULL FROM archived_payments(?::uuid[])
-  UNION ALL
-  SELECT correlation_id, false, id, gateway, state FROM unpaid_dead_letters(?::uuid[])`;
+  SELECT correlation_id, is_recorded, id, gateway, state FROM known_elsewhere(?::uuid[])`;
 
 /** Also closes rows of paid ids. Such a row exists when payment and row were committed so close together that neither saw the other. */
 const QUEUED_AGAIN_SQL = `UPDATE dead_letters SET state_at = clock_timestamp(), state_by = 'worker',
@@ -159,7 +157,7 @@ export function createDeadLetters(db: Knex, { maxInvalid }: { maxInvalid: number
         gateway: GatewayColumn | null;
         state: 'open' | 'queued_again' | null;
       }
-      const rows = await query<Row>(db, LOOK_UP_SQL, [ids, ids, ids], { name: 'look_up' });
+      const rows = await query<Row>(db, LOOK_UP_SQL, [ids, ids], { name: 'look_up' });
       const recorded = new Set(
         rows.filter(({ is_recorded }) => is_recorded).map(({ correlation_id }) => correlation_id),
       );

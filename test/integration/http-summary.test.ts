@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { createTcpProxy } from '../../dev/tcp-proxy.ts';
+import { createArchive } from '../../src/ledger/archive.ts';
+import { createDb } from '../../src/ledger/db.ts';
 import { MAX_AMOUNT_CENTS } from '../../src/payment.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { exchange, http } from '../support/http-client.ts';
@@ -40,6 +42,26 @@ async function apiWith(rows: readonly Row[], env = {}) {
 const at = (requestedAt: string): Row => ['default', 100, requestedAt];
 
 describe('GET /payments-summary', () => {
+  it('includes archived payments, and says so when it begins in archived time', async () => {
+    const [old, older, newer] = ['2025-07-15T12:00:00.250Z', '2025-07-15T11:00:00.000Z', '2025-07-15T13:00:00.000Z'];
+    const { databaseUrl, get } = await apiWith([at(older), at(old), at(newer)]);
+    const db = createDb({ url: databaseUrl, poolSize: 1, ssl: false });
+    atTestEnd(() => db.destroy());
+    await sql(databaseUrl, 'UPDATE payments SET recorded_at = requested_at');
+    await createArchive(db).moveBatch({ from: undefined, before: new Date('2025-07-15T12:30:00Z') });
+    const summaryOf = async (from: string, to: string) => {
+      const { body, headers } = await get({ from, to }).expect(200);
+      return { count: body.default.totalRequests, archivedUntil: headers['x-summary-archived-until'] };
+    };
+    expect(await summaryOf(older, newer)).to.deep.equal({ count: 3, archivedUntil: old });
+    expect(await summaryOf(old, old)).to.deep.equal({ count: 1, archivedUntil: old });
+    expect(await summaryOf('2025-07-15T10:00:00Z', '2025-07-15T10:30:00Z')).to.deep.equal({
+      count: 0,
+      archivedUntil: old,
+    });
+    expect(await summaryOf('2025-07-15T12:00:00.251Z', newer)).to.deep.equal({ count: 1, archivedUntil: undefined });
+  });
+
   it('responds with 200 with zeros from an empty ledger', async () => {
     const { get } = await apiWith([]);
     const { body, headers } = await get({ from: '2020-01-01', to: '2030-01-01' }).expect(200);
