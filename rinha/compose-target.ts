@@ -103,7 +103,10 @@ function containerOf(service: string): string {
   return spawnSync('docker', ['ps', '-q', ...filters], { encoding: 'utf8' }).stdout.trim();
 }
 
-/** The whole ledger, by the container's own psql: its port is not published. */
+/**
+ * The whole ledger, by the container's own psql: its port is not published. Nobody archives during a run, and the naive build
+ * has no archive.
+ */
 function readLedgerIn(container: string): Awaited<ReturnType<typeof readLedger>> {
   const select =
     'COPY (SELECT correlation_id, gateway, amount_cents, round(extract(epoch FROM requested_at) * 1000) FROM payments) TO STDOUT';

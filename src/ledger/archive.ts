@@ -16,7 +16,7 @@ export interface Archive {
   measure(before: Date): Promise<ArchiveSize>;
   /**
    * Moves old payments, the oldest first, in one transaction: all of them or none. Any number of processes may call it at once:
-   * they take turns. It passes over rows that others have locked; it waits only for those who change totals of the same time.
+   * they take turns. It passes over rows that others have locked; it waits only for changes of totals of the same hour.
    * @param from where the batch before has ended. Without it each batch would read what earlier ones have deleted.
    * @returns undefined when no old payment is left from there on
    * @throws LedgerUnavailableError. Only after a failed COMMIT the batch may have moved.

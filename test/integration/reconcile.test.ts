@@ -92,6 +92,21 @@ describe('npm run reconcile', () => {
     expect(code).to.equal(1);
   });
 
+  it('compares archived payments as the others, and says that there are some', async () => {
+    const { ids, databaseUrl, reconcile } = await paid(3);
+    await sql(
+      databaseUrl,
+      'WITH moved AS (DELETE FROM payments RETURNING *) INSERT INTO payments_archive SELECT * FROM moved',
+    );
+    const same = await reconcile();
+    expect(same.out).to.match(/are archived\.\nNothing differs\.\n$/);
+    await sql(databaseUrl, 'UPDATE payments_archive SET amount_cents = 1 WHERE correlation_id = $1', [ids[0]]);
+    const { out, code } = await reconcile();
+    expect(out.match(/recorded for primary/g), out).to.have.length(1);
+    expect(out).to.include(`${ids[0]}  recorded for primary as 0.01`).and.not.include('not recorded');
+    expect(code).to.equal(1);
+  });
+
   it('reads the ledger over TLS, and nothing of it in plain text, with DB_SSL', async () => {
     const { ids, databaseUrl, reconcileWith } = await paid(1);
     await sql(databaseUrl, 'UPDATE payments SET amount_cents = 1');
