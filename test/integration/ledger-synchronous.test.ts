@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { startPostgres } from '../../dev/local/postgres.ts';
 import type { ManagedServer } from '../../dev/local/processes.ts';
 import { LedgerUnavailableError } from '../../src/errors.ts';
+import { createArchive } from '../../src/ledger/archive.ts';
 import { createLedgerByHand } from '../../src/ledger/by-hand.ts';
 import { createDb, query } from '../../src/ledger/db.ts';
 import { createDeadLetters, type DeadLetter } from '../../src/ledger/dead-letters.ts';
@@ -147,6 +148,23 @@ describe('a ledger whose synchronous standby is down', function () {
     expect(await unavailability(deadLetters.areBuried([letter]))).to.not.equal(undefined);
     await setSynchronousStandbys(url, '');
     expect(await deadLetters.areBuried([letter])).to.deep.equal([true]);
+  });
+
+  it('does not count a payment as recorded whose move to the archive was cancelled, until the standby has it', async () => {
+    const { db, table, isRecorded } = ledgerAt(url);
+    const payment = paid();
+    await table.insertPayments([payment]);
+    await setSynchronousStandbys(url, NOBODY);
+    const moved = unavailability(createArchive(db).moveBatch({ from: undefined, before: new Date('2100-01-01') }));
+    await sql(url, 'SELECT pg_cancel_backend($1)', [await waitingCommit(url)]);
+    expect(await moved).to.not.equal(undefined);
+    expect(await sql(url, 'SELECT FROM payments_archive')).to.have.length(1);
+    expect(await unavailability(table.insertPayments([payment]))).to.not.equal(undefined);
+    expect(await unavailability(isRecorded(payment.correlationId))).to.not.equal(undefined);
+    await setSynchronousStandbys(url, '');
+    expect(await isRecorded(payment.correlationId)).to.equal(true);
+    await table.insertPayments([payment]);
+    expect(await isVisible(url, payment)).to.equal(false);
   });
 
   it('does not say that a purge has succeeded whose wait was cancelled', async () => {
