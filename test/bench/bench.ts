@@ -5,22 +5,22 @@ import { deepQueue } from './deep-queue.ts';
 import { drain } from './drain.ts';
 import { durability } from './durability.ts';
 import { enqueue } from './enqueue.ts';
+import { ledger } from './ledger.ts';
 import { isWithinBudget, type Result, showTable } from './measure.ts';
 import { shards } from './shards.ts';
 import { ROUNDS } from './stage.ts';
-import { summary } from './summary.ts';
 
 /**
  * `npm run bench [part…]`: measures each budget beside its baseline in the same run, in alternating rounds, by medians.
  * CPU comes from the operating system's accounting. Exits with 1 when a budget is missed. Parts: accept drain enqueue deep
- * summary durability shards.
+ * ledger durability shards.
  */
 const parts: Record<string, () => Promise<Result[]>> = {
   accept,
   drain,
   enqueue,
   deep: deepQueue,
-  summary,
+  ledger,
   durability,
   shards,
 };
