@@ -126,7 +126,10 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   const app = createApp(routes, { logins: operator && { operator, viewer }, trail, logger });
   // Connect to Redis before the first request arrives. If Redis is down, listen all the same.
   await firstConnection(redis);
-  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, checks.all.whenUsable());
+  if (redis.status === 'ready') {
+    const usable = Promise.all(checks.shards.map((check) => check.whenUsable()));
+    await within(performance.now() + FIRST_CHECK_MS, usable);
+  }
   let server: HttpServer;
   try {
     server = await startServer(app, config);
