@@ -97,14 +97,32 @@ export class PacedWorker extends Worker {
     const { isUsable, whenUsable, places } = this.#pacing;
     const { signal } = this.#closing;
     for (;;) {
-      // A race only when it is needed: it leaves a callback at `#closed`, which lives as long as the worker.
-      if (!isUsable()) await Promise.race([whenUsable(), this.#closed]);
+      if (!isUsable()) {
+        // A race only when it is needed: it leaves a callback at `#closed`, which lives as long as the worker.
+        await Promise.race([whenUsable(), this.#closed]);
+        // BullMQ's loop has waited for this fetch, and must not wait for a place as well. It begins another one.
+        if (places !== undefined) return false;
+      }
       if (signal.aborted) return false;
       if (places === undefined) return true;
-      if (!(await places.take(token))) return false;
+      const hasPlace = places.take(token);
+      if (hasPlace !== true && !(await this.#waitBesideLoop(hasPlace))) return false;
       if (isUsable() && !signal.aborted) return true;
       places.giveBack(token);
     }
+  }
+
+  /**
+   * BullMQ's loop waits for each fetch, and would start no job meanwhile that the end of another one has fetched. It goes on while
+   * it finds that a fetch waits for jobs to come, and begins no other fetch. A wait for a place counts as such.
+   */
+  async #waitBesideLoop(wait: Promise<boolean>): Promise<boolean> {
+    const loop = this as unknown as { waiting: Promise<unknown> | null };
+    const before = loop.waiting;
+    loop.waiting = wait;
+    const hasPlace = await wait;
+    if (loop.waiting === wait) loop.waiting = before;
+    return hasPlace;
   }
 
   /** BullMQ calls it without a time when waiting for a job has failed. */
@@ -154,11 +172,7 @@ export class PacedWorker extends Worker {
   /** Keeps the place of a token for the job that it has fetched, if there is one. */
   #keepPlaceFor(job: unknown, token: string): void {
     const { places } = this.#pacing;
-    if (places === undefined) return;
-    if (job === undefined) places.giveBack(token);
-    // BullMQ's loop starts the job. It may wait for a place to fetch another one, and would not see that this one has come, so its
-    // wait ends as soon as BullMQ has queued the job for the loop.
-    else setImmediate(() => places.endWaits());
+    if (job === undefined) places?.giveBack(token);
   }
 
   async #pause(): Promise<void> {

@@ -21,8 +21,11 @@ export interface Places {
 export interface ShardPlaces {
   /** Whether a fetch waits for a place. Then the worker rightly asks for nothing. */
   readonly isWaiting: boolean;
-  /** Before a fetch. The place rests. @returns false when {@link endWaits} came first: then nothing may be fetched */
-  take(token: string): Promise<boolean>;
+  /**
+   * Before a fetch. The place rests. @returns true when one is free. Otherwise it resolves with true when it has one, and with
+   * false when {@link endWaits} came first: then nothing may be fetched
+   */
+  take(token: string): true | Promise<boolean>;
   /** The run needs Redis no longer. Resolves when it has a place, which is at once unless the place was taken away. */
   use(token: string): Promise<void>;
   /** The run waits for Redis. */
@@ -31,7 +34,7 @@ export interface ShardPlaces {
   mayFetchNext(token: string): boolean;
   /** Does nothing when it was taken away. */
   giveBack(token: string): void;
-  /** Ends the waits of this shard's fetches. Other payments of it have come, or its worker closes. */
+  /** Ends the waits of this shard's fetches: its worker closes. */
   endWaits(): void;
 }
 
@@ -106,7 +109,7 @@ export function createPlaces(limit: number): Places {
         get isWaiting() {
           return waiting.some(isOwnFetch);
         },
-        async take(token) {
+        take(token) {
           if (!shard.has(token)) {
             if (free === 0) return wait(shard, token, true);
             grant(shard, token);

@@ -4,9 +4,9 @@ import { createPlaces, type ShardPlaces } from '../../../src/queue/places.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 
 /** Whether the promise is settled after the promises that it depends on. */
-async function isSettled(promise: Promise<unknown>): Promise<boolean> {
+async function isSettled(promise: unknown): Promise<boolean> {
   let settled = false;
-  void promise.then(() => {
+  void Promise.resolve(promise).then(() => {
     settled = true;
   });
   for (let turn = 0; turn < 10; turn += 1) await Promise.resolve();
