@@ -34,7 +34,7 @@ function guardCluster(cluster: Cluster): Cluster {
   });
   endRefreshes(cluster);
   settleReconnects(cluster);
-  askAnyNodeForInfo(cluster);
+  askConnectedNodeForInfo(cluster);
   const duplicate = cluster.duplicate.bind(cluster);
   cluster.duplicate = (...args) => guardCluster(duplicate(...args));
   return cluster;
@@ -50,14 +50,16 @@ function endTimersAtClose(redis: Redis): Redis {
 
 /**
  * BullMQ's worker asks for INFO before it begins. ioredis would send that to a random node. When that one is lost, the worker would
- * not begin, although the server of its queue responds.
+ * not begin, although the server of its queue responds. A cluster that is ready has asked one of its nodes before.
  */
-function askAnyNodeForInfo(cluster: Cluster): void {
+function askConnectedNodeForInfo(cluster: Cluster): void {
   const info = cluster.info.bind(cluster) as () => Promise<string>;
-  cluster.info = (() => {
-    const nodes = cluster.nodes();
-    return nodes.length === 0 ? info() : Promise.any(nodes.map((node) => node.info()));
-  }) as Cluster['info'];
+  const ask = () =>
+    cluster
+      .nodes()
+      .find(({ status }) => status === 'ready')
+      ?.info() ?? info();
+  cluster.info = ask as Cluster['info'];
 }
 
 /** A reading of the slot table that outlasts the connection would start a timer for the next one, for ever. */
