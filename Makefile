@@ -48,7 +48,7 @@ test-full: $(INSTALLED) ## The tests that need more than Node, Redis and Postgre
 demo: $(INSTALLED) ## Play the Rinha scenario at human size, kill a worker, and show the verdict
 	npm run demo
 
-chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED, CHAOS_SEEDS=1-20, CHAOS_TOPOLOGY)
+chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SECONDS, CHAOS_SEED, CHAOS_SEEDS=1-20, CHAOS_TOPOLOGY, CHAOS_SHARDS)
 	npm run chaos
 
 outage: $(INSTALLED) ## Long outages with a long queue: are they calm? (OUTAGE_SECONDS, OUTAGE_QUEUED)
