@@ -27,6 +27,8 @@ const parts: Record<string, () => Promise<Result[]>> = {
 
 async function main(): Promise<number> {
   const asked = process.argv.slice(2);
+  const unknown = asked.filter((name) => !Object.hasOwn(parts, name));
+  if (unknown.length > 0) throw new Error(`no part of the bench: ${unknown.join(', ')}`);
   const results: Result[] = [];
   console.log(`Node ${process.version}, ${cpus().length} × ${cpus()[0]!.model}, ${ROUNDS} rounds, medians\n`);
   for (const [name, run] of Object.entries(parts)) {

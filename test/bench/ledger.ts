@@ -75,8 +75,8 @@ type Table = Awaited<ReturnType<typeof openTable>>;
 type Times = Map<string, number[]>;
 
 /**
- * What a ledger of ten million payments costs: records and look-ups beside an empty one, summaries beside one of 100,000, its
- * size, the archive and a vacuum.
+ * What a ledger of ten million payments costs: summaries, records and look-ups beside a small one, its size, the archive and a
+ * vacuum.
  */
 export async function ledger(): Promise<Result[]> {
   // Without autovacuum, which would come by chance. Each table is vacuumed once it is full.
