@@ -54,7 +54,7 @@ chaos: $(INSTALLED) ## Two minutes of random faults, then the verdict (CHAOS_SEC
 outage: $(INSTALLED) ## Long outages with a long queue: are they calm? (OUTAGE_SECONDS, OUTAGE_QUEUED)
 	npm run outage
 
-bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep ledger durability shards")
+bench: $(INSTALLED) ## The budgets, measured beside their baselines (PARTS="accept drain enqueue deep ledger durability shards fleet")
 	npm run bench -- $(PARTS)
 
 capacity: $(INSTALLED) ## What one payment costs each part, and what a deployment needs for 1,000 to 100,000 payments/s (ARGS=--help)

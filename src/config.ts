@@ -93,6 +93,8 @@ export interface Config {
   readonly gateways: {
     readonly primary: GatewayConfig;
     readonly fallback: GatewayConfig;
+    /** Upper bound on requests under way at one gateway, of all workers together. Infinity: none. */
+    readonly maxInFlight: number;
     /** How long a gateway must respond 400 to a payment before the payment may count as rejected. */
     readonly rejectAfterMs: number;
   };
@@ -244,6 +246,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     gateways: {
       primary: gateway(settings.GATEWAY_PRIMARY_URL),
       fallback: gateway(settings.GATEWAY_FALLBACK_URL),
+      maxInFlight: settings.GATEWAY_MAX_IN_FLIGHT,
       rejectAfterMs: settings.GATEWAY_REJECT_AFTER_MS,
     },
     fallback: { on: settings.FALLBACK_ON, afterMs: settings.FALLBACK_AFTER_MS },

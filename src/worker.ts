@@ -1,7 +1,10 @@
 import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
 import type { Config } from './config.ts';
 import { createCircuit } from './gateways/circuit.ts';
+import { joinFleet } from './gateways/fleet-member.ts';
 import { HttpGateway } from './gateways/http-gateway.ts';
+import { createInFlightLimits } from './gateways/in-flight-limit.ts';
 import type { TiedPlaces } from './gateways/waiting-room.ts';
 import { createDb } from './ledger/db.ts';
 import { createDeadLetters } from './ledger/dead-letters.ts';
@@ -20,6 +23,7 @@ import { createOutageLog, type Failure } from './process/outage-log.ts';
 import { processPayment } from './processing/process-payment.ts';
 import type { GuardedGateway } from './processing/processing-deps.ts';
 import { canLeaveSilence } from './processing/route.ts';
+import { watchFleet } from './queue/fleet-watch.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
 import { openOperatorQueue } from './queue/operator-queue.ts';
 import { createPacer } from './queue/pacer.ts';
@@ -77,8 +81,23 @@ export function startWorker(
   // At most half of the places: payments that only one gateway may pay leave room for new ones.
   const tiedPlaces: TiedPlaces = { limit: Math.floor(concurrency / 2), taken: 0 };
   const policy = config.fallback;
+  const fleet = watchFleet({
+    redis,
+    queue: queues.home,
+    report: () => member.report(),
+    isDown: () => member.isDown,
+    onHeard: (others, askedAtMs) => member.hear(others, askedAtMs),
+    logger,
+  });
+  const inFlightLimits = createInFlightLimits(config.gateways.maxInFlight);
   const guarded = (gateway: HttpGateway, sparesNew: boolean): GuardedGateway => {
     const log = createOutageLog(logger, { message: 'circuit open', endMessage: 'circuit closed' });
+    const aloneLog = createOutageLog(logger, {
+      message: 'this worker fails at a gateway where other workers pay',
+      endMessage: 'this worker can use the gateway again',
+      level: 'error',
+    });
+    const { name } = gateway;
     const circuit = createCircuit({
       gateway: gateway.name,
       failureThreshold: FAILURE_THRESHOLD,
@@ -88,23 +107,31 @@ export function startWorker(
       tiedPlaces,
       sparesNew,
       unread: () => steering.unread(),
+      inFlightLimit: inFlightLimits[name],
+      right: fleet.probeRight(name),
+      onOpened: () => fleet.speak(),
       onFailing: ({ code, detail }) =>
-        log.failed(
-          { code, detail },
-          { gateway: gateway.name, state: 'open', url: gateway.url, waiting: circuit.waiting },
-        ),
-      onClosed: () => log.ended({ gateway: gateway.name, state: 'closed' }),
+        log.failed({ code, detail }, { gateway: name, state: 'open', url: gateway.url, waiting: circuit.waiting }),
+      onClosed: () => {
+        fleet.speak();
+        log.ended({ gateway: name, state: 'closed' });
+      },
+      onAlone: (alone) => (alone ? aloneLog.failed(alone, { gateway: name }) : aloneLog.ended({ gateway: name })),
     });
     return { gateway, circuit, lastPaidAtMs: 0 };
   };
   const { primary: primaryConfig, fallback: fallbackConfig, rejectAfterMs } = config.gateways;
   const primary = guarded(new HttpGateway('primary', primaryConfig, logger), canLeaveSilence(policy));
   const fallback = guarded(new HttpGateway('fallback', fallbackConfig, logger), false);
-  if (policy.on === 'pool_timeout' && primaryConfig.poolSize >= concurrency) {
-    logger.info('pool_timeout cannot occur: GATEWAY_POOL_SIZE is not smaller than PAYMENT_QUEUE_MAX_CONCURRENCY', {
-      poolSize: primaryConfig.poolSize,
-      concurrency,
-    });
+  const member = joinFleet({
+    circuits: { primary: primary.circuit, fallback: fallback.circuit },
+    divide: inFlightLimits.divide,
+    standing: () => fleet.standing,
+  });
+  const { poolSize } = primaryConfig;
+  if (policy.on === 'pool_timeout' && poolSize >= Math.min(concurrency, config.gateways.maxInFlight)) {
+    const reason = 'GATEWAY_POOL_SIZE is not smaller than PAYMENT_QUEUE_MAX_CONCURRENCY or GATEWAY_MAX_IN_FLIGHT';
+    logger.info(`pool_timeout cannot occur: ${reason}`, { poolSize, concurrency });
   }
 
   const steering = watchSteering({
@@ -126,7 +153,7 @@ export function startWorker(
   const shards: readonly ShardWorker[] = queues.shards.map((queue, index) =>
     createShardWorker({
       serverCheck: checks.shards[index]!,
-      ...{ config, redis, queue, id, pacer, steering, onStuck, logger },
+      ...{ config, redis, queue, id, pacer, steering, fleet: member, onStuck, logger },
       places: places?.ofShard(),
       process: (run, { nowMs }) => processPayment(run, { ...deps, nowMs }),
       keep: (jobs) => buryFailedJobs(jobs, { deadLetters, logger }),
@@ -176,6 +203,8 @@ export function startWorker(
       isClosing = true;
       // From now on this worker takes no payments, so the others need not wait until it has ended.
       const heartbeatRemoved = heartbeat?.close();
+      const fleetLeft = fleet.close();
+      member.close();
       reopening?.close();
       const actionsEnded = actionRunner?.close();
       // Payments that wait for a gateway or the ledger return to the queue. Payments already made are still recorded.
@@ -192,6 +221,7 @@ export function startWorker(
       await within(latest, recorder.close());
       if (actionsEnded) await within(latest, actionsEnded);
       await heartbeatRemoved;
+      await fleetLeft;
       for (const { gateway } of [primary, fallback]) gateway.close();
       checks.all.close();
       redis.disconnect();
@@ -201,17 +231,7 @@ export function startWorker(
 }
 
 /** What a worker says about itself in the heartbeat of its process. */
-function vitalsOf({
-  id,
-  concurrency,
-  inFlight,
-  primary,
-  fallback,
-  recorder,
-  checks,
-  steering,
-  shards,
-}: {
+function vitalsOf(of: {
   id: string;
   concurrency: number;
   inFlight: number;
@@ -222,11 +242,12 @@ function vitalsOf({
   steering: Pick<SteeringWatch, 'isKnown' | 'fault'>;
   shards: readonly Pick<ShardWorker, 'fault'>[];
 }): WorkerVitals {
-  const { outage } = recorder;
+  const { id, concurrency, inFlight, primary, fallback, steering, shards } = of;
+  const { outage } = of.recorder;
   // With a fault of some shards the worker takes the payments of the others.
   const ofShards = shards.every(({ fault }) => fault !== undefined) ? shards[0]!.fault : undefined;
   // Once the steering was read, the worker goes on without.
-  const fault = lastingFault(checks) ?? (steering.isKnown ? undefined : steering.fault) ?? ofShards;
+  const fault = lastingFault(of.checks) ?? (steering.isKnown ? undefined : steering.fault) ?? ofShards;
   return {
     workerId: id,
     concurrency,
@@ -238,8 +259,14 @@ function vitalsOf({
 }
 
 function gatewayVitals({ circuit }: Pick<GuardedGateway, 'circuit'>): GatewayVitals {
-  const { cause, waiting, steered, underWay } = circuit;
-  return { ...(cause && { down: sinceOf(cause) }), waiting, steered, underWay };
+  const { cause, waiting, steered, underWay, alone } = circuit;
+  return {
+    ...(cause && { down: sinceOf(cause) }),
+    ...(alone && { alone: sinceOf({ ...alone, detail: `worker ${process.pid} at ${hostname()}: ${alone.detail}` }) }),
+    waiting,
+    steered,
+    underWay,
+  };
 }
 
 /** In a heartbeat times are text. */

@@ -15,6 +15,12 @@ export interface AttemptCause {
  */
 export type GatewayEvidence = 'not_sent' | 'no_response' | 'response' | 'none';
 
+/** Why a gateway counts as down. */
+export interface GatewayDown extends AttemptCause {
+  readonly evidence: Exclude<GatewayEvidence, 'none'>;
+  readonly since: Date;
+}
+
 /** What a gateway has on record under an id. */
 export interface PaymentOnRecord {
   readonly amountCents: number;

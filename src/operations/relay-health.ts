@@ -232,9 +232,10 @@ function ofWorkers(workers: readonly WorkerVitals[]): Finding[] {
     findings.push({ code, cause: `${before}${first.detail}${where}`, since: first.since });
   };
   for (const gateway of ['primary', 'fallback'] as const) {
-    const said = workers.flatMap(({ gateways }) => gateways[gateway].down ?? []);
+    const said = workers.flatMap(({ gateways: { [gateway]: it } }) => (it.alone ? [] : (it.down ?? [])));
     add(`${gateway}_down`, said, `the ${gateway} gateway does not accept payments: `);
   }
+  findings.push(...ofThoseAlone(workers));
   add(
     'ledger_unavailable',
     workers.flatMap(({ ledgerDown }) => ledgerDown ?? []),
@@ -245,6 +246,23 @@ function ofWorkers(workers: readonly WorkerVitals[]): Finding[] {
     add(code, said, 'workers take no payments: ');
   }
   return findings;
+}
+
+/** Names each worker that fails where others pay. The gateway is not down then. */
+function ofThoseAlone(workers: readonly WorkerVitals[]): Finding[] {
+  const said = (['primary', 'fallback'] as const).flatMap((gateway) =>
+    workers.flatMap(
+      ({
+        gateways: {
+          [gateway]: { alone },
+        },
+      }) => (alone ? [{ gateway, ...alone }] : []),
+    ),
+  );
+  if (said.length === 0) return [];
+  const each = said.map(({ gateway, detail }) => `${detail} (${gateway} gateway)`).join('; ');
+  const since = earliest(said.map((one) => one.since));
+  return [{ code: 'worker_alone', cause: `other workers pay where these fail: ${each}`, since }];
 }
 
 /**

@@ -221,7 +221,7 @@ function processOf({ id, role, host, pid, version, startedAt, rates, worker }: H
     worker: worker && {
       concurrency: worker.concurrency,
       inFlight: worker.inFlight,
-      fault: worker.fault,
+      fault: worker.fault ?? worker.gateways.primary.alone,
       ledgerDown: worker.ledgerDown,
     },
   };

@@ -1,12 +1,12 @@
 /**
- * Waits for the promise, but not beyond the deadline.
+ * Waits for the promise, but not beyond the deadline: then it resolves with undefined.
  * @param deadline in ms of `performance.now()`
  * @throws what the promise rejects with before the deadline
  */
-export async function within(deadline: number, promise: Promise<unknown>): Promise<void> {
+export async function within<T>(deadline: number, promise: Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, deadline - performance.now()));
+  const timeout = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), Math.max(0, deadline - performance.now()));
   });
-  await Promise.race([promise, timeout]).finally(() => clearTimeout(timer));
+  return await Promise.race([promise, timeout]).finally(() => clearTimeout(timer));
 }

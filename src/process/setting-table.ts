@@ -59,6 +59,7 @@ export const SETTINGS = {
   GATEWAY_FALLBACK_URL: httpUrl('http://localhost:8002'),
   GATEWAY_POOL_SIZE: integer({ min: 1, max: 10_000 }, 64),
   GATEWAY_POOL_TIMEOUT_MS: milliseconds(HOUR_MS, 1000),
+  GATEWAY_MAX_IN_FLIGHT: integer({ min: 1, max: 1_000_000, unlimited: 'infinity' }, Number.POSITIVE_INFINITY),
   GATEWAY_RECEIVE_TIMEOUT_MS: milliseconds(HOUR_MS, 1000),
   GATEWAY_TIMEOUT_CAP_MS: milliseconds(HOUR_MS, 1000),
   GATEWAY_CONNECTION_MAX_AGE_MS: milliseconds(DAY_MS, 60_000),

@@ -69,6 +69,16 @@ export function steeringKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:steering`;
 }
 
+/** What workers tell each other about the gateways, by worker. */
+export function fleetKey({ prefix }: PaymentQueueName): string {
+  return `${prefix}:fleet`;
+}
+
+/** The right to probe a gateway, and what goes with it. */
+export function probeKey({ prefix }: PaymentQueueName, name: string): string {
+  return `${prefix}:probe:${name}`;
+}
+
 /** Since when this server has the queue (epoch.ts). A purge leaves it alone. */
 export function epochKey({ prefix }: PaymentQueueName): string {
   return `${prefix}:epoch`;
@@ -110,6 +120,11 @@ export function lockKey(key: string): string {
 /** Whether an operator has paused the queue, in the dashboard for one. */
 export async function isPaused(redis: Redis | Cluster, queue: PaymentQueueName): Promise<boolean> {
   return (await redis.hexists(queueKey(queue, 'meta'), 'paused')) === 1;
+}
+
+/** Wakes one of the workers that wait for a job, as BullMQ does for each job that is added. */
+export async function wakeWorker(redis: Redis | Cluster, queue: PaymentQueueName): Promise<void> {
+  await redis.zadd(queueKey(queue, 'marker'), 0, '0');
 }
 
 /**

@@ -46,6 +46,8 @@ export class PacedWorker extends Worker {
   });
   #errorsInARow = 0;
   #fetches = 0;
+  /** The last fetch gave a job. BullMQ begins to process it only after the next fetch. */
+  #hasFetched = false;
 
   /** @param id the same for all workers of a process, in the place of BullMQ's own */
   constructor(
@@ -78,10 +80,13 @@ export class PacedWorker extends Worker {
 
   protected override async moveToActive(token: string, name?: string): Promise<Job> {
     this.#fetches += 1;
-    if (!(await this.#mayTake(token))) return NONE;
+    const hadFetched = this.#hasFetched;
+    this.#hasFetched = false;
+    if (!(await this.#mayTake(token, hadFetched))) return NONE;
     try {
       const job = await super.moveToActive(token, name);
       this.#succeeded();
+      this.#hasFetched = job !== undefined;
       this.#keepPlaceFor(job, token);
       return job;
     } catch (error) {
@@ -92,16 +97,24 @@ export class PacedWorker extends Worker {
     }
   }
 
-  /** Resolves with true when the fetch of this token may be sent, and with false when there will be none. */
-  async #mayTake(token: string): Promise<boolean> {
+  /**
+   * Resolves with true when the fetch of this token may be sent, and with false when there will be none.
+   * @param hasFetched whether BullMQ has a job that it begins only after this fetch
+   */
+  async #mayTake(token: string, hasFetched: boolean): Promise<boolean> {
     const { isUsable, whenUsable, places } = this.#pacing;
     const { signal } = this.#closing;
     for (;;) {
       if (!isUsable()) {
+        if (hasFetched) return false;
         // A race only when it is needed: it leaves a callback at `#closed`, which lives as long as the worker.
         await Promise.race([whenUsable(), this.#closed]);
-        // BullMQ's loop has waited for this fetch, and must not wait for a place as well. It begins another one.
-        if (places !== undefined) return false;
+        if (places !== undefined) {
+          // BullMQ's loop has waited for this fetch, and must not wait for a place as well. It begins another one.
+          if (isUsable() || signal.aborted) return false;
+          // A single payment may be taken. While no others are, nothing is fetched that this wait would keep.
+          return places.take(token);
+        }
       }
       if (signal.aborted) return false;
       if (places === undefined) return true;

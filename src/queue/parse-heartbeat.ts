@@ -32,9 +32,10 @@ export function parseHeartbeat(json: string): Heartbeat | undefined {
 
 function workerOf({ workerId, concurrency, inFlight, gateways, ledgerDown, fault }: Fields): WorkerVitals {
   const ofGateway = (name: GatewayName): GatewayVitals => {
-    const { down, waiting, steered, underWay } = fieldsOf(fieldsOf(gateways)[name]);
+    const { down, alone, waiting, steered, underWay } = fieldsOf(fieldsOf(gateways)[name]);
     return {
       ...optional('down', sinceOf(down)),
+      ...optional('alone', sinceOf(alone)),
       waiting: numberOf(waiting),
       ...((steered === 'open' || steered === 'draining' || steered === 'stopped') && { steered }),
       ...(typeof underWay === 'number' && { underWay }),

@@ -4,7 +4,7 @@ import { within } from '../process/deadline.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import type { PaymentRun } from '../processing/payment-run.ts';
-import type { PaymentQueueName } from './bullmq-layout.ts';
+import { type PaymentQueueName, wakeWorker } from './bullmq-layout.ts';
 import { startClockRecall } from './clock-recall.ts';
 import type { Epoch } from './epoch.ts';
 import { BACKOFF_MS, backoffStrategy, createJobEnds } from './job-ends.ts';
@@ -14,6 +14,7 @@ import { PacedWorker } from './paced-worker.ts';
 import type { Pacer } from './pacer.ts';
 import type { ShardPlaces } from './places.ts';
 import type { RedisClock } from './redis-clock.ts';
+import { explainRedisError } from './redis-errors.ts';
 import type { ReplicatedWriter } from './replicated-writer.ts';
 import type { ServerCheck } from './server-check.ts';
 import type { SteeringWatch } from './steering-watch.ts';
@@ -56,6 +57,17 @@ const DEAD_LETTERS_KEPT = 10_000;
 /** At a shutdown, how long Redis may take to learn how the last jobs ended. */
 const FAREWELL_MS = 1_000;
 
+/** Whether this worker may take payments beside the others (gateways/fleet-member.ts). */
+export interface FleetUse {
+  readonly isUsable: boolean;
+  /** While it is not usable: whether it may take one payment now. */
+  readonly mayTakeOne: boolean;
+  /** Resolves when it may take payments, or one. */
+  whenUsable(): Promise<void>;
+  /** It has taken a payment. */
+  taken(): void;
+}
+
 export function createPaymentWorker({
   id,
   redis,
@@ -67,6 +79,7 @@ export function createPaymentWorker({
   clock,
   steering,
   epoch,
+  fleet,
   writer,
   process,
   onDeadLetter,
@@ -90,6 +103,8 @@ export function createPaymentWorker({
   steering: Pick<SteeringWatch, 'isKnown' | 'known'>;
   /** Undefined: no server forgets what workers did. */
   epoch: Epoch | undefined;
+  /** While it is not usable the other workers take the payments. */
+  fleet: FleetUse;
   /** With `DURABILITY=replica`. */
   writer: ReplicatedWriter | undefined;
   process: (run: PaymentRun) => Promise<void>;
@@ -121,6 +136,7 @@ export function createPaymentWorker({
 
   async function processJob(job: Job, token: string | undefined): Promise<void> {
     inFlight += 1;
+    fleet.taken();
     pacer?.work();
     owned.add(job, token!);
     try {
@@ -139,13 +155,26 @@ export function createPaymentWorker({
     }
   }
 
+  /** This worker was woken for a payment that it does not take, and BullMQ wakes only one. */
+  function passOn(): void {
+    wakeWorker(redis, queue).catch((error: unknown) => outage.failed(explainRedisError(error)));
+  }
+
   const pacing = {
-    isUsable: () => clock.isKnown && steering.isKnown && serverCheck.fault === undefined && epoch?.fault === undefined,
+    isUsable: () =>
+      clock.isKnown &&
+      steering.isKnown &&
+      serverCheck.fault === undefined &&
+      epoch?.fault === undefined &&
+      fleet.isUsable,
     async whenUsable() {
       await clock.known();
       await steering.known();
       await serverCheck.whenUsable();
       await epoch?.whenUsable();
+      if (fleet.isUsable || fleet.mayTakeOne) return;
+      passOn();
+      await fleet.whenUsable();
     },
     outage,
     places,

@@ -7,7 +7,7 @@ import { isPaused, type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { epochFor } from './epoch.ts';
 import { createFailedJobs, type FailedJob } from './failed-jobs.ts';
 import type { Pacer } from './pacer.ts';
-import { createPaymentWorker, type PaymentWorker } from './payment-worker.ts';
+import { createPaymentWorker, type FleetUse, type PaymentWorker } from './payment-worker.ts';
 import type { ShardPlaces } from './places.ts';
 import type { QueuedCheck } from './queued-check.ts';
 import type { RedisCheck } from './redis-check.ts';
@@ -50,6 +50,7 @@ export function createShardWorker({
   places: ShardPlaces | undefined;
   pacer: Pick<Pacer, 'work'> | undefined;
   steering: Pick<SteeringWatch, 'isKnown' | 'known'>;
+  fleet: FleetUse;
   /** Pays a payment. @param clock the one that stamped it */
   process: (run: PaymentRun, clock: Pick<RedisClock, 'nowMs'>) => Promise<void>;
   /** As createFailedJobs has it. */
@@ -76,13 +77,13 @@ export function createShardWorker({
     countWaiting: async () => ((await isPaused(redis, queue)) ? 0 : redis.llen(queueKey(queue, 'wait'))),
     isTaking: () => isTaking,
     // A worker that does not use an unsafe Redis, or does not know which gateway is stopped, or whose payments no replica
-    // confirms, rightly fetches nothing. One whose
-    // gateways are stopped is not idle: its places are taken by payments that wait.
+    // confirms, or that fails alone, rightly fetches nothing. One whose gateways are stopped is not idle: its places are taken by payments that wait.
     isConnected: () =>
       redis.status === 'ready' &&
       serverCheck.fault === undefined &&
       shared.steering.isKnown &&
-      epoch?.fault === undefined,
+      epoch?.fault === undefined &&
+      shared.fleet.isUsable,
     onStuck,
   });
 

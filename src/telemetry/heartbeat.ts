@@ -57,6 +57,8 @@ export interface WorkerVitals {
 export interface GatewayVitals {
   /** Why it gets no new payments: its circuit is open, or an operator steers it. Undefined: it gets them. */
   readonly down?: Since;
+  /** Why this worker fails here while other workers pay. Undefined: it does not. */
+  readonly alone?: Since;
   /** Payments that wait in this worker for the gateway. */
   readonly waiting: number;
   /** What this worker follows of the operators' steering (queue/steering.ts). Undefined: `open`, or an older version. */

@@ -42,6 +42,7 @@ export const PROBLEM_CODES = [
   'no_worker',
   'primary_down',
   'fallback_down',
+  'worker_alone',
   'ledger_unavailable',
   'redis_memory',
   'eviction_policy',

@@ -5,6 +5,7 @@ import { deepQueue } from './deep-queue.ts';
 import { drain } from './drain.ts';
 import { durability } from './durability.ts';
 import { enqueue } from './enqueue.ts';
+import { fleet } from './fleet.ts';
 import { ledger } from './ledger.ts';
 import { isWithinBudget, type Result, showTable } from './measure.ts';
 import { shards } from './shards.ts';
@@ -13,7 +14,7 @@ import { ROUNDS } from './stage.ts';
 /**
  * `npm run bench [part…]`: measures each budget beside its baseline in the same run, in alternating rounds, by medians.
  * CPU comes from the operating system's accounting. Exits with 1 when a budget is missed. Parts: accept drain enqueue deep
- * ledger durability shards.
+ * ledger durability shards fleet.
  */
 const parts: Record<string, () => Promise<Result[]>> = {
   accept,
@@ -23,6 +24,7 @@ const parts: Record<string, () => Promise<Result[]>> = {
   ledger,
   durability,
   shards,
+  fleet,
 };
 
 async function main(): Promise<number> {

@@ -29,7 +29,9 @@ describe('two stacks with different prefixes on one Redis', () => {
     for (const { api } of [one, two]) await api.post('/payments').send(payment).expect(204);
     for (const { queue } of [one, two]) expect(await queue.waiting()).to.deep.equal([payment.correlationId]);
     const keys = await one.queue.redis.keys('*');
-    expect(keys.filter((key) => !/^\{one(:two)?\}:(payments:|heartbeat|shards$)/.test(key))).to.deep.equal([]);
+    expect(
+      keys.filter((key) => !/^\{one(:two)?\}:(payments:|heartbeat|accepted:|fleet$|shards$)/.test(key)),
+    ).to.deep.equal([]);
 
     await one.queue.redis.zadd(two.queue.key('unresolved'), 1, payment.correlationId);
     await one.api.post('/purge-payments').expect(200);
@@ -45,7 +47,9 @@ describe('two stacks with different prefixes on one Redis', () => {
     await eventually(async () => (await two.rows()).length === 1);
     expect(await one.rows()).to.deep.equal([]);
     expect(
-      (await one.queue.redis.keys('*')).filter((key) => !/^\{one(:two)?\}:(payments:|heartbeat|shards$)/.test(key)),
+      (await one.queue.redis.keys('*')).filter(
+        (key) => !/^\{one(:two)?\}:(payments:|heartbeat|accepted:|fleet$|shards$)/.test(key),
+      ),
     ).to.deep.equal([]);
   });
 });

@@ -46,6 +46,7 @@ describe('loadConfig', () => {
       gateways: {
         primary: { url: 'http://localhost:8001', ...gateway },
         fallback: { url: 'http://localhost:8002', ...gateway },
+        maxInFlight: Number.POSITIVE_INFINITY,
         rejectAfterMs: 300_000,
       },
       fallback: { on: 'pool_timeout', afterMs: Number.POSITIVE_INFINITY },
@@ -165,6 +166,7 @@ describe('loadConfig', () => {
       5,
     ],
     ['GATEWAY_EMPTY_500', { GATEWAY_EMPTY_500: 'refused' }, (c) => c.gateways.fallback.empty500, 'refused'],
+    ['GATEWAY_MAX_IN_FLIGHT', { GATEWAY_MAX_IN_FLIGHT: '100' }, (c) => c.gateways.maxInFlight, 100],
     ['GATEWAY_REJECT_AFTER_MS', { GATEWAY_REJECT_AFTER_MS: '30000' }, (c) => c.gateways.rejectAfterMs, 30_000],
     ['FALLBACK_ON never', { FALLBACK_ON: 'never' }, (c) => c.fallback.on, 'never'],
     ['FALLBACK_ON', { FALLBACK_ON: 'not_sent' }, (c) => c.fallback.on, 'not_sent'],

@@ -5,10 +5,9 @@ import {
   type CircuitOptions,
   type CircuitResult,
   createCircuit,
-  NEW_PROBE_EVERY_MS,
-  NEW_PROBES,
 } from '../../../src/gateways/circuit.ts';
 import type { AttemptOutcome, GatewayEvidence } from '../../../src/gateways/gateway.ts';
+import { NEW_PROBE_EVERY_MS, NEW_PROBES } from '../../../src/gateways/probes.ts';
 import type { Visitor } from '../../../src/gateways/waiting-room.ts';
 import { atTestEnd } from '../../support/cleanup.ts';
 

@@ -46,6 +46,24 @@ describe('relay health', () => {
     expect(problem!.cause).to.match(/HTTP 500$/);
   });
 
+  it('names every worker that fails where others pay, and does not call the gateway down for it', async () => {
+    const alone = (since: string, detail: string): GatewayVitals => ({
+      ...downSince(since, 'refused'),
+      alone: { since, code: 'ECONNREFUSED', detail },
+    });
+    const heartbeats = [
+      worker(alone(LATE, 'worker 12 at a: refused')),
+      worker(alone(EARLY, 'worker 7 at b: no')),
+      worker(),
+    ];
+    const problems = await problemsOf({ heartbeats });
+    expect(problems).to.have.length(1);
+    expect(problems[0]).to.include({ code: 'worker_alone', since: EARLY });
+    expect(problems[0]!.cause).to.include(
+      'worker 12 at a: refused (primary gateway); worker 7 at b: no (primary gateway)',
+    );
+  });
+
   it('has the earliest time at which any node saw a problem that does not know its own', async () => {
     const heartbeats = [
       worker(),

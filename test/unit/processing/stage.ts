@@ -9,6 +9,8 @@ import type {
   Gateway,
   LookUpOutcome,
 } from '../../../src/gateways/gateway.ts';
+import { createInFlightLimit } from '../../../src/gateways/in-flight-limit.ts';
+import type { ProbeRight } from '../../../src/gateways/probes.ts';
 import type { TiedPlaces } from '../../../src/gateways/waiting-room.ts';
 import type { DeadLetter, LookUp } from '../../../src/ledger/dead-letters.ts';
 import type { PaidPayment } from '../../../src/ledger/ledger.ts';
@@ -43,6 +45,10 @@ export interface Scene {
   readonly policy?: FallbackConfig;
   /** Places for tied payments. */
   readonly places?: number;
+  /** This worker's share of the requests, by gateway. Default: no limit. */
+  readonly shares?: Partial<Record<GatewayName, number>>;
+  /** The right to probe, by gateway. Default: there is no other worker. */
+  readonly rights?: Partial<Record<GatewayName, ProbeRight>>;
   readonly lookUp?: () => Promise<LookUp>;
   readonly record?: () => Promise<void>;
   readonly bury?: () => Promise<void>;
@@ -76,6 +82,8 @@ export function stage({
   fallbackLookUp = NOT_FOUND,
   policy = ON_POOL_TIMEOUT,
   places = 2,
+  shares = {},
+  rights = {},
   lookUp = async () => TIED_TO_NONE,
   record = async () => {},
   bury = async () => {},
@@ -123,6 +131,8 @@ export function stage({
       probeLimitMs: 500,
       tiedPlaces,
       sparesNew: false,
+      inFlightLimit: createInFlightLimit(shares[name]),
+      ...(rights[name] && { right: rights[name] }),
     });
     return { gateway, circuit, lastPaidAtMs: 0 };
   };

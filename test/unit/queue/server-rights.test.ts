@@ -41,6 +41,15 @@ describe('commandsOf', () => {
     expect([...commandsOf('api')]).to.include.members(commandsIn(script));
   });
 
+  it('has every command by which workers speak with each other', () => {
+    for (const name of ['share-fleet', 'take-probe', 'tell-probe']) {
+      const script = readFileSync(new URL(`../../../src/queue/scripts/${name}.lua`, import.meta.url), 'utf8');
+      const commands = commandsIn(script.replaceAll('redis.pcall', 'redis.call'));
+      expect(commands).to.have.length.above(2);
+      expect([...commandsOf('worker')]).to.include.members(commands);
+    }
+  });
+
   it('has every command of the script that confirms runs, but INFO, which the check of the settings reads', () => {
     const script = readFileSync(new URL('../../../src/queue/scripts/confirm-runs.lua', import.meta.url), 'utf8');
     const commands = commandsIn(script);
