@@ -9,7 +9,7 @@ import { isMissingRight, isSelectError } from './redis-errors.ts';
 const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
 
 /**
- * Puts five things right that ioredis and BullMQ do with a connection and its duplicates.
+ * Puts six things right that ioredis and BullMQ do with a connection and its duplicates.
  * - A refused SELECT: ioredis reports it and goes on in database 0, where another stack may have its queue. Here such a
  *   connection never becomes ready; it is closed and tried anew, so that it goes on by itself when the server is put right.
  * - A user without the right to INFO: ioredis writes to the console at every connect, and BullMQ's worker never starts.
@@ -18,6 +18,7 @@ const ASSUMED_INFO = 'redis_version:6.2.0\r\n';
  * - A connection that is closed while it is being made, so that a new one is made: ioredis makes none, and every later command
  *   fails. That happens when the sentinels tell of a new master while we ask them for it.
  * - A cluster that is closed or connects anew: it may never come to an end of that (cluster-reconnect.ts).
+ * - A cluster that has lost a node: ioredis may send BullMQ's INFO to that one.
  */
 export function guardConnection<Connection extends Redis | Cluster>(connection: Connection): Connection {
   if (connection instanceof Cluster) guardCluster(connection);
@@ -54,12 +55,8 @@ function endTimersAtClose(redis: Redis): Redis {
  */
 function askConnectedNodeForInfo(cluster: Cluster): void {
   const info = cluster.info.bind(cluster) as () => Promise<string>;
-  const ask = () =>
-    cluster
-      .nodes()
-      .find(({ status }) => status === 'ready')
-      ?.info() ?? info();
-  cluster.info = ask as Cluster['info'];
+  const connected = () => cluster.nodes().find(({ status }) => status === 'ready');
+  cluster.info = (() => connected()?.info() ?? info()) as Cluster['info'];
 }
 
 /** A reading of the slot table that outlasts the connection would start a timer for the next one, for ever. */
