@@ -118,7 +118,7 @@ export function startWorker(
       },
       onAlone: (alone) => (alone ? aloneLog.failed(alone, { gateway: name }) : aloneLog.ended({ gateway: name })),
     });
-    return { gateway, circuit, lastPaidAtMs: 0 };
+    return { gateway, circuit, lastPaidAtMs: Number.NEGATIVE_INFINITY };
   };
   const { primary: primaryConfig, fallback: fallbackConfig, rejectAfterMs } = config.gateways;
   const primary = guarded(new HttpGateway('primary', primaryConfig, logger), canLeaveSilence(policy));

@@ -23,7 +23,7 @@ export async function payFree(payment: Payment, run: PaymentRun, deps: Processin
     }
     const patience = patienceMs(run.ageMs, primary.circuit.cause, policy);
     const maxWaitMs = fallback.circuit.isAccepting ? patience : Math.max(patience, RECHECK_MS);
-    const result = await tryAt(visit, { isTied: false, maxWaitMs }, deps);
+    const result = await tryAt(visit, { isTied: false, maxWaitMs });
     switch (result.kind) {
       case 'paid':
       case 'already_paid':
@@ -64,7 +64,7 @@ async function payAtFallback(payment: Payment, run: PaymentRun, deps: Processing
   const visit = visitAt(deps.fallback, payment, run);
   // Bound only once the circuit lets the payment through: one that has to wait costs Redis nothing.
   const beforeSend = () => run.bindTo('fallback');
-  const result = await tryAt(visit, { isTied: false, maxWaitMs: 0, beforeSend }, deps);
+  const result = await tryAt(visit, { isTied: false, maxWaitMs: 0, beforeSend });
   switch (result.kind) {
     case 'paid':
     case 'already_paid':

@@ -16,7 +16,7 @@ export async function payTied(visit: Visit, deps: ProcessingDeps): Promise<void>
       visit.run.noteUnresolved(notAccepting(visit, cause));
       noted = cause.code;
     }
-    const result = await tryAt(visit, { isTied: true, maxWaitMs: Number.POSITIVE_INFINITY }, deps);
+    const result = await tryAt(visit, { isTied: true, maxWaitMs: Number.POSITIVE_INFINITY });
     if (result.kind === 'paid' || result.kind === 'already_paid') return settle(visit, result.onRecord, deps);
     if (result.kind === 'doubtful') {
       const onRecord = await afterDoubt(visit, result, deps);
@@ -65,7 +65,8 @@ async function afterDoubt(
     doubts >= DOUBTS_TO_REJECT &&
     doubtedSinceMs !== undefined &&
     deps.nowMs() - doubtedSinceMs >= deps.rejectAfterMs &&
-    at.lastPaidAtMs > doubtedSinceMs;
+    // The payment that it paid may be of another shard, whose Redis has another clock. So ages are compared, not times.
+    performance.now() - at.lastPaidAtMs < deps.nowMs() - doubtedSinceMs;
   if (!mayBePaid && !isBelievable) return undefined;
   const found = await at.circuit.lookUp({ isTied: true }, () => at.gateway.findPayment(payment.correlationId));
   if (found.kind === 'on_record') return found.onRecord;

@@ -8,7 +8,7 @@ import type { Logger } from '../process/logger.ts';
 export interface GuardedGateway {
   readonly gateway: Gateway;
   readonly circuit: Circuit;
-  /** When this process last saw it pay, by Redis' clock in ms; 0 before the first. */
+  /** When this process last saw it pay, in ms of `performance.now()`; -Infinity before the first. */
   lastPaidAtMs: number;
 }
 

@@ -35,7 +35,6 @@ export function visitAt(at: GuardedGateway, payment: Payment, run: PaymentRun): 
 export async function tryAt(
   visit: Visit,
   { isTied, maxWaitMs, beforeSend }: { isTied: boolean; maxWaitMs: number; beforeSend?: () => Promise<void> },
-  { nowMs }: Pick<ProcessingDeps, 'nowMs'>,
 ): Promise<CircuitResult> {
   const { payment, run, at } = visit;
   const { correlationId } = payment;
@@ -65,7 +64,7 @@ export async function tryAt(
   );
   switch (result.kind) {
     case 'paid':
-      at.lastPaidAtMs = nowMs();
+      at.lastPaidAtMs = performance.now();
       break;
     case 'unknown':
     case 'doubtful':

@@ -113,7 +113,7 @@ export function createWorld({
       sparesNew: happens(0.5),
     }),
     // Others are paid all the time, or never.
-    lastPaidAtMs: happens(0.2) ? 0 : Number.POSITIVE_INFINITY,
+    lastPaidAtMs: happens(0.2) ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY,
   });
 
   function attemptAt(name: GatewayName): AttemptOutcome {

@@ -134,7 +134,7 @@ export function stage({
       inFlightLimit: createInFlightLimit(shares[name]),
       ...(rights[name] && { right: rights[name] }),
     });
-    return { gateway, circuit, lastPaidAtMs: 0 };
+    return { gateway, circuit, lastPaidAtMs: Number.NEGATIVE_INFINITY };
   };
   const deps: ProcessingDeps = {
     primary: guarded('primary', primary, primaryLookUp),
