@@ -9,7 +9,7 @@ meanwhile. CPU is measured on Linux only.
 
   --api-nodes 1,2,4    numbers of API nodes to measure
   --workers 1,2,4      numbers of workers to measure, with the first number of shards
-  --shards 1           numbers of shards to measure, with the largest number of workers; above 1 each has a Redis of its own
+  --shards 1,2,4       numbers of shards to measure, with the largest number of workers; above 1 each has a Redis of its own
   --concurrency 256    payments that each worker has in flight (PAYMENT_QUEUE_MAX_CONCURRENCY), at most 800
   --seconds 8          length of each measurement
   --payments N         payments that are queued before the workers start (default: enough for the time, by the cores)
@@ -62,7 +62,7 @@ export function readOptions(args: readonly string[], env: NodeJS.ProcessEnv): Ca
     options: {
       'api-nodes': { type: 'string', default: '1,2,4' },
       workers: { type: 'string', default: '1,2,4' },
-      shards: { type: 'string', default: '1' },
+      shards: { type: 'string', default: '1,2,4' },
       concurrency: { type: 'string', default: '256' },
       seconds: { type: 'string', default: '8' },
       payments: { type: 'string' },
