@@ -36,9 +36,30 @@ function guardCluster(cluster: Cluster): Cluster {
   endRefreshes(cluster);
   settleReconnects(cluster);
   askConnectedNodeForInfo(cluster);
-  const duplicate = cluster.duplicate.bind(cluster);
-  cluster.duplicate = (...args) => guardCluster(duplicate(...args));
+  refreshForDuplicates(cluster);
   return cluster;
+}
+
+/**
+ * A duplicate need not read the slot table in turns of its own, for which it opens a connection each time: it reads when the table of
+ * the first one names another master. A worker of a sharded queue has a duplicate for each shard.
+ */
+function refreshForDuplicates(cluster: Cluster): void {
+  const duplicates = new Set<Cluster>();
+  const duplicate = cluster.duplicate.bind(cluster);
+  cluster.duplicate = (nodes, options) => {
+    const copy = guardCluster(duplicate(nodes, { ...options, slotsRefreshInterval: 0 }));
+    duplicates.add(copy);
+    copy.on('end', () => duplicates.delete(copy));
+    return copy;
+  };
+  const refresh = cluster.refreshSlotsCache.bind(cluster);
+  cluster.refreshSlotsCache = (callback) =>
+    refresh((error, result) => {
+      const isOld = ({ slots }: Cluster) => cluster.slots.some((nodes, slot) => nodes[0] !== slots[slot]?.[0]);
+      if (!error) for (const copy of duplicates) if (isOld(copy)) copy.refreshSlotsCache();
+      callback?.(error, result);
+    });
 }
 
 /** The cluster duplicates one of its connections whenever it reads the slot table. */
