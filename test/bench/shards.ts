@@ -17,7 +17,10 @@ import { CONCURRENCY, connectedEnqueuer, newJob, note, ROUNDS, startWorker, unti
 const SHARDS = 4;
 
 /** Payments of one round. */
-const PAID = Number(process.env['BENCH_SHARDS_PAID'] ?? 8_000);
+const PAID = Number(process.env['BENCH_SHARDS_PAID'] ?? 24_000);
+
+/** Some 1 % of a round. */
+const COUNT_EVERY_MS = 100;
 
 /** Payments enqueued at once: a process keeps no more than 10,000 waiting. */
 const AT_ONCE = 4_000;
@@ -99,7 +102,7 @@ async function measure({ enqueuer, workers, redisPids }: Stand, postgres: { url:
   for (let left = PAID; left > 0; left -= AT_ONCE) {
     await Promise.all(Array.from({ length: Math.min(left, AT_ONCE) }, () => enqueuer.enqueue(newJob())));
   }
-  await untilRecorded(postgres.url, PAID);
+  await untilRecorded(postgres.url, PAID, COUNT_EVERY_MS);
   const seconds = (performance.now() - startedAt) / 1_000;
   const perPayment = used().map((micros, index) => (micros - before[index]!) / PAID);
   return {
