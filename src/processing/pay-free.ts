@@ -31,6 +31,9 @@ export async function payFree(payment: Payment, run: PaymentRun, deps: Processin
       case 'not_tried':
         if (result.why === 'closed' || result.why === 'no_place') throw requeue(visit, result, { isTied: false });
         if (result.why !== 'gave_up' || !fallback.circuit.isAccepting) break;
+        // The wait was measured by what was known then. Meanwhile an operator may have stopped the primary, or it works again and
+        // only a place was missing, which proves nothing.
+        if (patienceMs(run.ageMs, primary.circuit.cause, policy) > 0) break;
         if (await payAtFallback(payment, run, deps)) return;
         break;
       case 'doubtful':

@@ -43,6 +43,29 @@ describe('processPayment, while another worker has the right to probe', () => {
     expect(events).to.deep.equal(TO_FALLBACK);
   });
 
+  it('looks again at the primary when the wait is over: a stop is no failed connection', async () => {
+    const right: ProbeRight = {
+      hasOthers: true,
+      ask: () =>
+        new Promise((resolve) =>
+          setTimeout(() => resolve({ kind: 'held', forMs: PROBE_INTERVAL_MS, ...NEW_PROBES }), 100),
+        ),
+      tell() {},
+      end() {},
+    };
+    const { start, clock, sends, primary } = stage({
+      ...{ fallback: () => PAID, policy: ON_NOT_SENT, rights: { primary: right } },
+    });
+    await open(primary, UNREACHABLE);
+    await clock.tickAsync(1_000);
+    const running = start(FREE);
+    await clock.tickAsync(10);
+    primary.circuit.steer('stopped');
+    await clock.tickAsync(1_000);
+    expect(sends('fallback')).to.equal(0);
+    expect(running.end).to.equal(undefined);
+  });
+
   it('sends nothing to the primary', async () => {
     const { right, free } = heldRight();
     const { start, clock, sends, primary } = stage({ primary: [PAID], policy: ON_NEVER, rights: { primary: right } });
@@ -80,6 +103,27 @@ describe("processPayment, with more payments than this worker's share of the req
     await clock.tickAsync(0);
     expect(waits.end).to.equal('completed');
     expect(sends('primary')).to.equal(2);
+  });
+
+  it('never takes a wait for a place for a failed connection', async () => {
+    const { start, clock, sends, primary, fallback } = stage({
+      ...{ primary: never, fallback: () => PAID, policy: ON_NOT_SENT, shares: { primary: 1 } },
+    });
+    // The only place is taken, another worker's connections fail, and nothing goes to the fallback: the payment waits for both.
+    start();
+    await clock.tickAsync(0);
+    primary.circuit.hear({
+      ...{ paidAtMs: Number.NEGATIVE_INFINITY, hasWitness: true },
+      down: { ...UNREACHABLE.cause, evidence: 'not_sent', since: new Date(0) },
+    });
+    await openWithoutProbes(fallback, UNREACHABLE, 200);
+    const waits = start();
+    await clock.tickAsync(150);
+    primary.circuit.hear({ paidAtMs: performance.now(), down: undefined, hasWitness: true });
+    await clock.tickAsync(10_000);
+    expect(primary.circuit.cause).to.equal(undefined);
+    expect(sends('fallback')).to.equal(0);
+    expect(waits.end).to.equal(undefined);
   });
 
   it('takes a payment to the fallback at the age of FALLBACK_AFTER_MS, as without a free connection', async () => {
