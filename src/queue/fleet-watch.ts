@@ -143,7 +143,11 @@ export function watchFleet({
     try {
       const asked = takeProbe(...probeKeys(gateway), workerId, Math.ceil(limitMs));
       const reply = await within(performance.now() + ASK_MS, asked);
-      if (reply === undefined) return { kind: 'unknown' };
+      if (reply === undefined) {
+        // Nobody knows of a right that comes now, and no worker would have it for as long as a probe may take.
+        asked.then(([isGranted]) => isGranted === 1 && tell(gateway, { pauseMs: 0 })).catch(() => undefined);
+        return { kind: 'unknown' };
+      }
       const [isGranted, forMs, newNotTaken, agoMs] = reply;
       const counts = { newNotTaken, newSentAgoMs: agoMs < 0 ? Number.POSITIVE_INFINITY : agoMs };
       return isGranted === 1 ? { kind: 'granted', ...counts } : { kind: 'held', forMs, ...counts };
@@ -151,6 +155,13 @@ export function watchFleet({
       failed(error);
       return { kind: 'unknown' };
     }
+  }
+
+  function tell(
+    gateway: GatewayName,
+    { pauseMs = -1, sentNew = false, notTaken = false }: Parameters<ProbeRight['tell']>[0],
+  ): void {
+    send(() => tellProbe(...probeKeys(gateway), workerId, Math.ceil(pauseMs), sentNew ? 1 : 0, notTaken ? 1 : 0));
   }
 
   const probeKeys = (gateway: GatewayName) => [probeKey(queue, gateway), probeKey(queue, `${gateway}:new`)] as const;
@@ -177,8 +188,7 @@ export function watchFleet({
         return hasOthers();
       },
       ask: (limitMs) => (hasOthers() ? ask(gateway, limitMs) : undefined),
-      tell: ({ pauseMs = -1, sentNew = false, notTaken = false }) =>
-        send(() => tellProbe(...probeKeys(gateway), workerId, Math.ceil(pauseMs), sentNew ? 1 : 0, notTaken ? 1 : 0)),
+      tell: (change) => tell(gateway, change),
       end: () => send(() => redis.del(...probeKeys(gateway))),
     }),
     async close() {

@@ -114,6 +114,32 @@ describe('the watch of a fleet', () => {
     await eventually(async () => (await workers[0]!.watch.probeRight('primary').ask(500))?.kind === 'granted');
   });
 
+  it('gives the right back that Redis granted too late, and no pause', async function () {
+    this.timeout(20_000);
+    const server = await startRedis();
+    atTestEnd(server.dispose);
+    const { workers, queue } = await fleetOf(2, { url: server.url });
+    const [a, b] = workers.map(({ watch }) => watch.probeRight('primary'));
+    process.kill(server.pid, 'SIGSTOP');
+    atTestEnd(() => process.kill(server.pid, 'SIGCONT'));
+    expect(await a!.ask(60_000)).to.deep.equal({ kind: 'unknown' });
+    process.kill(server.pid, 'SIGCONT');
+    await eventually(async () => (await b!.ask(60_000))?.kind === 'granted', 5_000);
+    b!.tell({ pauseMs: 30_000 });
+    b!.tell({ pauseMs: 0 });
+    await b!.ask(60_000);
+    const redis = await testRedis(server.url);
+    expect(await redis.pttl(probeKey(queue, 'primary'))).to.be.within(20_000, 30_000);
+  });
+
+  it("removes a worker that spoke in the future of Redis' clock", async () => {
+    const { workers, queue } = await fleetOf(2);
+    const redis = await testRedis();
+    await redis.hset(fleetKey(queue), 'dead', `${Date.now() + 60_000} worker of another master`);
+    await eventually(async () => (await redis.hexists(fleetKey(queue), 'dead')) === 0, 2_000);
+    expect(workers[0]!.watch.standing?.workers).to.equal(2);
+  });
+
   it('keeps the last standing while a full Redis takes no notes, and hears all the same', async () => {
     const server = await startRedis();
     atTestEnd(server.dispose);

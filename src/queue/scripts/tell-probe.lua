@@ -1,12 +1,13 @@
 -- Tells the other workers what became of a probe.
 -- KEYS right, new probes; ARGV worker, pause in ms until the next probe of any worker (0: gives the right back, -1: leaves it
--- as it is), 1 when a new payment was sent, 1 when a new payment was not taken.
+-- as it is; nobody gives a pause back), 1 when a new payment was sent, 1 when a new payment was not taken.
 local pause = tonumber(ARGV[2])
-local own = redis.call('GET', KEYS[1]) == ARGV[1]
-if pause == 0 and own then
+local holder = redis.call('GET', KEYS[1])
+local paused = ARGV[1] .. ' paused'
+if pause == 0 and holder == ARGV[1] then
   redis.call('DEL', KEYS[1])
-elseif pause > 0 and (own or redis.call('PTTL', KEYS[1]) < pause) then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', pause)
+elseif pause > 0 and (holder == ARGV[1] or holder == paused or redis.call('PTTL', KEYS[1]) < pause) then
+  redis.call('SET', KEYS[1], paused, 'PX', pause)
 end
 if ARGV[3] == '1' then
   local time = redis.call('TIME')
