@@ -3,7 +3,7 @@ import { events } from '../telemetry/events.ts';
 import { type AloneSince, createAloneWatch } from './alone.ts';
 import { BELIEVES_ITSELF_MS, type Heard, LATER_BY_MS, type ToldOfGateway, tell } from './fleet.ts';
 import type { FailedAttempt, GatewayDown } from './gateway.ts';
-import { createProbes, NEW_PROBE_EVERY_MS, type ProbeRight } from './probes.ts';
+import { createProbes, NEW_PROBE_EVERY_MS, type ProbeOptions } from './probes.ts';
 import { createWaitingRoom, type Entry, type TiedPlaces, type Visitor, type Waiter } from './waiting-room.ts';
 
 /**
@@ -24,6 +24,8 @@ export interface Breaker {
   readonly probe: number;
   succeeded(): void;
   failed(visitor: Visitor, attempt: AttemptAt, outcome: FailedAttempt): void;
+  /** An attempt has shown nothing, or was not made. */
+  learnedNothing(ownProbe: number | undefined): void;
   /** What this worker's own attempts have shown. */
   told(): ToldOfGateway;
   /** Takes in what the other workers have told. */
@@ -45,17 +47,11 @@ export interface Breaker {
 /** When an attempt began, in ms of `performance.now()`, and the number of the probe that it was, if it was one. */
 type AttemptAt = { readonly startedAtMs: number; readonly ownProbe: number | undefined };
 
-export interface BreakerOptions {
+export interface BreakerOptions extends ProbeOptions {
   readonly gateway: GatewayName;
   /** Failures in a row that open it. With 1, a single reset would stop every payment until a probe. */
   readonly failureThreshold: number;
-  /** From a failed probe to the next one, in ms: the longest delay that the circuit adds to a recovery. */
-  readonly probeIntervalMs: number;
-  /** The same while the last probe has no outcome: payments on which the gateway hangs must not stop the others. */
-  readonly probeLimitMs: number;
   readonly tiedPlaces: TiedPlaces;
-  /** Its payments could go elsewhere, so a new one is a probe only when necessary while nothing responds. */
-  readonly sparesNew: boolean;
   /** Called when this worker's own attempts open it: the others should know soon. */
   readonly onOpened?: () => void;
   /** Called when it opens and at each further failure while it is open. */
@@ -63,8 +59,6 @@ export interface BreakerOptions {
   readonly onClosed?: () => void;
   /** Called when this worker begins or ceases to fail alone. */
   readonly onAlone?: (alone: AloneSince | undefined) => void;
-  /** Undefined: this worker has no others beside it. */
-  readonly right?: ProbeRight;
 }
 
 /** A `Retry-After` means only its own payment when the gateway paid another one this recently. */
@@ -78,6 +72,8 @@ export function createBreaker(options: BreakerOptions): Breaker {
   let isOpen = false;
   let isClosing = false;
   let failures = 0;
+  /** It closed because others pay and nothing waited, not by a payment of its own: the next failure opens it again. */
+  let isOnTrust = false;
   let lastFailedId: string | undefined;
   /** While open: when its own attempts opened it. Undefined: it has only heard of the failure. */
   let openedAtMs: number | undefined;
@@ -157,6 +153,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
 
   function succeeded(): void {
     failures = 0;
+    isOnTrust = false;
     lastFailedId = undefined;
     lastPaidAtMs = performance.now();
     aloneWatch.paid();
@@ -179,6 +176,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
 
   function open(by: 'own_failures' | 'others', because: GatewayDown): void {
     isOpen = true;
+    isOnTrust = false;
     probes.opened(by);
     cause = because;
     if (events.circuitChanged.hasSubscribers) {
@@ -186,15 +184,13 @@ export function createBreaker(options: BreakerOptions): Breaker {
     }
   }
 
-  function failed(
-    visitor: Visitor,
-    { startedAtMs, ownProbe }: AttemptAt,
-    { kind, cause: own, evidence, retryAfterMs }: FailedAttempt,
-  ): void {
+  function failed(visitor: Visitor, { startedAtMs, ownProbe }: AttemptAt, outcome: FailedAttempt): void {
+    const { kind, cause: own, evidence, retryAfterMs } = outcome;
     if (evidence === 'none') {
-      if (isOpen && ownProbe === probes.number) nextProbeAfter(probeIntervalMs);
+      learnedNothing(ownProbe);
       return;
     }
+    if (ownProbe !== undefined) probes.ended(ownProbe);
     const isRepeat = visitor.correlationId === lastFailedId;
     if (!isRepeat) failures += 1;
     lastFailedId = visitor.correlationId;
@@ -203,14 +199,13 @@ export function createBreaker(options: BreakerOptions): Breaker {
     const asksForPause = retryAfterMs !== undefined && !isRepeat && nowMs - paidAtMs > RECENTLY_PAID_MS;
     const previous = cause;
     const because = { ...own, evidence, since: previous?.code === own.code ? previous.since : new Date() };
-    if (!isOpen) {
-      if (failures < failureThreshold && !asksForPause) return;
-      open('own_failures', because);
-    } else if (ownProbe !== undefined && visitor.isNew && kind !== 'refused') {
+    if (!isOpen && failures < (isOnTrust ? 1 : failureThreshold) && !asksForPause) return;
+    if ((ownProbe !== undefined || isOnTrust) && paysElsewhere()) aloneWatch.failed(visitor.correlationId, because);
+    if (!isOpen) open('own_failures', because);
+    else if (ownProbe !== undefined && visitor.isNew && kind !== 'refused') {
       // A refused probe costs nothing: its payment may still go to any gateway.
       probes.notTaken();
     }
-    if (ownProbe !== undefined && paysElsewhere()) aloneWatch.failed(visitor.correlationId, because);
     openedAtMs ??= nowMs;
     // What was paid elsewhere while this attempt got no response is news.
     lastFailedAtMs = Math.max(lastFailedAtMs, startedAtMs);
@@ -222,6 +217,12 @@ export function createBreaker(options: BreakerOptions): Breaker {
     if (previous === undefined) onOpened?.();
     if (aloneWatch.alone) room.releaseAll(() => 'no_place');
     else if (previous !== undefined && previous.evidence !== evidence) room.releaseAll(() => 'cause_changed');
+  }
+
+  function learnedNothing(ownProbe: number | undefined): void {
+    if (ownProbe === undefined) return;
+    probes.ended(ownProbe);
+    if (isOpen && ownProbe === probes.number) nextProbeAfter(probeIntervalMs);
   }
 
   function nextProbeAfter(ms: number): void {
@@ -240,13 +241,13 @@ export function createBreaker(options: BreakerOptions): Breaker {
       if (heard.down !== undefined && nowMs - lastPaidAtMs > BELIEVES_ITSELF_MS) believe(heard.down, nowMs);
       return;
     }
-    const isIdle = room.size === 0 && nowMs - Math.max(lastFailureAtMs, probes.lastSentAtMs) > BELIEVES_ITSELF_MS;
     if (openedAtMs === undefined) {
       // What was only heard ends when somebody pays, or when nobody says it any more and no payment waits to show it.
       if (paysElsewhere() || (heard.down === undefined && room.size === 0)) closeUp();
     } else if (paysElsewhere()) {
       // What was seen ends with a payment of its own.
-      if (isIdle) closeUp();
+      isOnTrust = room.size === 0 && !probes.isUnderWay && nowMs - lastFailureAtMs > BELIEVES_ITSELF_MS;
+      if (isOnTrust) closeUp();
       else probes.hurry(lastFailureAtMs + probeIntervalMs);
       probeWhenDue();
     }
@@ -263,6 +264,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
     enter,
     succeeded,
     failed,
+    learnedNothing,
     told: () => tell({ cause, openedAtMs, lastPaidAtMs, alone: aloneWatch.alone }),
     hear,
     get probe() {

@@ -67,24 +67,30 @@ export function createCircuit({
     return gate.causeFor(visitor) === undefined ? breaker.enter(visitor) : gate.wait(visitor);
   }
 
-  /** Waits until the payment may be sent, and takes a place for it. Whatever it has waited for, it looks at everything again. */
-  async function admit(visitor: Visitor): Promise<Entry> {
+  /**
+   * Waits until the payment may be sent, and takes a place for it. Whatever it has waited for, it looks at everything again.
+   * Resolves with the number of the probe that it is, with `passed`, or with why it may not be sent.
+   */
+  async function admit(visitor: Visitor): Promise<number | 'passed' | NotTriedReason> {
     for (;;) {
       const entry = await enter(visitor);
       if (entry === undefined) continue;
       if (entry !== 'passed' && entry !== 'probe') return entry;
+      const ownProbe = entry === 'probe' ? breaker.probe : undefined;
       const reading = unread();
       if (reading) {
+        breaker.learnedNothing(ownProbe);
         await reading;
         continue;
       }
       const taking = inFlightLimit.take(entry === 'probe' ? Number.POSITIVE_INFINITY : visitor.maxWaitMs);
-      if (taking === true) return entry;
+      if (taking === true) return ownProbe ?? 'passed';
       const hasPlace = await taking;
       if (!hasPlace) return isClosing ? 'closed' : 'gave_up';
       const mayGo = !isClosing && gate.causeFor(visitor) === undefined && !unread();
       // A probe waits for a request from before the circuit opened to end, and is still the probe.
-      if (mayGo && (entry === 'probe' || !breaker.isOpen)) return entry;
+      if (mayGo && (entry === 'probe' || !breaker.isOpen)) return ownProbe ?? 'passed';
+      breaker.learnedNothing(ownProbe);
       inFlightLimit.release();
     }
   }
@@ -101,11 +107,18 @@ export function createCircuit({
   return {
     async run(visitor, attempt) {
       const entry = await admit(visitor);
-      if (entry !== 'passed' && entry !== 'probe') return { kind: 'not_tried', why: entry };
-      const ownProbe = entry === 'probe' ? breaker.probe : undefined;
+      if (typeof entry === 'string' && entry !== 'passed') return { kind: 'not_tried', why: entry };
+      const ownProbe = entry === 'passed' ? undefined : entry;
       return inPlace(async () => {
         const startedAtMs = performance.now();
-        const outcome = await attempt();
+        let outcome: AttemptOutcome;
+        try {
+          outcome = await attempt();
+        } catch (error) {
+          // Its run has lost the job, for example: other payments can be the probe.
+          breaker.learnedNothing(ownProbe);
+          throw error;
+        }
         if (events.attemptEnded.hasSubscribers) {
           events.attemptEnded.publish({
             correlationId: visitor.correlationId,

@@ -20,10 +20,10 @@ import type { GatewayEvidence } from './gateway.ts';
 export interface Probes {
   /** In ms of `performance.now()`. */
   readonly nextAtMs: number;
-  /** -Infinity: none was sent. */
-  readonly lastSentAtMs: number;
   /** Counts the probes, so that the outcome of an older one does not move the time of the next. */
   readonly number: number;
+  /** The last probe has no outcome yet. */
+  readonly isUnderWay: boolean;
   /** When a new payment may be a probe again, in ms of `performance.now()`, once it may not at any time. */
   readonly newDueAtMs: number;
   /** Whether a new payment may be the probe now. */
@@ -32,6 +32,8 @@ export interface Probes {
   ask(nowMs: number): Promise<void> | undefined;
   /** A payment is sent as the probe. */
   sent(visitor: { readonly isNew: boolean }, nowMs: number): void;
+  /** The probe of this number has an outcome, or will have none. */
+  ended(probe: number): void;
   /** Nothing could be sent with the right: another worker may have it. */
   giveBack(): void;
   /** A new payment was not taken as the probe. */
@@ -44,7 +46,10 @@ export interface Probes {
   opened(by: 'own_failures' | 'others'): void;
   /** The circuit has closed because this worker paid. */
   paid(): void;
-  /** Other workers pay: the next probe need not wait longer than until `atMs`, and needs no right. */
+  /**
+   * Other workers pay: the next probe needs no right, and need not wait longer than until `atMs`. But it waits for the outcome
+   * of the one under way, as long as that may take: each that hangs is one more payment that may be unresolved.
+   */
   hurry(atMs: number): void;
 }
 
@@ -80,21 +85,24 @@ export const NEW_PROBE_EVERY_MS = 5_000;
 /** Without Redis each worker probes by itself this often: work must resume within a second of a recovery. */
 export const UNASKED_EVERY_MS = 800;
 
-export function createProbes({
-  probeIntervalMs,
-  probeLimitMs,
-  sparesNew,
-  right,
-}: {
-  probeIntervalMs: number;
-  probeLimitMs: number;
-  sparesNew: boolean;
-  right?: ProbeRight;
-}): Probes {
+export interface ProbeOptions {
+  /** From a failed probe to the next one, in ms: the longest delay that the circuit adds to a recovery. */
+  readonly probeIntervalMs: number;
+  /** The same while the last probe has no outcome: payments on which the gateway hangs must not stop the others. */
+  readonly probeLimitMs: number;
+  /** Its payments could go elsewhere, so a new one is a probe only when necessary while nothing responds. */
+  readonly sparesNew: boolean;
+  /** Undefined: this worker has no others beside it. */
+  readonly right?: ProbeRight;
+}
+
+export function createProbes({ probeIntervalMs, probeLimitMs, sparesNew, right }: ProbeOptions): Probes {
   let nextAtMs = 0;
   let number = 0;
+  let lastEnded = 0;
   let newNotTaken = 0;
   let lastNewAtMs = Number.NEGATIVE_INFINITY;
+  /** -Infinity: none was sent. */
   let lastSentAtMs = Number.NEGATIVE_INFINITY;
   /** Until then this worker may send a probe without asking. */
   let grantedUntilMs = 0;
@@ -134,11 +142,11 @@ export function createProbes({
     get nextAtMs() {
       return nextAtMs;
     },
-    get lastSentAtMs() {
-      return lastSentAtMs;
-    },
     get number() {
       return number;
+    },
+    get isUnderWay() {
+      return lastEnded < number;
     },
     get newDueAtMs() {
       return lastNewAtMs + NEW_PROBE_EVERY_MS;
@@ -158,11 +166,15 @@ export function createProbes({
     sent({ isNew }, nowMs) {
       number += 1;
       lastSentAtMs = nowMs;
-      nextAtMs = nowMs + probeLimitMs;
+      // Its right ends then, and another worker has waited longer.
+      nextAtMs = nowMs + probeLimitMs + stagger(nowMs);
       if (isNew) lastNewAtMs = nowMs;
       if (isNew && hasRight) right?.tell({ sentNew: true });
       grantedUntilMs = 0;
       hasRight = false;
+    },
+    ended(probe) {
+      lastEnded = Math.max(lastEnded, probe);
     },
     giveBack() {
       if (hasRight) right?.tell({ pauseMs: 0 });
@@ -185,10 +197,11 @@ export function createProbes({
       if (by === 'own_failures') right?.tell({ sentNew: true });
     },
     paid() {
+      lastEnded = number;
       right?.end();
     },
     hurry(atMs) {
-      nextAtMs = Math.min(nextAtMs, atMs);
+      if (lastEnded === number) nextAtMs = Math.min(nextAtMs, atMs);
     },
   };
 }

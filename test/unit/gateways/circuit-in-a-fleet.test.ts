@@ -25,6 +25,12 @@ const HTTP_502: AttemptOutcome = {
   cause: { code: 'http_502', detail: 'HTTP 502' },
 };
 
+const NO_RESPONSE: AttemptOutcome = {
+  kind: 'unknown',
+  evidence: 'no_response',
+  cause: { code: 'ETIMEDOUT', detail: 'no response' },
+};
+
 const FREE: ProbeAnswer = { kind: 'granted', newNotTaken: 0, newSentAgoMs: Number.POSITIVE_INFINITY };
 const heldFor = (forMs: number): ProbeAnswer => ({ ...FREE, kind: 'held', forMs });
 
@@ -35,7 +41,15 @@ const DOWN: Heard = {
 };
 
 /** A circuit with others beside it, under a fake clock. `answers` are those to its questions, the last one for all further ones. */
-function setUp({ answers = [FREE], limit }: { answers?: ProbeAnswer[]; limit?: number } = {}) {
+function setUp({
+  answers = [FREE],
+  limit,
+  probeLimitMs = PROBE_LIMIT_MS,
+}: {
+  answers?: ProbeAnswer[];
+  limit?: number;
+  probeLimitMs?: number;
+} = {}) {
   const clock = sinon.useFakeTimers();
   atTestEnd(() => clock.restore());
   clock.tick(60_000);
@@ -46,7 +60,7 @@ function setUp({ answers = [FREE], limit }: { answers?: ProbeAnswer[]; limit?: n
     gateway: 'primary',
     failureThreshold: 3,
     probeIntervalMs: PROBE_INTERVAL_MS,
-    probeLimitMs: PROBE_LIMIT_MS,
+    probeLimitMs,
     tiedPlaces: { limit: 2, taken: 0 },
     sparesNew: false,
     ...(limit !== undefined && { inFlightLimit: createInFlightLimit(limit) }),
@@ -151,6 +165,36 @@ describe('a circuit in a fleet', () => {
       expect(await visit('e', PAID, { maxWaitMs: 0 })).to.equal(PAID);
     });
 
+    it('asks for the right again only after the others could, when its probe hangs', async () => {
+      const { asked, visit, open, tick } = setUp();
+      await open();
+      void visit('hangs', NO_RESPONSE, { tookMs: 10 * PROBE_LIMIT_MS });
+      void visit('waits', PAID);
+      await tick(PROBE_INTERVAL_MS + PROBE_LIMIT_MS + 2 * PROBE_INTERVAL_MS);
+      expect(asked).to.have.length(2);
+      expect(asked[1]! - asked[0]!).to.be.within(
+        PROBE_LIMIT_MS + PROBE_INTERVAL_MS / 4,
+        PROBE_LIMIT_MS + PROBE_INTERVAL_MS,
+      );
+    });
+
+    it('hands the turn on when the attempt of its probe is broken off', async () => {
+      const { circuit, told, sent, visit, open, tick } = setUp();
+      await open();
+      await tick(2 * PROBE_INTERVAL_MS);
+      const lostLock = new Error('the lock of the job was not renewed in time');
+      const visitor = { correlationId: 'lost', isNew: true, isTied: false, hasHadItsTurn: false, arrivedAtMs: 0 };
+      const lost = circuit.run({ ...visitor, maxWaitMs: 1_000, notBeforeMs: Number.NEGATIVE_INFINITY }, () => {
+        throw lostLock;
+      });
+      expect(await lost.catch((error: unknown) => error)).to.equal(lostLock);
+      expect(told).to.deep.include({ pauseMs: PROBE_INTERVAL_MS });
+      void visit('next', PAID);
+      await tick(2 * PROBE_INTERVAL_MS);
+      expect(sent).to.deep.equal(['next']);
+      expect(circuit.underWay).to.equal(0);
+    });
+
     it('tells when its own attempts opened it, and ends the right with its first payment', async () => {
       const { circuit, changes, visit, open, tick } = setUp();
       await open();
@@ -250,6 +294,69 @@ describe('a circuit in a fleet', () => {
         }
       }
       expect(circuit.alone).to.not.equal(undefined);
+    });
+
+    for (const timeOutMs of [1_000, 10_000]) {
+      it(`sends hardly more than three payments before it fails alone, with a time-out of ${timeOutMs} ms`, async () => {
+        const { circuit, paidElsewhere, visit, sent, tick } = setUp({ probeLimitMs: timeOutMs / 2 });
+        for (const id of ['a', 'b', 'c']) void visit(id, NO_RESPONSE, { tookMs: timeOutMs });
+        await tick(timeOutMs + 10);
+        sent.length = 0;
+        for (let n = 0; n < 100; n += 1) void visit(`new ${n}`, NO_RESPONSE, { tookMs: timeOutMs });
+        for (let waitedMs = 0; waitedMs < 4 * timeOutMs && !circuit.alone; waitedMs += 200) {
+          circuit.hear(paidElsewhere());
+          await tick(200);
+        }
+        expect(circuit.alone).to.not.equal(undefined);
+        // Two may be under way at once.
+        expect(sent).to.have.length.within(FAILS_ALONE_AFTER, FAILS_ALONE_AFTER + 1);
+      });
+    }
+
+    it('stays open while its own probe hangs', async () => {
+      const { circuit, paidElsewhere, visit, open, tick } = setUp({ probeLimitMs: 2_500 });
+      await open();
+      await tick(500);
+      circuit.hear(paidElsewhere());
+      void visit('hangs', NO_RESPONSE, { tookMs: 5_000 });
+      for (let waitedMs = 0; waitedMs < 5_000; waitedMs += 200) {
+        circuit.hear(paidElsewhere());
+        expect(circuit.cause).to.not.equal(undefined);
+        await tick(200);
+      }
+    });
+
+    it('opens again with one failure after it closed on the word of others, and fails alone at a low rate, too', async () => {
+      const { circuit, paidElsewhere, visit, sent, tick } = setUp({ probeLimitMs: 2_500 });
+      for (let waitedMs = 0; waitedMs < 120_000 && !circuit.alone; waitedMs += 200) {
+        if (waitedMs % 8_000 === 0) void visit(`new ${waitedMs}`, NO_RESPONSE, { tookMs: 5_000 });
+        circuit.hear(paidElsewhere());
+        await tick(200);
+      }
+      expect(circuit.alone).to.not.equal(undefined);
+      expect(sent).to.have.length(3 + FAILS_ALONE_AFTER);
+    });
+
+    it('does not open again by a payment that has failed before', async () => {
+      const { circuit, paidElsewhere, visit, open, tick } = setUp();
+      await open();
+      await tick(2 * BELIEVES_ITSELF_MS);
+      circuit.hear(paidElsewhere());
+      await visit('c', HTTP_502, { isNew: false });
+      expect(circuit.cause).to.equal(undefined);
+      await visit('d', HTTP_502);
+      expect(circuit.cause).to.not.equal(undefined);
+    });
+
+    it('does not open by one failure after it has paid itself', async () => {
+      const { circuit, paidElsewhere, visit, open, tick } = setUp();
+      await open();
+      await tick(2 * BELIEVES_ITSELF_MS);
+      circuit.hear(paidElsewhere());
+      expect(circuit.cause).to.equal(undefined);
+      await visit('d', PAID);
+      await visit('e', HTTP_502);
+      expect(circuit.cause).to.equal(undefined);
     });
 
     it('fails alone after three different payments, hands back what waits, and probes every five seconds', async () => {
