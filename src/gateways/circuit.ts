@@ -72,8 +72,10 @@ export function createCircuit({
    * Resolves with the number of the probe that it is, with `passed`, or with why it may not be sent.
    */
   async function admit(visitor: Visitor): Promise<number | 'passed' | NotTriedReason> {
+    const beganAtMs = performance.now();
+    const leftMs = () => Math.max(0, visitor.maxWaitMs - (performance.now() - beganAtMs));
     for (;;) {
-      const entry = await enter(visitor);
+      const entry = await enter({ ...visitor, maxWaitMs: leftMs() });
       if (entry === undefined) continue;
       if (entry !== 'passed' && entry !== 'probe') return entry;
       const ownProbe = entry === 'probe' ? breaker.probe : undefined;
@@ -83,7 +85,7 @@ export function createCircuit({
         await reading;
         continue;
       }
-      const taking = inFlightLimit.take(entry === 'probe' ? Number.POSITIVE_INFINITY : visitor.maxWaitMs);
+      const taking = inFlightLimit.take(entry === 'probe' ? Number.POSITIVE_INFINITY : leftMs());
       if (taking === true) return ownProbe ?? 'passed';
       const hasPlace = await taking;
       if (!hasPlace) return isClosing ? 'closed' : 'gave_up';

@@ -427,6 +427,19 @@ describe('a circuit in a fleet', () => {
       expect(results.get('b')).to.deep.equal({ kind: 'not_tried', why: 'gave_up' });
     });
 
+    it('counts the wait at the open circuit, too', async () => {
+      const { circuit, paidElsewhere, visit, results, tick } = setUp({ limit: 1, answers: [heldFor(60_000)] });
+      void visit('a', PAID, { tookMs: 10_000 });
+      circuit.hear(DOWN);
+      void visit('b', PAID, { maxWaitMs: 1_000 });
+      await tick(700);
+      circuit.hear(paidElsewhere());
+      await tick(200);
+      expect(results.has('b')).to.equal(false);
+      await tick(200);
+      expect(results.get('b')).to.deep.equal({ kind: 'not_tried', why: 'gave_up' });
+    });
+
     it('sends no payment that waited for its place while the circuit opened', async () => {
       const { circuit, visit, sent, tick } = setUp({ limit: 1, answers: [heldFor(1_000)] });
       const asksForPause: AttemptOutcome = { ...HTTP_502, retryAfterMs: 1_000 };
