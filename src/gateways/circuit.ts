@@ -94,6 +94,8 @@ export function createCircuit({
       if (mayGo && (entry === 'probe' || !breaker.isOpen)) return ownProbe ?? 'passed';
       breaker.learnedNothing(ownProbe);
       inFlightLimit.release();
+      // Its patience was for a primary that takes payments, only none at once.
+      if (breaker.isOpen) return 'cause_changed';
     }
   }
 

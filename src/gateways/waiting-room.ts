@@ -51,8 +51,8 @@ export type NotTriedReason =
   /** Its wait was over first. */
   | 'gave_up'
   /**
-   * The circuit is still open, now for a cause of another kind, or an operator has steered the gateway. Its rule may now send
-   * the payment elsewhere.
+   * The circuit has opened during the wait for a place, or is still open, now for a cause of another kind, or an operator has
+   * steered the gateway. Its rule may now send the payment elsewhere.
    */
   | 'cause_changed'
   /**

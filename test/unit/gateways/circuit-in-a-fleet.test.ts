@@ -441,13 +441,14 @@ describe('a circuit in a fleet', () => {
     });
 
     it('sends no payment that waited for its place while the circuit opened', async () => {
-      const { circuit, visit, sent, tick } = setUp({ limit: 1, answers: [heldFor(1_000)] });
+      const { circuit, visit, sent, results, tick } = setUp({ limit: 1, answers: [heldFor(1_000)] });
       const asksForPause: AttemptOutcome = { ...HTTP_502, retryAfterMs: 1_000 };
       void visit('a', asksForPause, { tookMs: 100 });
       for (const id of ['b', 'c']) void visit(id, PAID);
       await tick(150);
       expect(sent).to.deep.equal(['a']);
-      expect(circuit).to.include({ waiting: 2, underWay: 0 });
+      for (const id of ['b', 'c']) expect(results.get(id)).to.deep.equal({ kind: 'not_tried', why: 'cause_changed' });
+      expect(circuit).to.include({ waiting: 0, underWay: 0 });
     });
 
     it('rejects those that wait when it is closed', async () => {

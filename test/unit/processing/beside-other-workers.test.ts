@@ -126,6 +126,24 @@ describe("processPayment, with more payments than this worker's share of the req
     expect(waits.end).to.equal(undefined);
   });
 
+  it('goes to the fallback at once when the primary became unreachable during the wait', async () => {
+    const first = Promise.withResolvers<typeof UNREACHABLE>();
+    const { start, clock, sends, primary } = stage({
+      ...{ primary: () => first.promise, fallback: () => PAID, policy: ON_NOT_SENT, shares: { primary: 1 } },
+    });
+    start();
+    const waits = [start(), start(), start()];
+    await clock.tickAsync(100);
+    primary.circuit.hear({
+      ...{ paidAtMs: Number.NEGATIVE_INFINITY, hasWitness: true },
+      down: { ...UNREACHABLE.cause, evidence: 'not_sent', since: new Date(0) },
+    });
+    first.resolve(UNREACHABLE);
+    await clock.tickAsync(PROBE_INTERVAL_MS / 2);
+    expect(waits.map(({ end }) => end)).to.deep.equal(['completed', 'completed', 'completed']);
+    expect(sends('primary')).to.equal(1);
+  });
+
   it('takes a payment to the fallback at the age of FALLBACK_AFTER_MS, as without a free connection', async () => {
     const { start, run, clock, sends } = stage({
       ...{ primary: never, fallback: () => PAID, policy: AFTER_5_S, shares: { primary: 1 } },
