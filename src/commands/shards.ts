@@ -8,8 +8,10 @@ import { describeError } from '../process/describe-error.ts';
 import { createLogger } from '../process/logger.ts';
 import { runTool } from '../process/run-tool.ts';
 import { createActionOutbox } from '../queue/action-outbox.ts';
-import { createShards, type Shard, type Shards } from '../queue/change-shards.ts';
+import { createShards, type Shards } from '../queue/change-shards.ts';
+import type { Shard } from '../queue/read-shard.ts';
 import { createProducerConnection, firstConnection } from '../queue/redis.ts';
+import { closerOf, isClosed } from '../queue/shard-count.ts';
 import { paymentQueues } from '../queue/shards.ts';
 import { settingsOrRun } from './run-state.ts';
 import { whoRuns } from './who.ts';
@@ -70,11 +72,13 @@ async function change(
     const from = (await shards.read()).length;
     await trail.run({ who: whoRuns(), action: 'shards.change', target: { from, to }, reason }, async () => {
       await shards.change(to, {
+        who: whoRuns(),
         signal: interrupt.signal,
-        onLeft({ size, inFlight }) {
+        onLeft({ size, inFlight, failed }) {
           if (performance.now() < nextAtMs) return;
           nextAtMs = performance.now() + SAY_EVERY_MS;
-          console.log(`closed, and not empty yet: ${size} payments wait, ${inFlight} are in flight`);
+          const toBury = size + inFlight > 0 ? '' : `, ${failed} failed ones are not in the ledger yet`;
+          console.log(`closed, and not empty yet: ${size} payments wait, ${inFlight} are in flight${toBury}`);
         },
       });
       return { result: undefined, state: 'done', outcome: { before: from, after: to } };
@@ -89,8 +93,10 @@ async function change(
 
 function print(shards: readonly Shard[]): void {
   console.log(`QUEUE_SHARDS=${shards.length}`);
-  for (const [index, { queue, size, inFlight, isClosed }] of shards.entries()) {
-    const closed = isClosed ? '; closed: npm run shards -- --to … opens it' : '';
+  for (const [index, { queue, mark, size, inFlight }] of shards.entries()) {
+    const closed = isClosed(mark)
+      ? `; closed ${closerOf(mark)}: if that command was killed, npm run shards -- --to ${shards.length} opens it`
+      : '';
     console.log(`  ${index + 1}  ${queue.prefix}  ${size} wait, ${inFlight} in flight${closed}`);
   }
 }

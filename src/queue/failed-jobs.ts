@@ -78,6 +78,19 @@ export async function markBuried(
   return (await mark(key, lockKey(key), token, shortData(payload) ?? '')) === 1;
 }
 
+/** Removes failed jobs whose rows are committed, up to a page. @returns how many. @throws an Error when Redis does not reply */
+export async function dropBuried(redis: Redis | Cluster, queue: PaymentQueueName): Promise<number> {
+  const listFailedPayments = defineScript<ListedJob[]>(redis, 'list-failed-payments', 1);
+  const tidyFailedPayments = defineScript<number>(redis, 'tidy-failed-payments', 1);
+  const failedKey = queueKey(queue, 'failed');
+  const prefix = queueKey(queue, '');
+  const listed = await listFailedPayments(failedKey, prefix, 0, PAGE);
+  const buried = listed.filter(([id, , fields]) => toFailedJob(id, fields).isBuried);
+  const changes = buried.flatMap(([id, , fields]) => [id, readJobFields(fields).runs ?? '', 'remove']);
+  if (changes.length > 0) await tidyFailedPayments(failedKey, prefix, ...changes);
+  return buried.length;
+}
+
 /**
  * @param keep Commits a row for each of these jobs that has none. It is called again after a rejection.
  */

@@ -1,7 +1,5 @@
-import type { Cluster, Redis } from 'ioredis';
 import type { Config } from '../config.ts';
-import { type PaymentQueueName, queueKey } from './bullmq-layout.ts';
-import { readScript } from './scripts.ts';
+import type { PaymentQueueName } from './bullmq-layout.ts';
 
 /** The prefix of all our keys in Redis unless `REDIS_KEY_PREFIX` is set. */
 export const QUEUE_PREFIX = '{payrelay}';
@@ -24,20 +22,3 @@ export const JOB_NAME = 'payment';
  * - `stackTraceLimit`: by default the stack of every failure piles up in the job.
  */
 export const JOB_OPTIONS = { attempts: 1_000_000_000, backoff: { type: 'requeue' }, stackTraceLimit: 1 } as const;
-
-/** The payments of a queue. */
-export interface QueueCounts {
-  /** Waiting, delayed and prioritized jobs, which the cap counts, and those that an older BullMQ has kept in a list of its own. */
-  readonly size: number;
-  /** Jobs that a worker has taken. */
-  readonly inFlight: number;
-}
-
-const COUNT_SCRIPT = readScript('count-payments');
-
-/** Counts the payments of the queue now. @throws an Error when Redis does not reply */
-export async function countPayments(redis: Redis | Cluster, queue: PaymentQueueName): Promise<QueueCounts> {
-  const keys = ['wait', 'delayed', 'prioritized', 'paused', 'active'].map((type) => queueKey(queue, type));
-  const [size, inFlight] = (await redis.eval(COUNT_SCRIPT, keys.length, ...keys)) as [number, number];
-  return { size, inFlight };
-}

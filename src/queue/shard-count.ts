@@ -13,15 +13,29 @@ import type { PaymentQueues } from './shards.ts';
  * another number would look for a payment in a shard where it is not.
  *
  * The number is at the relay's home and at every shard. Nobody writes over it but `npm run shards` (change-shards.ts). While that
- * drains the shards they are `closed`: workers go on, and the enqueue script adds nothing. That is exact; this check alone would
+ * drains the shards they are closed: workers go on, and the enqueue script adds nothing. That is exact; this check alone would
  * notice it some seconds late.
  *
  * While the home does not reply, a process that starts has a fault, because it does not know the number. One that runs goes on.
  */
 export type ShardCount = RedisCheck;
 
-/** What a shard has instead of the number while it takes no new payments. */
-export const CLOSED = 'closed';
+/** What stands for the number while no new payments are taken: `closed:<number of now>:<id of the command>:<since>:<who>`. */
+const CLOSED = 'closed';
+
+export function closingMark({ count, id, sinceMs, who }: { count: number; id: string; sinceMs: number; who: string }) {
+  return [CLOSED, count, id, sinceMs, who].join(':');
+}
+
+export function isClosed(mark: string): boolean {
+  return mark.startsWith(CLOSED);
+}
+
+/** For people: which command has closed the shards. '' when the mark does not say so. */
+export function closerOf(mark: string): string {
+  const [, , , sinceMs, ...who] = mark.split(':');
+  return sinceMs === undefined ? '' : `by ${who.join(':')} since ${new Date(Number(sinceMs)).toISOString()}`;
+}
 
 /** How often the number is looked at again while it fits. */
 const REFRESH_MS = 3_000;
@@ -29,9 +43,9 @@ const REFRESH_MS = 3_000;
 /** How long a shard may take to reply. The worker's connection would wait for a lost master, and all other shards with it. */
 const REPLY_MS = 1_000;
 
-/** A relay of one shard is at home, so this is what its home has while that one is closed. */
+/** The number of shards that workers use. A relay has one while nothing is written. */
 export function countOf(written: string): number {
-  return written === CLOSED ? 1 : Number(written);
+  return Number((isClosed(written) ? written.split(':')[1] : written) || 1);
 }
 
 export function createShardCount({
@@ -75,9 +89,9 @@ export function createShardCount({
       const replies = await Promise.allSettled(shards.map(claimSoon));
       const written = replies.flatMap((reply) => (reply.status === 'fulfilled' ? [reply.value] : []));
       const fatal = written
-        .filter((text) => text !== CLOSED && Number(text) !== shards.length)
+        .filter((text) => !isClosed(text) && Number(text) !== shards.length)
         .map((text) => otherNumber(Number(text), shards.length))[0];
-      return { fatal, problems: [...(written.includes(CLOSED) ? [IS_CHANGED] : []), ...refusals(replies)] };
+      return { fatal, problems: [...([atHome, ...written].some(isClosed) ? [IS_CHANGED] : []), ...refusals(replies)] };
     },
   });
 }

@@ -1,9 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { loadConfig } from '../../src/config.ts';
 import { QueueUnavailableError } from '../../src/errors.ts';
-import { queueKey, shardsKey } from '../../src/queue/bullmq-layout.ts';
-import { createShards } from '../../src/queue/change-shards.ts';
+import { jobKey, queueKey, shardsKey } from '../../src/queue/bullmq-layout.ts';
+import { createShards, type LeftInShards } from '../../src/queue/change-shards.ts';
 import { combineEnqueuers, createEnqueuer } from '../../src/queue/enqueuer.ts';
+import { isClosed } from '../../src/queue/shard-count.ts';
 import { paymentQueues, shardOf } from '../../src/queue/shards.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { bullWorker } from '../support/queue.ts';
@@ -23,6 +25,7 @@ async function aRelay() {
   const shardsOf = (count: number) => paymentQueues({ name: 'payments', prefix, shards: count }).shards;
   return {
     redis,
+    config,
     shards,
     shardsOf,
     count: async () => (await shards.read()).length,
@@ -43,7 +46,16 @@ async function aRelay() {
       for (const shard of shardsOf(count)) await bullWorker(shard.prefix, async ({ id }) => void paid.push(id!));
       return paid;
     },
-    change: (to: number) => shards.change(to, { onLeft: () => undefined, signal: AbortSignal.timeout(8_000) }),
+    change: (to: number, onLeft: (left: LeftInShards) => void = () => undefined) =>
+      shards.change(to, { who: 'ada', onLeft, signal: AbortSignal.timeout(8_000) }),
+    marks: async (count: number) => Promise.all(shardsOf(count).map((shard) => redis.get(shardsKey(shard)))),
+    untilClosed: (count: number) =>
+      eventually(
+        async () => (await shards.read()).length === count && (await shards.read()).every(({ mark }) => isClosed(mark)),
+      ),
+    drain: async (count: number) => {
+      for (const shard of shardsOf(count)) await redis.del(queueKey(shard, 'wait'));
+    },
   };
 }
 
@@ -54,6 +66,13 @@ async function refusalOf(promise: Promise<void>): Promise<string> {
   );
   expect(error).to.be.instanceOf(QueueUnavailableError);
   return (error as Error).message;
+}
+
+async function failureOf(promise: Promise<void>): Promise<Error> {
+  return await promise.then(
+    () => expect.fail('the number was changed'),
+    (error: Error) => error,
+  );
 }
 
 describe('a change of the number of shards', () => {
@@ -86,7 +105,7 @@ describe('a change of the number of shards', () => {
   });
 
   it('waits until the workers have drained the shards, and accepts nothing meanwhile', async () => {
-    const { change, node, work, count, redis, shardsOf } = await aRelay();
+    const { change, node, work, count, untilClosed } = await aRelay();
     const post = node(1);
     const payments = Array.from({ length: 20 }, () => aPayment());
     for (const payment of payments) await post(payment);
@@ -94,7 +113,7 @@ describe('a change of the number of shards', () => {
     const changing = change(4).then(() => {
       isDone = true;
     });
-    await eventually(async () => (await redis.get(shardsKey(shardsOf(1)[0]!))) === 'closed');
+    await untilClosed(1);
     expect(await refusalOf(post(aPayment()))).to.include('it is being changed');
     expect(isDone).to.equal(false);
     const paid = await work(1);
@@ -108,7 +127,7 @@ describe('a change of the number of shards', () => {
     await node(1)(aPayment());
     const abort = new AbortController();
     const failure = shards
-      .change(4, { onLeft: () => abort.abort(new Error('interrupted')), signal: abort.signal })
+      .change(4, { who: 'ada', onLeft: () => abort.abort(new Error('interrupted')), signal: abort.signal })
       .catch((error: Error) => error.message);
     expect(await failure).to.equal('interrupted');
     expect(await count()).to.equal(1);
@@ -120,19 +139,154 @@ describe('a change of the number of shards', () => {
   });
 
   it('is not made over another one', async () => {
-    const { shards, node, count, redis, shardsOf } = await aRelay();
+    const { node, count, redis, shardsOf, change } = await aRelay();
     await node(1)(aPayment());
     const [home] = shardsOf(1);
-    const failure = await shards
-      .change(4, {
-        // Another command was faster.
-        onLeft: () => void redis.multi().del(queueKey(home!, 'wait')).set(shardsKey(home!), '2').exec(),
-        signal: AbortSignal.timeout(8_000),
-      })
-      .catch((error: Error) => error);
-    expect(failure).to.have.property('code', 'conflict');
+    // Another command was faster.
+    const faster = () => void redis.multi().del(queueKey(home!, 'wait')).set(shardsKey(home!), '2').exec();
+    expect(await failureOf(change(4, faster))).to.have.property('code', 'conflict');
     expect(await count()).to.equal(2);
   });
+
+  for (const from of [1, 3]) {
+    it(`from ${from} fails when another call opens the shards meanwhile, and payments accepted since are found`, async () => {
+      const { node, count, change, marks, drain, untilClosed, work } = await aRelay();
+      if (from > 1) await change(from);
+      await node(from)(aPayment());
+      const failure = failureOf(change(4));
+      await untilClosed(from);
+      await change(from);
+      const payment = aPayment();
+      await drain(from);
+      await node(from)(payment);
+      expect(await failure).to.have.property('code', 'conflict');
+      expect(await count()).to.equal(from);
+      expect(await marks(from)).to.deep.equal(Array.from({ length: from }, () => String(from)));
+      const paid = await work(from);
+      await eventually(() => paid.length === 1);
+      expect(paid).to.deep.equal([payment.correlationId]);
+    });
+  }
+
+  it('is refused while another call is under way, and says whose', async () => {
+    const { node, change, drain, untilClosed, count } = await aRelay();
+    await change(3);
+    await node(3)(aPayment());
+    const first = change(4);
+    await untilClosed(3);
+    const refused = await failureOf(change(2));
+    expect(refused).to.have.property('code', 'conflict');
+    expect(refused.message).to.match(/by ada since \d{4}-.* --to 3 /);
+    await drain(3);
+    await first;
+    expect(await count()).to.equal(4);
+  });
+
+  it('ended by Ctrl-C after another call has made the change leaves that one alone', async () => {
+    const { node, change, marks, shards, drain } = await aRelay();
+    await change(2);
+    await node(2)(aPayment());
+    const abort = new AbortController();
+    let faster: Promise<void> | undefined;
+    const first = failureOf(
+      shards.change(4, {
+        who: 'ada',
+        onLeft() {
+          faster ??= change(2)
+            .then(() => drain(2))
+            .then(() => change(4));
+        },
+        signal: abort.signal,
+      }),
+    );
+    await eventually(() => faster !== undefined);
+    await faster;
+    abort.abort(new Error('interrupted'));
+    await first;
+    expect(await marks(4)).to.deep.equal(['4', '4', '4', '4']);
+    expect((await marks(2)).filter((mark) => mark === '2')).to.deep.equal([]);
+    await node(4)(aPayment());
+  });
+
+  it('fails when a shard has lost its mark, and opens the others', async () => {
+    const { node, change, drain, redis, shardsOf, marks } = await aRelay();
+    await change(3);
+    await node(3)(aPayment());
+    let isLost = false;
+    const failure = await failureOf(
+      change(4, () => {
+        if (isLost) return;
+        isLost = true;
+        void redis.set(shardsKey(shardsOf(3)[1]!), '3').then(() => drain(3));
+      }),
+    );
+    expect(failure).to.have.property('code', 'conflict');
+    expect(await marks(3)).to.deep.equal(['3', '3', '3']);
+  });
+
+  it('is refused while the queue is paused, also when it was paused meanwhile', async () => {
+    const { node, change, drain, redis, shardsOf, marks } = await aRelay();
+    await change(2);
+    const meta = queueKey(shardsOf(2)[1]!, 'meta');
+    await redis.hset(meta, 'paused', '1');
+    expect((await failureOf(change(4))).message).to.include('paused');
+    await redis.hdel(meta, 'paused');
+    await node(2)(aPayment());
+    const pauseAndDrain = () => void redis.hset(meta, 'paused', '1').then(() => drain(2));
+    expect((await failureOf(change(4, pauseAndDrain))).message).to.include('paused');
+    expect(await marks(2)).to.deep.equal(['2', '2']);
+    await redis.hdel(meta, 'paused');
+    await change(4);
+  });
+
+  it('removes failed jobs that the ledger has, and waits for those that it does not have', async () => {
+    const { change, count, redis, shardsOf } = await aRelay();
+    await change(2);
+    const [, shard] = shardsOf(2);
+    const failed = queueKey(shard!, 'failed');
+    for (const [id, buried] of [
+      ['a', '2'],
+      ['b', '1'],
+    ] as const) {
+      await redis.zadd(failed, 1, id);
+      await redis.hset(jobKey(shard!, id), { ats: '2', atm: '2', buried, progress: '{"gateway":"primary"}' });
+    }
+    const left: LeftInShards[] = [];
+    await change(4, (now) => {
+      left.push(now);
+      // As a worker that has committed the row.
+      void redis.hset(jobKey(shard!, 'b'), 'buried', '2');
+    });
+    expect(left).to.deep.equal([{ size: 0, inFlight: 0, failed: 1 }]);
+    expect(await redis.exists(failed, jobKey(shard!, 'a'), jobKey(shard!, 'b'))).to.equal(0);
+    expect(await count()).to.equal(4);
+  });
+
+  it('that cannot close one shard leaves none closed, however late another one was', async () => {
+    const { config, redis, shardsOf, change, marks } = await aRelay();
+    await change(2);
+    const [refusing, late] = shardsOf(2).map((shard) => shardsKey(shard));
+    const failing = new Proxy(redis, {
+      get(target, property) {
+        const value: unknown = Reflect.get(target, property);
+        if (property !== 'set-shards') return typeof value === 'function' ? value.bind(target) : value;
+        return async (key: string, after: string, before: string) => {
+          if (key === refusing && isClosed(after)) throw new Error('Connection is closed.');
+          if (key === late && isClosed(after)) await sleep(2_000);
+          return await (value as (...args: string[]) => Promise<unknown>).call(target, key, after, before);
+        };
+      },
+    });
+    const failure = await failureOf(
+      createShards(config, failing).change(4, {
+        who: 'ada',
+        onLeft: () => undefined,
+        signal: AbortSignal.timeout(9_000),
+      }),
+    );
+    expect(failure).to.have.property('code', 'queue_unavailable');
+    expect(await marks(2)).to.deep.equal(['2', '2']);
+  }).timeout(15_000);
 });
 
 function paymentOf(shard: number, count: number) {

@@ -5,13 +5,13 @@ import { expect } from 'chai';
 import { startRedis } from '../../dev/local/redis.ts';
 import type { ShownAction } from '../../src/operations/dead-letter-actions.ts';
 import type { DryRun } from '../../src/operations/dead-letter-verdicts.ts';
-import { countPayments } from '../../src/queue/payment-queue.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { insertLetters, statesOf } from '../support/dead-letters.ts';
 import { exchange } from '../support/http-client.ts';
 import { bullQueue } from '../support/queue.ts';
 import { eventually, type TestEnv, testApi, testGateway, testRedis, testWorker } from '../support/relay.ts';
 import { freshDatabase, freshPrefix, sql, startTestPostgres } from '../support/services.ts';
+import { countPayments } from '../support/shards.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../src/commands/dead-letters.ts', import.meta.url));
 

@@ -6,13 +6,13 @@ import { freePort } from '../../dev/local/ports.ts';
 import { startRedis } from '../../dev/local/redis.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
 import { markBuried } from '../../src/queue/failed-jobs.ts';
-import { countPayments } from '../../src/queue/payment-queue.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { holdLedger } from '../support/hold-ledger.ts';
 import { exchange } from '../support/http-client.ts';
 import { bullWorker, lookInto } from '../support/queue.ts';
 import { aPayment, eventually, postPayment, type TestEnv, testApi, testGateway, testWorker } from '../support/relay.ts';
 import { freshDatabase, freshPrefix, sql, startTestPostgres } from '../support/services.ts';
+import { countPayments } from '../support/shards.ts';
 import { startTestStack } from '../support/stack.ts';
 
 interface DeadLetterRow {

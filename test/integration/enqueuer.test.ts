@@ -7,12 +7,13 @@ import { expect } from 'chai';
 import { QueueFullError, QueueUnavailableError } from '../../src/errors.ts';
 import { ENQUEUE_SCRIPT } from '../../src/queue/enqueue-script.ts';
 import { createEnqueuer, type Enqueuer, type NewJob } from '../../src/queue/enqueuer.ts';
-import { countPayments, JOB_NAME, JOB_OPTIONS } from '../../src/queue/payment-queue.ts';
+import { JOB_NAME, JOB_OPTIONS } from '../../src/queue/payment-queue.ts';
 import { createProducerConnection } from '../../src/queue/redis.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { bullQueue, bullWorker, lookInto } from '../support/queue.ts';
 import { aPayment } from '../support/relay.ts';
 import { freshPrefix, sharedRedis } from '../support/services.ts';
+import { countPayments } from '../support/shards.ts';
 
 /** An enqueuer like that of an API node, with a queue of the test's own to look into. */
 async function enqueuerOf({ maxSize = Number.POSITIVE_INFINITY, prefix = freshPrefix() } = {}) {

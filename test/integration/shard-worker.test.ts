@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { SimulatedGatewayOptions } from '../../dev/simulated-gateway/simulated-gateway.ts';
 import { createEnqueuer } from '../../src/queue/enqueuer.ts';
-import { countPayments } from '../../src/queue/payment-queue.ts';
 import { paymentQueues, shardOf } from '../../src/queue/shards.ts';
 import { eventually, type TestEnv, testGateway, testRedis, testWorker } from '../support/relay.ts';
 import { freshDatabase, freshPrefix, sql } from '../support/services.ts';
+import { countPayments } from '../support/shards.ts';
 
 const SHARDS = 4;
 const PLACES = 4;

@@ -1,13 +1,13 @@
 import { UnrecoverableError } from 'bullmq';
 import { expect } from 'chai';
 import { queueKey, shardsKey, unresolvedKey } from '../../src/queue/bullmq-layout.ts';
-import { countPayments } from '../../src/queue/payment-queue.ts';
 import { paymentQueues, shardOf } from '../../src/queue/shards.ts';
 import { combineWaitingJobs, createWaitingJobs } from '../../src/queue/waiting-jobs.ts';
 import { http } from '../support/http-client.ts';
 import { bullWorker } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv, testApi, testRedis } from '../support/relay.ts';
 import { freshPrefix } from '../support/services.ts';
+import { countPayments } from '../support/shards.ts';
 
 const SHARDS = 4;
 

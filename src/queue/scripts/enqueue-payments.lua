@@ -22,7 +22,7 @@ end
 
 local shards = redis.call('GET', KEYS[12])
 if shards and shards ~= ARGV[6] then
-  local why = shards == 'closed' and 'it is being changed' or 'it is ' .. shards .. ', and QUEUE_SHARDS is ' .. ARGV[6]
+  local why = string.sub(shards, 1, 6) == 'closed' and 'it is being changed' or 'it is ' .. shards .. ', and QUEUE_SHARDS is ' .. ARGV[6]
   return redis.error_reply('SHARDS ' .. why)
 end
 
