@@ -18,6 +18,7 @@ import type { PaymentFinder } from './queue/find-payment.ts';
 import { combineQueuedChecks, createQueuedCheck } from './queue/queued-check.ts';
 import type { ServerCheckOptions } from './queue/server-check.ts';
 import type { ShardChecks } from './queue/shard-checks.ts';
+import { expectShards } from './queue/shard-count.ts';
 import type { ShardWriters } from './queue/shard-writers.ts';
 import { capacityOf, type PaymentQueues } from './queue/shards.ts';
 import { createSteering } from './queue/steering.ts';
@@ -64,6 +65,7 @@ export function createOperator(config: Config, shared: SharedParts): readonly Ro
     areQueued: combineQueuedChecks(
       shards.map((shard, index) => createQueuedCheck({ redis, queue: shard, serverCheck: checks.shards[index]! })),
     ),
+    expectShards: () => expectShards(redis, shared.queues),
     steering: createSteering({ redis, queue, writer: writers.home }),
     settleByHand,
     settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),

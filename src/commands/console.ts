@@ -10,6 +10,7 @@ import { combinePaymentFinders, createPaymentFinder } from '../queue/find-paymen
 import { createQueueAdmin } from '../queue/queue-admin.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from '../queue/redis.ts';
+import { expectShards } from '../queue/shard-count.ts';
 import { paymentQueues } from '../queue/shards.ts';
 import { settingsOrRun } from './run-state.ts';
 
@@ -17,12 +18,14 @@ import { settingsOrRun } from './run-state.ts';
 async function main(): Promise<void> {
   const config = loadConfig(await settingsOrRun());
   const db = createDb(config.database, OPERATOR_LIMITS);
-  const { home, shards } = paymentQueues(config.queue);
-  const queueAdmin = createQueueAdmin(config.redis, { shards });
+  const paymentShards = paymentQueues(config.queue);
+  const { home, shards } = paymentShards;
+  const queueAdmin = createQueueAdmin(config.redis, paymentShards);
   const logger = createLogger({ level: config.logLevel, role: 'console' });
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
   await firstConnection(redis);
+  await expectShards(redis, paymentShards);
 
   const ledger = createLedger(db);
   console.log(

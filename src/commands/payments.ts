@@ -27,6 +27,7 @@ import { createActionOutbox } from '../queue/action-outbox.ts';
 import { combinePaymentFinders, createPaymentFinder } from '../queue/find-payment.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from '../queue/redis.ts';
+import { expectShards } from '../queue/shard-count.ts';
 import { createShardWriters } from '../queue/shard-writers.ts';
 import { paymentQueues } from '../queue/shards.ts';
 import { combineWaitingJobs, createWaitingJobs } from '../queue/waiting-jobs.ts';
@@ -79,6 +80,7 @@ async function main(): Promise<number> {
   }
   const relay = await openRelay(loadConfig(await settingsOrRun()));
   try {
+    await relay.expectShards();
     switch (command) {
       case 'show':
         print(await relay.paymentStatus(needed(id)));
@@ -139,6 +141,7 @@ async function openRelay(config: Config) {
   });
   return {
     paymentStatus: createPaymentStatus({ jobs, ledger, queueWatch }),
+    expectShards: () => expectShards(redis, queues),
     waitingJobs,
     settleByHand,
     settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),

@@ -200,6 +200,7 @@ async function findUnrecorded({ client, config, urls, token, range, releases }: 
 async function* queuedIds(config: Config): AsyncGenerator<string[]> {
   const queueAdmin = createQueueAdmin(config.redis, paymentQueues(config.queue));
   try {
+    await queueAdmin.ping();
     for (const queue of await queueAdmin.queues()) {
       let found = PAGE;
       for (let start = 0; found === PAGE; start += PAGE) {

@@ -11,6 +11,7 @@ import { createQueueAdmin } from '../queue/queue-admin.ts';
 import { createQueueWatch } from '../queue/queue-state.ts';
 import { createProducerConnection, firstConnection } from '../queue/redis.ts';
 import { writerFor } from '../queue/replicated-writer.ts';
+import { expectShards } from '../queue/shard-count.ts';
 import { paymentQueues } from '../queue/shards.ts';
 import { createSteering } from '../queue/steering.ts';
 import { settingsOrRun } from './run-state.ts';
@@ -32,6 +33,7 @@ export async function withSteering<T>(act: (deps: SteerDeps & PauseDeps) => Prom
   const lateRows = createLateRows({ outbox: createActionOutbox({ redis, queue }), actions, logger });
   const trail = createTrail({ actions, lateRows, logger });
   try {
+    await expectShards(redis, queues);
     return await act({
       steering: createSteering({ redis, queue, writer }),
       queueAdmin,

@@ -25,7 +25,7 @@ export interface Shards {
    * | the home gets the new number, over the mark | 503        | old processes are not ready; those of the new number are |
    * | the new shards get it                      | 204         | another call opens those that lack it                    |
    *
-   * Whoever has its mark at the home decides. So a call with the number of now, which opens the shards, ends the call whose mark
+   * The call whose mark is at the home decides. So one with the number of now, which opens the shards, ends the call whose mark
    * it replaces: that one fails.
    * @throws QueueUnavailableError; ConflictError when another call is under way or was faster, or the queue is paused
    */

@@ -3,6 +3,7 @@ import type { RedisConfig } from '../config.ts';
 import { QueueUnavailableError } from '../errors.ts';
 import { jobKey, queueKey, unresolvedKey } from './bullmq-layout.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
+import { expectShards } from './shard-count.ts';
 import { type PaymentQueues, shardOf } from './shards.ts';
 
 /** BullMQ's own queue, as bull-board takes it. */
@@ -13,9 +14,9 @@ export type BullQueue = Queue;
  * the first use, so that an API node that only accepts payments does not pay for them.
  */
 export interface QueueAdmin {
-  /** One for each shard. @throws QueueUnavailableError */
+  /** One for each shard. Ask `ping` before. @throws QueueUnavailableError */
   queues(): Promise<readonly Queue[]>;
-  /** Resolves when Redis replies. @throws QueueUnavailableError */
+  /** Resolves when Redis replies, and the relay has this number of shards. @throws QueueUnavailableError */
   ping(): Promise<void>;
   /** The ids of failed jobs of a shard, the oldest first. @throws QueueUnavailableError */
   failedIds(shard: number): Promise<readonly string[]>;
@@ -34,7 +35,8 @@ export interface AdminJob {
   readonly acceptedAt: Date;
 }
 
-export function createQueueAdmin(config: RedisConfig, { shards }: Pick<PaymentQueues, 'shards'>): QueueAdmin {
+export function createQueueAdmin(config: RedisConfig, paymentQueues: PaymentQueues): QueueAdmin {
+  const { shards } = paymentQueues;
   let opened: { queues: Promise<readonly Queue[]>; redis: ReturnType<typeof createProducerConnection> } | undefined;
 
   function open() {
@@ -58,13 +60,15 @@ export function createQueueAdmin(config: RedisConfig, { shards }: Pick<PaymentQu
     return { queues, redis };
   }
 
-  /** Runs a command when the first connection was made or has failed. */
+  /** Runs a command when the first connection was made or has failed, and never on the shards of another number. */
   async function ask<T>(command: (redis: ReturnType<typeof createProducerConnection>) => Promise<T>): Promise<T> {
     try {
       opened ??= open();
       await opened.queues;
+      await expectShards(opened.redis, paymentQueues);
       return await command(opened.redis);
     } catch (cause) {
+      if (cause instanceof QueueUnavailableError) throw cause;
       throw new QueueUnavailableError('could not read the queue', { cause, retryAfterSeconds: 1 });
     }
   }
@@ -75,7 +79,8 @@ export function createQueueAdmin(config: RedisConfig, { shards }: Pick<PaymentQu
       return opened.queues;
     },
     async ping() {
-      await ask((redis) => redis.ping());
+      // It reads the number.
+      await ask(async () => {});
     },
     failedIds: (shard) => ask((redis) => redis.zrange(queueKey(shards[shard]!, 'failed'), 0, -1)),
     failedJob: (id) =>

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster, Redis } from 'ioredis';
+import { QueueUnavailableError } from '../errors.ts';
 import type { Logger } from '../process/logger.ts';
 import type { Failure } from '../process/outage-log.ts';
 import { type PaymentQueueName, queueKey, shardsKey } from './bullmq-layout.ts';
@@ -94,6 +95,23 @@ export function createShardCount({
       return { fatal, problems: [...([atHome, ...written].some(isClosed) ? [IS_CHANGED] : []), ...refusals(replies)] };
     },
   });
+}
+
+/**
+ * For what reads or changes all shards once, without a check that looks again and again.
+ * @throws QueueUnavailableError also when the relay has another number: what is done then would be done to queues that nobody uses
+ */
+export async function expectShards(redis: Redis | Cluster, { home, shards }: PaymentQueues): Promise<void> {
+  let written: string | null;
+  try {
+    written = await redis.get(shardsKey(home));
+  } catch (cause) {
+    const { detail } = explainRedisError(cause);
+    throw new QueueUnavailableError(`the number of shards: ${detail}`, { cause, retryAfterSeconds: 1 });
+  }
+  // Without a number no process has used the queue yet.
+  if (written === null || countOf(written) === shards.length) return;
+  throw new QueueUnavailableError(otherNumber(countOf(written), shards.length).detail, { retryAfterSeconds: 1 });
 }
 
 /** Logged and shown, and no fault: the workers must drain the shards. */

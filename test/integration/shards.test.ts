@@ -1,3 +1,6 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { UnrecoverableError } from 'bullmq';
 import { expect } from 'chai';
 import { queueKey, shardsKey, unresolvedKey } from '../../src/queue/bullmq-layout.ts';
@@ -8,6 +11,8 @@ import { bullWorker } from '../support/queue.ts';
 import { aPayment, eventually, type TestEnv, testApi, testRedis } from '../support/relay.ts';
 import { freshPrefix } from '../support/services.ts';
 import { countPayments } from '../support/shards.ts';
+
+const execute = promisify(execFile);
 
 const SHARDS = 4;
 
@@ -174,6 +179,44 @@ describe('four shards', () => {
     });
     expect(problem.cause).to.include('QUEUE_SHARDS is 2').and.include('4 shards');
   });
+
+  it('keep the operator of a node with another number from acting on its queues', async () => {
+    const { prefix, postToEach } = await aRelay();
+    await postToEach();
+    const { operator, api } = await aRelay({ QUEUE_SHARDS: '2' }, prefix);
+    const body = { reason: 'maintenance' };
+    await operator.post('/admin/api/pause').send(body).expect(503);
+    await operator.get('/admin/api/gateways').expect(503);
+    await operator.post('/admin/api/unresolved/release?gateway=primary').send(body).expect(503);
+    await operator.get('/admin/queues/api/queues').expect(503);
+    await api.post('/purge-payments').expect(503);
+  });
+
+  it('keep a command with another number from acting on its queues', async () => {
+    const { prefix, config, postToEach } = await aRelay();
+    await postToEach();
+    const env = {
+      PATH: process.env['PATH'],
+      REDIS_URL: config.redis.url,
+      DATABASE_URL: config.database.url,
+      REDIS_KEY_PREFIX: prefix.slice(1, -1),
+      QUEUE_SHARDS: '2',
+    };
+    for (const args of [
+      ['queue-state.ts', 'pause', '--reason', 'x'],
+      ['gateway-state.ts', 'show'],
+      ['payments.ts', 'unresolved', '--gateway', 'primary'],
+      ['console.ts'],
+    ]) {
+      const [file, ...rest] = args;
+      const command = fileURLToPath(new URL(`../../src/commands/${file}`, import.meta.url));
+      const failure: { stderr: string } = await execute(process.execPath, [command, ...rest], { env }).then(
+        () => expect.fail(args.join(' ')),
+        (error: { stderr: string }) => error,
+      );
+      expect(failure.stderr, args.join(' ')).to.include('QUEUE_SHARDS is 2, and the relay has 4 shards');
+    }
+  }).timeout(20_000);
 
   it('accept nothing while they are closed, at once and with the reason', async () => {
     const { api, redis, shards } = await aRelay();

@@ -387,6 +387,7 @@ async function brokenApi({ config }: TestApi): Promise<string> {
     findPaymentStatus: () => Promise.reject(new Error('a fault of our own')),
     deadLetters: part,
     openDeadLetters: part,
+    expectShards: async () => {},
     areQueued: () => Promise.reject(new Error('a fault of our own')),
     actions: part,
     trail: part,

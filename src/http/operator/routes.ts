@@ -19,6 +19,8 @@ import { DASHBOARD_CHANGES, DASHBOARD_PATH } from './dashboard-changes.ts';
 export interface OperatorDeps extends Pick<AppDeps, 'enqueuer' | 'deadLetters' | 'findPaymentStatus' | 'queueAdmin'> {
   readonly openDeadLetters: OpenDeadLetters;
   readonly areQueued: QueuedCheck;
+  /** @throws QueueUnavailableError when the relay has another number of shards than this node */
+  readonly expectShards: () => Promise<void>;
   readonly actions: OperatorActions;
   readonly queueWatch: QueueWatch;
   readonly steering: SteeringStore;

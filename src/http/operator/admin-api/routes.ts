@@ -1,3 +1,4 @@
+import type { RequestHandler } from 'express';
 import { DEAD_LETTER_VERBS } from '../../../operations/dead-letter-verdicts.ts';
 import { getPayment } from '../../payments/get-payment.ts';
 import type { Route } from '../../routes.ts';
@@ -19,6 +20,13 @@ export function createAdminRoutes(deps: OperatorDeps): readonly Route[] {
   const post = { ...change, method: 'POST' } as const;
   // These work while PostgreSQL is down. Their rows are written later.
   const atOnce = { ...post, worksWithoutLedger: true } as const;
+  // With another number of shards it would read or change queues that nobody uses.
+  const ofShards =
+    (handler: RequestHandler): RequestHandler =>
+    async (request, response, next) => {
+      await deps.expectShards();
+      await handler(request, response, next);
+    };
   const gateway = '/admin/api/gateways/:gateway';
   const action = '/admin/api/actions/:id';
   const payment = '/admin/api/payments/:correlationId';
@@ -28,12 +36,12 @@ export function createAdminRoutes(deps: OperatorDeps): readonly Route[] {
     { ...look, path: '/admin/api/actions', handler: listActions(deps) },
     { ...look, path: action, handler: getAction(deps) },
     { ...change, method: 'DELETE', path: action, action: 'action.stop', handler: deleteAction(deps) },
-    { ...atOnce, path: '/admin/api/pause', action: 'queue.pause', handler: changePause('pause', deps) },
-    { ...post, path: '/admin/api/resume', action: 'queue.resume', handler: changePause('resume', deps) },
-    { ...look, path: '/admin/api/gateways', handler: getGateways(deps) },
-    { ...atOnce, path: `${gateway}/stop`, action: 'gateway.stop', handler: changeGateway('stop', deps) },
-    { ...post, path: `${gateway}/drain`, action: 'gateway.drain', handler: changeGateway('drain', deps) },
-    { ...post, path: `${gateway}/resume`, action: 'gateway.resume', handler: changeGateway('resume', deps) },
+    { ...atOnce, path: '/admin/api/pause', action: 'queue.pause', handler: ofShards(changePause('pause', deps)) },
+    { ...post, path: '/admin/api/resume', action: 'queue.resume', handler: ofShards(changePause('resume', deps)) },
+    { ...look, path: '/admin/api/gateways', handler: ofShards(getGateways(deps)) },
+    { ...atOnce, path: `${gateway}/stop`, action: 'gateway.stop', handler: ofShards(changeGateway('stop', deps)) },
+    { ...post, path: `${gateway}/drain`, action: 'gateway.drain', handler: ofShards(changeGateway('drain', deps)) },
+    { ...post, path: `${gateway}/resume`, action: 'gateway.resume', handler: ofShards(changeGateway('resume', deps)) },
     { ...look, path: '/admin/api/dead-letters', handler: getDeadLetters(deps) },
     ...DEAD_LETTER_VERBS.map((verb) => ({
       ...post,
@@ -46,7 +54,17 @@ export function createAdminRoutes(deps: OperatorDeps): readonly Route[] {
     { ...post, path: `${payment}/record`, action: 'payment.record', handler: recordPayment(deps) },
     { ...post, path: `${payment}/release`, action: 'payment.release', handler: settlePayment('release', deps) },
     { ...post, path: `${payment}/reject`, action: 'payment.reject', handler: settlePayment('reject', deps) },
-    { ...post, path: `${unresolved}/release`, action: 'unresolved.release', handler: settlePage('release', deps) },
-    { ...post, path: `${unresolved}/reject`, action: 'unresolved.reject', handler: settlePage('reject', deps) },
+    {
+      ...post,
+      path: `${unresolved}/release`,
+      action: 'unresolved.release',
+      handler: ofShards(settlePage('release', deps)),
+    },
+    {
+      ...post,
+      path: `${unresolved}/reject`,
+      action: 'unresolved.reject',
+      handler: ofShards(settlePage('reject', deps)),
+    },
   ];
 }
