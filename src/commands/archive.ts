@@ -75,7 +75,9 @@ async function main(): Promise<number> {
     const progress = progressOf(oldPayments);
     const act = { before, who: whoRuns(), reason, signal: stop.signal };
     const { moved, isComplete } = await archivePayments(act, deps, progress);
-    const end = isComplete ? 'Nothing older is left.' : 'It was stopped: run it again to go on.';
+    const end = isComplete
+      ? 'What others held locked is left for the next run.'
+      : 'It was stopped: run it again to go on.';
     console.log(`Moved ${shown(moved)} payments. ${end}`);
     return isComplete ? 0 : 1;
   } finally {
