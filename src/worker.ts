@@ -28,11 +28,12 @@ import { startHeartbeat } from './queue/heartbeats.ts';
 import { openOperatorQueue } from './queue/operator-queue.ts';
 import { createPacer } from './queue/pacer.ts';
 import { createPlaces } from './queue/places.ts';
-import { combineQueuedChecks } from './queue/queued-check.ts';
+import { combineKnownChecks } from './queue/queued-check.ts';
 import { createWorkerConnection, logConnection } from './queue/redis.ts';
 import type { RedisCheck } from './queue/redis-check.ts';
 import { lastingFault } from './queue/server-check.ts';
 import { createShardChecks } from './queue/shard-checks.ts';
+import { OTHER_SHARDS } from './queue/shard-count.ts';
 import { createShardWorker, type ShardWorker } from './queue/shard-worker.ts';
 import { paymentQueues } from './queue/shards.ts';
 import { type SteeringWatch, watchSteering } from './queue/steering-watch.ts';
@@ -167,12 +168,16 @@ export function startWorker(
     await Promise.race(shards.map((shard) => shard.start()));
     if (isClosing) return;
     if (config.queue.durability === 'replica') void warnWithoutStandby(db, logger);
-    const areQueued = combineQueuedChecks(shards.map((shard) => shard.areQueued));
-    reopening = startReopening({ deadLetters, failedJobs: { areQueued }, logger });
+    // Of a process with another number of shards both would look for payments where they are not.
+    await checks.all.whenUsable();
+    if (isClosing) return;
+    const areQueued = combineKnownChecks(shards.map((shard) => shard.areQueued));
+    reopening = startReopening({ deadLetters, areQueued, logger });
     actionRunner = startActionRunner({
       actions: createOperatorActions(db),
       openDeadLetters: createOpenDeadLetters(db),
       openQueue: () => openOperatorQueue(config, logger),
+      isFit: () => checks.all.fault?.code !== OTHER_SHARDS,
       workerId: id,
       logger,
     });

@@ -34,6 +34,8 @@ export interface ActionRunnerOptions {
   readonly openDeadLetters: OpenDeadLetters;
   /** Called for each action, so that a worker without one has no further connection. */
   readonly openQueue: () => Promise<OperatorQueue>;
+  /** False while its shards are not those of the relay: another worker must carry the actions out. */
+  readonly isFit: () => boolean;
   readonly workerId: string;
   readonly logger: Logger;
 }
@@ -63,12 +65,13 @@ const ENQUEUES_AT_ONCE = 20;
 const WINDOW_PAUSE_MS = 5;
 
 export function startActionRunner(options: ActionRunnerOptions): ActionRunner {
-  const { actions, workerId, logger } = options;
+  const { actions, isFit, workerId, logger } = options;
   const closing = new AbortController();
   const { signal } = closing;
   const outage = createOutageLog(logger, { message: 'an action waits', endMessage: 'an action goes on' });
 
   async function look(): Promise<void> {
+    if (!isFit()) return;
     const action = await actions.lease(workerId, LEASE_SECONDS);
     if (action === undefined) return;
     const verb = verbOf(action);
@@ -133,7 +136,8 @@ async function walk(
   verb: DeadLetterVerb,
   deps: Deps & { readonly queue: OperatorQueue },
 ): Promise<End> {
-  const { actions, openDeadLetters, signal, outage } = deps;
+  const { actions, openDeadLetters, signal, outage, isFit } = deps;
+  const mayGoOn = () => !signal.aborted && isFit();
   const { filter, letters: total } = selectionOf(action);
   const perSecond = action.perSecond!;
   const limit = Math.min(MAX_BATCH, Math.max(1, Math.round((perSecond * BATCH_MS) / 1_000)));
@@ -151,12 +155,13 @@ async function walk(
       } catch (error) {
         const failure = whyItWaits(error);
         if (failure === undefined) throw error;
+        if (!mayGoOn()) return undefined;
         outage.failed(failure, { id: action.id });
         since ??= new Date().toISOString();
         if (!(await noteWaiting({ ...failure, since }, soFar))) return undefined;
       }
       await pause(RETRY_MS, signal);
-      if (signal.aborted) return undefined;
+      if (!mayGoOn()) return undefined;
     }
   }
 
@@ -174,7 +179,7 @@ async function walk(
     }
   }
 
-  while (!signal.aborted) {
+  while (mayGoOn()) {
     const startedAtMs = performance.now();
     const batch = createBatch(verb, { ...deps, to: filter.to, who: action.who });
     const soFar = (): Progress => ({ done: done + batch.done, skipped: plus(skipped, batch.skipped) });
@@ -201,7 +206,7 @@ async function walk(
     const pauseMs = piece.letters.length === 0 ? WINDOW_PAUSE_MS : (1_000 * piece.letters.length) / perSecond;
     await pause(startedAtMs + pauseMs - performance.now(), signal);
   }
-  return signal.aborted ? 'given_back' : 'left';
+  return mayGoOn() ? 'left' : 'given_back';
 }
 
 /** Resolves early when the runner closes. */

@@ -1,7 +1,6 @@
 import type { DeadLetters } from '../ledger/dead-letters.ts';
 import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
-import type { FailedJobs } from '../queue/failed-jobs.ts';
 
 const INTERVAL_MS = 60_000;
 
@@ -14,11 +13,12 @@ const PAGE = 500;
  */
 export function startReopening({
   deadLetters,
-  failedJobs,
+  areQueued,
   logger,
 }: {
   deadLetters: Pick<DeadLetters, 'queuedAgain' | 'reopen'>;
-  failedJobs: Pick<FailedJobs, 'areQueued'>;
+  /** Of each id, whether it has a job that has not failed; undefined while nobody knows. Such a row waits for its next check. */
+  areQueued: (ids: readonly string[]) => Promise<readonly (boolean | undefined)[]>;
   logger: Logger;
 }): { close(): void } {
   let afterId = '0';
@@ -27,8 +27,8 @@ export function startReopening({
     const rows = await deadLetters.queuedAgain(afterId, PAGE);
     // After a full page the next check goes on with the next page.
     afterId = rows.length === PAGE ? rows.at(-1)!.id : '0';
-    const areQueued = await failedJobs.areQueued(rows.map(({ jobId }) => jobId));
-    const lost = rows.filter((_row, index) => !areQueued[index]);
+    const queued = await areQueued(rows.map(({ jobId }) => jobId));
+    const lost = rows.filter((_row, index) => queued[index] === false);
     if (lost.length === 0) return;
     await deadLetters.reopen(lost.map(({ id }) => id));
     logger.warn('dead letters that were queued again are not in the queue', { count: lost.length });

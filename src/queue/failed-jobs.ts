@@ -3,7 +3,6 @@ import { describeError } from '../process/describe-error.ts';
 import type { Logger } from '../process/logger.ts';
 import { createOutageLog } from '../process/outage-log.ts';
 import { lockKey, type PaymentQueueName, queueKey, readJobFields } from './bullmq-layout.ts';
-import { createQueuedCheck, type QueuedCheck } from './queued-check.ts';
 import { defineScript } from './scripts.ts';
 import { shortData } from './short-data.ts';
 
@@ -24,8 +23,6 @@ export interface FailedJobs {
   copyAll(): Promise<void>;
   /** Looks once, within a second and at most once a second, for the jobs that have failed since. */
   tidySoon(): void;
-  /** Of each id, whether it has a job that has not failed. */
-  readonly areQueued: QueuedCheck;
   /** Ends every wait, and sends no further command. */
   close(): void;
 }
@@ -188,8 +185,6 @@ export function createFailedJobs({
       }
     },
     tidySoon,
-    // The worker takes nothing before the check of its server.
-    areQueued: createQueuedCheck({ redis, queue, serverCheck: { fault: undefined } }),
     close() {
       clearInterval(looking);
       closing.abort();

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster, Redis } from 'ioredis';
 import { QueueUnavailableError } from '../errors.ts';
 import { type PaymentQueueName, queueKey } from './bullmq-layout.ts';
@@ -38,6 +39,21 @@ export function createQueuedCheck({
 /** Asks each shard for its own ids. @param checks one for each shard */
 export function combineQueuedChecks(checks: readonly QueuedCheck[]): QueuedCheck {
   return (ids) => askShards(ids, checks.length, (shard, own) => checks[shard]!(own));
+}
+
+/** How long a shard may take to reply. The worker's connection would wait for a lost master. */
+const REPLY_MS = 1_000;
+
+/** The same, and undefined for the ids of a shard that does not say so, or not in time. Never rejects. */
+export function combineKnownChecks(
+  checks: readonly QueuedCheck[],
+): (ids: readonly string[]) => Promise<readonly (boolean | undefined)[]> {
+  return (ids) =>
+    askShards<boolean | undefined>(ids, checks.length, async (shard, own) => {
+      const asked = checks[shard]!(own).catch(() => undefined);
+      const tooLate = sleep(REPLY_MS, undefined, { ref: false });
+      return (await Promise.race([asked, tooLate])) ?? own.map(() => undefined);
+    });
 }
 
 function unavailable(why: string, cause?: unknown): QueueUnavailableError {

@@ -120,9 +120,12 @@ const IS_CHANGED: Failure = {
   detail: 'the number of shards is being changed: no payment is accepted until that is done (npm run shards)',
 };
 
+/** The fault of a process whose shards are not those of the relay. */
+export const OTHER_SHARDS = 'other_shards';
+
 function otherNumber(written: number, own: number): Failure {
   return {
-    code: 'other_shards',
+    code: OTHER_SHARDS,
     detail: `QUEUE_SHARDS is ${own}, and the relay has ${written} ${written === 1 ? 'shard' : 'shards'}: set QUEUE_SHARDS=${written}, or change the number with npm run shards`,
   };
 }

@@ -9,7 +9,7 @@ import { createFailedJobs, type FailedJob } from './failed-jobs.ts';
 import type { Pacer } from './pacer.ts';
 import { createPaymentWorker, type FleetUse, type PaymentWorker } from './payment-worker.ts';
 import type { ShardPlaces } from './places.ts';
-import type { QueuedCheck } from './queued-check.ts';
+import { createQueuedCheck, type QueuedCheck } from './queued-check.ts';
 import type { RedisCheck } from './redis-check.ts';
 import { createRedisClock, type RedisClock } from './redis-clock.ts';
 import { writerFor } from './replicated-writer.ts';
@@ -94,7 +94,7 @@ export function createShardWorker({
     get fault() {
       return lastingFault(serverCheck) ?? epoch?.fault;
     },
-    areQueued: failedJobs.areQueued,
+    areQueued: createQueuedCheck({ redis, queue, serverCheck }),
     async start() {
       await failedJobs.copyAll();
       if (isClosing) return;

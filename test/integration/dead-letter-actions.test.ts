@@ -5,6 +5,8 @@ import { expect } from 'chai';
 import { startRedis } from '../../dev/local/redis.ts';
 import type { ShownAction } from '../../src/operations/dead-letter-actions.ts';
 import type { DryRun } from '../../src/operations/dead-letter-verdicts.ts';
+import { jobKey } from '../../src/queue/bullmq-layout.ts';
+import { paymentQueues, shardOf } from '../../src/queue/shards.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { insertLetters, statesOf } from '../support/dead-letters.ts';
 import { exchange } from '../support/http-client.ts';
@@ -473,5 +475,24 @@ describe('npm run dead-letters', () => {
       expect((await command(started, args)).code, args.join(' ')).to.equal(2);
     }
     expect(await started.states()).to.deep.equal({ open: 1 });
+  });
+});
+
+describe('a worker with another number of shards than the relay', () => {
+  it('leaves actions and letters that were queued again to those that fit', async () => {
+    const { insert, start, ended, work, databaseUrl, prefix } = await relay({ QUEUE_SHARDS: '4' });
+    const [queued] = await insert(1);
+    await sql(databaseUrl, `UPDATE dead_letters SET state = 'queued_again', state_at = now() - interval '2 minutes'`);
+    const id = queued!.correlation_id;
+    const { shards } = paymentQueues({ name: 'payments', prefix, shards: 4 });
+    await (await testRedis()).hset(jobKey(shards[shardOf(id, 4)]!, id), 'data', '{}');
+    await insert(3);
+    const action = await start('retry', { all: true });
+    const { entries } = await work({ QUEUE_SHARDS: '2' });
+    await eventually(() => entries.some(({ code }) => code === 'other_shards'));
+    await work();
+    expect(await ended(action.id)).to.include({ state: 'done' });
+    const [row] = await sql(databaseUrl, 'SELECT state FROM dead_letters WHERE id = $1', [queued!.id]);
+    expect(row).to.deep.equal({ state: 'queued_again' });
   });
 });
