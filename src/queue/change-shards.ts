@@ -18,12 +18,12 @@ export interface Shards {
   /**
    * Changes their number while processes run. What may go wrong leaves every payment where its workers find it:
    *
-   * | step                                       | clients get | after a failure here                                     |
-   * |--------------------------------------------|-------------|----------------------------------------------------------|
-   * | the home and every old shard get this command's mark | 503 | its marks become the old number, now or by another call |
-   * | the workers drain them until all are empty | 503         | the same                                                 |
-   * | the home gets the new number, over the mark | 503        | old processes are not ready; those of the new number are |
-   * | the new shards get it                      | 204         | another call opens those that lack it                    |
+   * | step                                              | clients get | after a failure here                                            |
+   * |---------------------------------------------------|-------------|-----------------------------------------------------------------|
+   * | the home and every old shard get this call's mark | 503         | its marks become the old number, now or by another call         |
+   * | the workers drain them until all are empty        | 503         | the same                                                        |
+   * | the home gets a mark with the new number          | 503         | old processes are not ready; a call with the new number goes on |
+   * | the home and the new shards get the number        | 204         | another call opens those that lack it                           |
    *
    * The call whose mark is at the home decides. So one with the number of now, which opens the shards, ends the call whose mark
    * it replaces: that one fails.
@@ -142,23 +142,26 @@ export function createShards(config: Pick<Config, 'redis' | 'queue'>, redis: Red
     const from = countOf(before);
     const old = shardsOf(from);
     mustBeTaken(await look(old));
-    const mark = closingMark({ count: from, id: randomUUID(), sinceMs: Date.now(), who: call.who });
+    const command = { id: randomUUID(), sinceMs: Date.now(), who: call.who };
+    const mark = closingMark({ count: from, ...command });
+    // Not the number itself: what another call has written must not be taken for ours.
+    const next = closingMark({ count: to, ...command });
     try {
       await mustSwap(home, before, mark);
       await markAll(old, mark);
       await untilEmpty(old, mark, call);
-      await mustSwap(home, mark, String(to));
+      await mustSwap(home, mark, next);
       try {
         await mustBeEmptyStill(old, mark);
       } catch (error) {
-        if (error instanceof ConflictError) await swap(home, String(to), mark);
+        if (error instanceof ConflictError) await swap(home, next, mark);
         throw error;
       }
     } catch (error) {
       await undo(mark, from);
       throw error;
     }
-    await markAll(shardsOf(to), String(to));
+    await reopen(next, to);
   }
 
   async function ask<T>(command: () => Promise<T>, signal?: AbortSignal): Promise<T> {

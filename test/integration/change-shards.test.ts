@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import type { Cluster, Redis } from 'ioredis';
 import { loadConfig } from '../../src/config.ts';
 import { QueueUnavailableError } from '../../src/errors.ts';
 import { jobKey, queueKey, shardsKey } from '../../src/queue/bullmq-layout.ts';
 import { createShards, type LeftInShards } from '../../src/queue/change-shards.ts';
 import { combineEnqueuers, createEnqueuer } from '../../src/queue/enqueuer.ts';
-import { isClosed } from '../../src/queue/shard-count.ts';
+import { countOf, isClosed } from '../../src/queue/shard-count.ts';
 import { paymentQueues, shardOf } from '../../src/queue/shards.ts';
 import { atTestEnd } from '../support/cleanup.ts';
 import { bullWorker } from '../support/queue.ts';
@@ -26,6 +27,7 @@ async function aRelay() {
   return {
     redis,
     config,
+    home: shardsOf(1)[0]!,
     shards,
     shardsOf,
     count: async () => (await shards.read()).length,
@@ -57,6 +59,21 @@ async function aRelay() {
       for (const shard of shardsOf(count)) await redis.del(queueKey(shard, 'wait'));
     },
   };
+}
+
+/** The connection, with another way to write the number of shards. */
+function writingBy(
+  redis: Redis | Cluster,
+  by: (write: () => Promise<unknown>, key: string, after: string) => Promise<unknown>,
+): typeof redis {
+  return new Proxy(redis, {
+    get(target, property) {
+      const value: unknown = Reflect.get(target, property);
+      if (typeof value !== 'function') return value;
+      if (property !== 'set-shards') return value.bind(target);
+      return (...args: string[]) => by(() => value.apply(target, args), args[0]!, args[1]!);
+    },
+  });
 }
 
 async function refusalOf(promise: Promise<void>): Promise<string> {
@@ -224,6 +241,42 @@ describe('a change of the number of shards', () => {
     expect(await marks(3)).to.deep.equal(['3', '3', '3']);
   });
 
+  it('is taken back when a shard has lost its mark while the home got the new number', async () => {
+    const { node, change, config, redis, shardsOf, marks, count } = await aRelay();
+    await change(3);
+    const losing = writingBy(redis, async (write, _key, after) => {
+      const written = await write();
+      if (countOf(after) !== 4) return written;
+      await redis.set(shardsKey(shardsOf(3)[1]!), '3');
+      await node(3)(paymentOf(1, 3));
+      return written;
+    });
+    const shards = createShards(config, losing);
+    const call = { who: 'ada', onLeft: () => undefined, signal: AbortSignal.timeout(8_000) };
+    expect(await failureOf(shards.change(4, call))).to.have.property('code', 'conflict');
+    expect(await count()).to.equal(3);
+    expect(await marks(3)).to.deep.equal(['3', '3', '3']);
+  });
+
+  it('leaves the same change of another call alone, also when its own write of the number is late', async () => {
+    const { node, change, config, redis, home, marks, count } = await aRelay();
+    await change(3);
+    let isFirst = true;
+    const late = writingBy(redis, async (write, key, after) => {
+      if (countOf(after) !== 4 || key !== shardsKey(home) || !isFirst) return await write();
+      isFirst = false;
+      await change(3);
+      await change(4);
+      await node(4)(aPayment());
+      return await write();
+    });
+    const shards = createShards(config, late);
+    const call = { who: 'ada', onLeft: () => undefined, signal: AbortSignal.timeout(8_000) };
+    expect(await failureOf(shards.change(4, call))).to.have.property('code', 'conflict');
+    expect(await count()).to.equal(4);
+    expect(await marks(4)).to.deep.equal(['4', '4', '4', '4']);
+  });
+
   it('is refused while the queue is paused, also when it was paused meanwhile', async () => {
     const { node, change, drain, redis, shardsOf, marks } = await aRelay();
     await change(2);
@@ -266,16 +319,10 @@ describe('a change of the number of shards', () => {
     const { config, redis, shardsOf, change, marks } = await aRelay();
     await change(2);
     const [refusing, late] = shardsOf(2).map((shard) => shardsKey(shard));
-    const failing = new Proxy(redis, {
-      get(target, property) {
-        const value: unknown = Reflect.get(target, property);
-        if (property !== 'set-shards') return typeof value === 'function' ? value.bind(target) : value;
-        return async (key: string, after: string, before: string) => {
-          if (key === refusing && isClosed(after)) throw new Error('Connection is closed.');
-          if (key === late && isClosed(after)) await sleep(2_000);
-          return await (value as (...args: string[]) => Promise<unknown>).call(target, key, after, before);
-        };
-      },
+    const failing = writingBy(redis, async (write, key, after) => {
+      if (key === refusing && isClosed(after)) throw new Error('Connection is closed.');
+      if (key === late && isClosed(after)) await sleep(2_000);
+      return await write();
     });
     const failure = await failureOf(
       createShards(config, failing).change(4, {
