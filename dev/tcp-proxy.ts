@@ -32,6 +32,14 @@ export interface TcpProxy {
 interface Pair {
   readonly client: Socket;
   readonly server: Socket;
+  /** What is under way to each side. */
+  readonly delayed: ReadonlyMap<Socket, Delayed[]>;
+}
+
+interface Delayed {
+  readonly chunk: Buffer;
+  /** In ms of `performance.now()`. */
+  readonly dueAtMs: number;
 }
 
 /** A proxy on a port of 127.0.0.1 in front of another port. It injects the network's faults. */
@@ -46,7 +54,7 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
 
   function accept(client: Socket): void {
     const server = connect(target, '127.0.0.1');
-    const pair = { client, server };
+    const pair = { client, server, delayed: new Map<Socket, Delayed[]>([client, server].map((to) => [to, []])) };
     pairs.add(pair);
     for (const [from, to] of [
       [client, server],
@@ -66,15 +74,13 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
     if (fault.kind === 'half_open') server.destroy();
   }
 
-  function pass(chunk: Buffer, from: Socket, to: Socket, { client, server }: Pair): void {
+  function pass(chunk: Buffer, from: Socket, to: Socket, { client, server, delayed }: Pair): void {
     switch (fault.kind) {
       case 'none':
-        to.write(chunk);
+        delay(chunk, to, delayed.get(to)!, 0);
         return;
       case 'delay':
-        setTimeout(() => {
-          if (!to.destroyed) to.write(chunk);
-        }, fault.ms);
+        delay(chunk, to, delayed.get(to)!, fault.ms);
         return;
       case 'cut_replies':
       case 'reset_replies':
@@ -88,6 +94,22 @@ export async function createTcpProxy(targetPort: number): Promise<TcpProxy> {
       case 'refuse':
         return;
     }
+  }
+
+  /** TCP keeps the order of bytes, also when a delay has become shorter. */
+  function delay(chunk: Buffer, to: Socket, queue: Delayed[], ms: number): void {
+    const nowMs = performance.now();
+    const dueAtMs = Math.max(nowMs + ms, queue.at(-1)?.dueAtMs ?? 0);
+    if (dueAtMs <= nowMs) {
+      to.write(chunk);
+      return;
+    }
+    queue.push({ chunk, dueAtMs });
+    setTimeout(() => {
+      // Timers of different lengths may fire out of turn, so each writes the chunk whose turn it is.
+      const next = queue.shift()!;
+      if (!to.destroyed) to.write(next.chunk);
+    }, dueAtMs - nowMs);
   }
 
   /**
