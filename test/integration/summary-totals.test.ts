@@ -80,7 +80,7 @@ describe('summary', () => {
     expect((await table.summarise({})).primary.totalRequests).to.be.above(1_000);
   });
 
-  it('follows payments that are mended or removed by hand', async () => {
+  it('follows payments that are corrected or removed by hand', async () => {
     const { url, table, added } = await ledger();
     await table.insertPayments(Array.from({ length: 50 }, somePayment));
     await sql(url, "UPDATE payments SET amount_cents = 7, gateway = 'fallback' WHERE correlation_id::text < '4'");

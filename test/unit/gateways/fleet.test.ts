@@ -24,7 +24,7 @@ describe('what a worker hears of a gateway', () => {
     expect(said()).to.deep.equal({ paidAtMs: Number.NEGATIVE_INFINITY, down: undefined, hasWitness: false });
   });
 
-  it('is that it is down when one has opened its circuit and nobody has paid since', () => {
+  it('is that it is down when one has opened its circuit and no worker has paid since', () => {
     expect(said([downAgo(300)], [{}], [{ paidAgoMs: 400 }]).down).to.include({
       code: 'http_502',
       evidence: 'response',
