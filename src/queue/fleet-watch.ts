@@ -16,7 +16,7 @@ const INTERVAL_MS = 500;
 const INTERVAL_WHEN_DOWN_MS = 200;
 
 /** A worker that is silent for this time has ended: the others divide its share of the requests. */
-export const FLEET_TTL_MS = 5_000;
+const FLEET_TTL_MS = 5_000;
 
 /** Without a reply by then, nobody knows which worker may probe. */
 const ASK_MS = 300;

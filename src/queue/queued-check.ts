@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster, Redis } from 'ioredis';
 import { QueueUnavailableError } from '../errors.ts';
+import { within } from '../process/deadline.ts';
 import { type PaymentQueueName, queueKey } from './bullmq-layout.ts';
 import { explainRedisError } from './redis-errors.ts';
 import { defineScript } from './scripts.ts';
@@ -51,8 +51,7 @@ export function combineKnownChecks(
   return (ids) =>
     askShards<boolean | undefined>(ids, checks.length, async (shard, own) => {
       const asked = checks[shard]!(own).catch(() => undefined);
-      const tooLate = sleep(REPLY_MS, undefined, { ref: false });
-      return (await Promise.race([asked, tooLate])) ?? own.map(() => undefined);
+      return (await within(performance.now() + REPLY_MS, asked)) ?? own.map(() => undefined);
     });
 }
 

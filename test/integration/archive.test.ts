@@ -12,6 +12,7 @@ import { createLedger, type PaidPayment } from '../../src/ledger/ledger.ts';
 import { rollBack } from '../../src/ledger/migrations.ts';
 import { createOpenDeadLetters } from '../../src/ledger/open-dead-letters.ts';
 import { atTestEnd } from '../support/cleanup.ts';
+import { rejectedLetter } from '../support/dead-letters.ts';
 import { aPayment, eventually, postPayment, testApi, testGateway, testRedis, testWorker } from '../support/relay.ts';
 import { freshDatabase, freshPrefix, sql } from '../support/services.ts';
 
@@ -123,19 +124,7 @@ describe('an archived payment', function () {
     const payment = paid();
     await archived([payment]);
     const { correlationId } = payment;
-    await deadLetters.bury([
-      {
-        jobId: correlationId,
-        correlationId,
-        amountText: '19.9',
-        payload: '{}',
-        code: 'rejected',
-        reason: 'HTTP 400',
-        gateway: 'primary',
-        attempts: 1,
-        acceptedAt: NOON,
-      },
-    ]);
+    await deadLetters.bury([rejectedLetter(correlationId)]);
     const states = () => sql<{ state: string }>(url, 'SELECT state FROM dead_letters');
     expect(await states()).to.deep.equal([{ state: 'paid' }]);
     // As if both had been committed so close together that neither saw the other.
@@ -245,11 +234,11 @@ describe('summaries over archived time', () => {
     }
   });
 
-  it('follow archived payments that are mended or removed by hand', async () => {
+  it('follow archived payments that are corrected or removed by hand', async () => {
     const { url, ledger, archived } = await stage();
-    const [mended, removed, kept] = [paid(), paid(), paid()];
-    await archived([mended, removed, kept]);
-    await sql(url, 'UPDATE payments_archive SET amount_cents = 7 WHERE correlation_id = $1', [mended.correlationId]);
+    const [corrected, removed, kept] = [paid(), paid(), paid()];
+    await archived([corrected, removed, kept]);
+    await sql(url, 'UPDATE payments_archive SET amount_cents = 7 WHERE correlation_id = $1', [corrected.correlationId]);
     await sql(url, 'DELETE FROM payments_archive WHERE correlation_id = $1', [removed.correlationId]);
     expect((await ledger.summarise({})).primary).to.deep.equal(totals(2, 1997));
   });

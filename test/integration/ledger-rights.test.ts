@@ -5,11 +5,12 @@ import { LedgerUnavailableError } from '../../src/errors.ts';
 import { createArchive } from '../../src/ledger/archive.ts';
 import { createLedgerByHand } from '../../src/ledger/by-hand.ts';
 import { createDb } from '../../src/ledger/db.ts';
-import { createDeadLetters, type DeadLetter } from '../../src/ledger/dead-letters.ts';
+import { createDeadLetters } from '../../src/ledger/dead-letters.ts';
 import { createLedger, type PaidPayment } from '../../src/ledger/ledger.ts';
 import { createOperatorActions } from '../../src/ledger/operator-actions.ts';
 import { createReconciliations } from '../../src/ledger/reconciliations.ts';
 import { atTestEnd } from '../support/cleanup.ts';
+import { rejectedLetter } from '../support/dead-letters.ts';
 import { freshDatabase, sql } from '../support/services.ts';
 
 /** The two blocks of docs/operating.md: the service, and what archive and purge need besides. */
@@ -19,20 +20,6 @@ const [SERVICE, BESIDES] = [...readFileSync('docs/operating.md', 'utf8').matchAl
 
 function paid(): PaidPayment {
   return { correlationId: randomUUID(), gateway: 'primary', amountCents: 1990, requestedAt: new Date() };
-}
-
-function dead(correlationId: string): DeadLetter {
-  return {
-    jobId: correlationId,
-    correlationId,
-    amountText: '19.9',
-    payload: '{}',
-    code: 'rejected',
-    reason: 'HTTP 400',
-    gateway: 'primary',
-    attempts: 1,
-    acceptedAt: new Date(),
-  };
 }
 
 /** A ledger whose user has no rights but those of these statements. */
@@ -67,8 +54,8 @@ describe('the documented rights of a PostgreSQL user', () => {
     );
     await ledger.insertPayments([payment, archived]);
     const deadLetters = createDeadLetters(db, { maxInvalid: 10 });
-    const letter = dead(randomUUID());
-    await deadLetters.bury([letter, dead(archived.correlationId)]);
+    const letter = rejectedLetter(randomUUID());
+    await deadLetters.bury([letter, rejectedLetter(archived.correlationId)]);
     const found = await deadLetters.lookUp([payment.correlationId, archived.correlationId, letter.jobId]);
     expect([...found.values()].map(({ isRecorded }) => isRecorded)).to.deep.equal([true, true, false]);
     await createLedgerByHand(db).record({ ...paid(), correlationId: letter.jobId }, 'anna');

@@ -1,3 +1,4 @@
+import type { DeadLetter } from '../../src/ledger/dead-letters.ts';
 import { sql } from './services.ts';
 
 export interface LetterOptions {
@@ -60,4 +61,19 @@ export async function statesOf(databaseUrl: string): Promise<Record<string, numb
     'SELECT state, count(*) FROM dead_letters GROUP BY state',
   );
   return Object.fromEntries(rows.map(({ state, count }) => [state, Number(count)]));
+}
+
+/** A payment that the primary has rejected, as a worker buries it. */
+export function rejectedLetter(correlationId: string): DeadLetter {
+  return {
+    jobId: correlationId,
+    correlationId,
+    amountText: '19.9',
+    payload: '{}',
+    code: 'rejected',
+    reason: 'HTTP 400',
+    gateway: 'primary',
+    attempts: 1,
+    acceptedAt: new Date(),
+  };
 }

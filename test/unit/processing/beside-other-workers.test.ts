@@ -82,14 +82,21 @@ describe('processPayment, while another worker has the right to probe', () => {
 describe("processPayment, with more payments than this worker's share of the requests", () => {
   const never = () => new Promise<typeof PAID>(() => {});
 
-  it('lets a payment wait for a place, however long that is: it is no pool_timeout', async () => {
+  /** A primary that pays, and its first payment only when that is resolved. */
+  function firstHeld() {
     const first = Promise.withResolvers<typeof PAID>();
     let sent = 0;
+    const primary = () => {
+      sent += 1;
+      return sent === 1 ? first.promise : PAID;
+    };
+    return { primary, first };
+  }
+
+  it('lets a payment wait for a place, however long that is: it is no pool_timeout', async () => {
+    const { primary, first } = firstHeld();
     const { start, clock, sends } = stage({
-      primary: () => {
-        sent += 1;
-        return sent === 1 ? first.promise : PAID;
-      },
+      primary,
       fallback: [PAID],
       policy: ON_POOL_TIMEOUT,
       shares: { primary: 1 },
@@ -160,13 +167,9 @@ describe("processPayment, with more payments than this worker's share of the req
   });
 
   it('waits for either gateway when both have no place', async () => {
-    const first = Promise.withResolvers<typeof PAID>();
-    let sent = 0;
+    const { primary, first } = firstHeld();
     const { start, clock, sends } = stage({
-      primary: () => {
-        sent += 1;
-        return sent === 1 ? first.promise : PAID;
-      },
+      primary,
       fallback: never,
       policy: AFTER_5_S,
       shares: { primary: 1, fallback: 1 },
