@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { UnrecoverableError } from 'bullmq';
 import { createApp } from '../../src/http/app.ts';
+import { MAX_UNDER_WAY } from '../../src/http/connections.ts';
 import { startServer } from '../../src/http/server.ts';
 import { type Documented, type Exchange, routesOf } from './api-document.ts';
 import { atTestEnd } from './cleanup.ts';
@@ -314,7 +315,10 @@ async function send(url: string, { method, path, headers = {}, body }: Request):
   return { method, path, ...response };
 }
 
-/** Sends a request line and these bytes. @returns the last response on the connection; an earlier one is of the head alone */
+/**
+ * Sends a request line and these bytes.
+ * @returns the last response on the connection; an earlier one is of the head alone, or to an earlier request in the bytes
+ */
 async function sendRaw({ api }: TestApi, method: string, path: string, rest: string): Promise<Exchange> {
   const socket = connect(api.port!, '127.0.0.1');
   let received = '';
@@ -345,16 +349,26 @@ async function guessUntil(status: number, { url }: TestApi, request: Request): P
   return guesses.find((guess) => guess.status === status) ?? guesses[0]!;
 }
 
-/** More than either limit of requests that wait for PostgreSQL. */
-const CROWD = 1_100;
+/** Each has as many requests under way as it can. The last of them get nothing but `busy`, whichever limit of waiting requests it is. */
+const CROWDED_CONNECTIONS = 50;
 
-async function beBusy({ url, config }: TestApi, request: Request): Promise<Exchange> {
-  const release = await holdTable(config.database.url);
-  const all = Array.from({ length: CROWD }, () => send(url, request));
-  const first = await Promise.race(all);
-  await release();
-  await Promise.all(all);
-  return first;
+/** @returns the response of the connection that has all its responses first */
+async function beBusy(api: TestApi, { method, path, headers = {}, body = '' }: Request): Promise<Exchange> {
+  const fields = Object.entries({ Host: 'x', 'Content-Length': body.length, ...headers });
+  const head = fields.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+  const requests = [
+    ...Array<string>(MAX_UNDER_WAY - 1).fill(`${head}\r\n${body}`),
+    `${head}Connection: close\r\n\r\n${body}`,
+  ].join(`${method} ${path} HTTP/1.1\r\n`);
+  const release = await holdTable(api.config.database.url);
+  const all = Array.from({ length: CROWDED_CONNECTIONS }, () => sendRaw(api, method, path, requests));
+  try {
+    return await Promise.race(all);
+  } finally {
+    // Not only after a response: whatever needs the ledger later would wait for the lock.
+    await release();
+    await Promise.allSettled(all);
+  }
 }
 
 /** A dead letter that only Redis has. */
