@@ -27,6 +27,13 @@ const TIMEOUT_CHECK_MS = 1_000;
 /** Bounds memory and file descriptors: an idle connection takes some 10 KB. Node closes further ones at once. */
 const MAX_CONNECTIONS = 8_192;
 
+/**
+ * How many new connections may wait to be accepted. The system's own limit may be lower (Linux: `net.core.somaxconn`, 4,096).
+ * With Node's 511 a larger burst of connections would wait a whole second: Linux ignores what does not fit, and the client
+ * tries again after that.
+ */
+const BACKLOG = MAX_CONNECTIONS;
+
 /** @throws the error of listening: another process has the address, or we may not use it. */
 export async function startServer(
   handler: RequestListener,
@@ -60,8 +67,8 @@ export async function startServer(
  * @throws the error of listening: another process has the address, or we may not use it.
  */
 async function listen(server: Server, { host, port }: { host: string; port: number }): Promise<void> {
-  if (!host.startsWith('/')) return listening(server, { host, port });
-  const options = { path: host, readableAll: true, writableAll: true };
+  if (!host.startsWith('/')) return listening(server, { host, port, backlog: BACKLOG });
+  const options = { path: host, readableAll: true, writableAll: true, backlog: BACKLOG };
   try {
     await listening(server, options);
   } catch (error) {

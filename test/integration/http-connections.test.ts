@@ -46,6 +46,15 @@ const post = (path: string | number, body = '{}') =>
 
 const statuses = (received: string) => [...received.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
 
+describe('a burst of connections', () => {
+  it('is taken at once, without a second of waiting for those that do not fit', async () => {
+    const { port } = await heldServer();
+    const startedAt = performance.now();
+    await Promise.all(Array.from({ length: 900 }, () => connection(port)));
+    expect(performance.now() - startedAt).to.be.below(1_000);
+  });
+});
+
 describe('pipelined requests', () => {
   it('are under way 32 at a time, and answered all, in their order', async () => {
     const { port, held, paths } = await heldServer();
