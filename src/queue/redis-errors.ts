@@ -1,15 +1,12 @@
 import { withoutArguments } from '../process/describe-error.ts';
 import type { Failure } from '../process/outage-log.ts';
 
-/** Too few replicas confirmed in time what was written. They may have it all the same, or get it later. */
+/**
+ * Too few replicas confirmed in time what was written, or it is not known how many must. They may have it all the same, or get it
+ * later.
+ */
 export class NotReplicatedError extends Error {
   override readonly name = 'NotReplicatedError';
-
-  constructor({ confirmed, wanted, waitedMs }: { confirmed: number; wanted: number; waitedMs: number }) {
-    super(
-      `${confirmed} of ${wanted} replicas of Redis have confirmed a write within ${waitedMs} ms: are they connected, and do they keep up?`,
-    );
-  }
 }
 
 /** What the first word of an error reply means, in words for an operator. */

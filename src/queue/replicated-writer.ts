@@ -25,8 +25,9 @@ export interface ReplicatedWriter {
    * The script must write: since Redis 7.2 `WAIT` covers what the connection has written last, and without a new write returns
    * at once.
    *
-   * The function throws NotReplicatedError when the script was carried out and too few replicas have confirmed it in time;
-   * otherwise what Redis replies, or that it does not respond. Then the script may have been carried out, too.
+   * The function throws NotReplicatedError when the script was carried out and too few replicas have confirmed it in time, or
+   * when it was not carried out because no sentinel says how many must; otherwise what Redis replies, or that it does not
+   * respond. Then the script may have been carried out, too.
    * @param keyCount how many of the arguments are keys
    */
   script<Reply>(lua: string, keyCount: number): Command<Reply>;
@@ -68,6 +69,8 @@ export function createReplicatedWriter({
       server = { shas: new Set(), seen: meet(connection) };
       servers.set(connection, server);
       connection.once('close', () => servers.delete(connection));
+      // The next write asks again.
+      server.seen.catch(() => servers.delete(connection));
     }
     return server;
   }
@@ -110,7 +113,9 @@ export function createReplicatedWriter({
     const isConfirmed = quorum.isEnough(confirmed, wanted, replication);
     if (replication !== undefined) quorum.looked(replication);
     if (isConfirmed) return written![1] as Reply;
-    throw new NotReplicatedError({ confirmed, wanted, waitedMs: CONFIRM_MS });
+    throw new NotReplicatedError(
+      `${confirmed} of ${wanted} replicas of Redis have confirmed a write within ${CONFIRM_MS} ms: are they connected, and do they keep up?`,
+    );
   }
 
   return {
@@ -145,7 +150,7 @@ interface Link {
   leave(): void;
   /** The server may be one that the others have given up. Does nothing soon after the last time. */
   leaveSometimes(): void;
-  /** How many replicas of its server may have been promoted. 0 when nothing promotes them. */
+  /** How many replicas of its server may have been promoted; 0 when nothing promotes them. @throws NotReplicatedError when nobody says it */
   countPromotable(): Promise<number>;
   close(): void;
 }
