@@ -22,11 +22,10 @@ import { combineEnqueuers, createEnqueuer } from './queue/enqueuer.ts';
 import { mayBeReplaced } from './queue/epoch.ts';
 import { combinePaymentFinders, createPaymentFinder } from './queue/find-payment.ts';
 import { startHeartbeat } from './queue/heartbeats.ts';
+import { createProducerShards } from './queue/producer-shards.ts';
 import { createQueueAdmin } from './queue/queue-admin.ts';
 import { createQueueWatch } from './queue/queue-state.ts';
 import { createProducerConnection, firstConnection, logConnection } from './queue/redis.ts';
-import { createShardChecks } from './queue/shard-checks.ts';
-import { createShardWriters } from './queue/shard-writers.ts';
 import { capacityOf, capOfShard, paymentQueues } from './queue/shards.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 
@@ -42,32 +41,26 @@ export interface Api extends Service {
  */
 export async function startApi(config: Config, logger: Logger, telemetry: Telemetry): Promise<Api> {
   const queues = paymentQueues(config.queue);
-  const { home: queue, shards } = queues;
+  const { home: queue } = queues;
   const redis = createProducerConnection(config.redis);
   logConnection(redis, logger);
   const db = createDb(config.database);
-  const { durability } = config.queue;
   const maxSize = capacityOf(config.queue);
-  const checks = createShardChecks({ redis, queues, durability, role: 'api', logger });
-  const writers = createShardWriters(config, redis, queues);
+  const shards = createProducerShards(config, { redis, queues, logger });
   const enqueuer = combineEnqueuers(
-    shards.map((shard, index) =>
+    shards.each.map((shard) =>
       createEnqueuer({
-        ...{ redis, queue: shard, maxSize: capOfShard(config.queue), shards: shards.length },
-        serverCheck: checks.shards[index]!,
-        writer: writers.shards[index],
+        ...{ ...shard, maxSize: capOfShard(config.queue), shards: config.queue.shards },
         notesTime: mayBeReplaced(config),
       }),
     ),
   );
   const queueAdmin = createQueueAdmin(config.redis, queues);
   const ledger = createLedger(db);
-  const queueWatch = createQueueWatch({ redis, queue, shards });
+  const queueWatch = createQueueWatch({ redis, queue, shards: queues.shards });
   const refusal = () => heartbeat.refusal;
-  const healthCheck = createRelayHealthCheck({ queueWatch, refusal, ledger, serverCheck: checks.all, maxSize });
-  const jobs = combinePaymentFinders(
-    shards.map((shard, index) => createPaymentFinder({ redis, queue: shard, serverCheck: checks.shards[index]! })),
-  );
+  const healthCheck = createRelayHealthCheck({ queueWatch, refusal, ledger, serverCheck: shards.check, maxSize });
+  const jobs = combinePaymentFinders(shards.each.map(createPaymentFinder));
   const deadLetters = createDeadLetters(db, config.deadLetters);
   const reconciliations = createReconciliations(db);
   const actions = createOperatorActions(db);
@@ -97,11 +90,10 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
           redis,
           db,
           queues,
-          writers,
+          shards,
           enqueuer,
           queueAdmin,
           queueWatch,
-          checks,
           jobs,
           ledger,
           deadLetters,
@@ -127,7 +119,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
   // Connect to Redis before the first request arrives. If Redis is down, listen all the same.
   await firstConnection(redis);
   if (redis.status === 'ready') {
-    const usable = Promise.all(checks.shards.map((check) => check.whenUsable()));
+    const usable = Promise.all(shards.each.map(({ serverCheck }) => serverCheck.whenUsable()));
     await within(performance.now() + FIRST_CHECK_MS, usable);
   }
   let server: HttpServer;
@@ -135,8 +127,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
     server = await startServer(app, config);
   } catch (error) {
     await heartbeat.close();
-    checks.all.close();
-    writers.close();
+    shards.close();
     redis.disconnect();
     const fault = listenFault(config, error as NodeJS.ErrnoException, 'PORT');
     throw fault === undefined ? error : new ConfigError([fault]);
@@ -154,8 +145,7 @@ export async function startApi(config: Config, logger: Logger, telemetry: Teleme
       movingLateRows.close();
       await enqueuer.close();
       await heartbeat.close();
-      checks.all.close();
-      writers.close();
+      shards.close();
       await queueAdmin.close();
       redis.disconnect();
       await db.destroy();

@@ -15,11 +15,10 @@ import { createSettleByHand } from './operations/settle-by-hand.ts';
 import { createSettleUnresolved } from './operations/settle-unresolved.ts';
 import { createAcceptedMinutes } from './queue/accepted-minutes.ts';
 import type { PaymentFinder } from './queue/find-payment.ts';
+import type { ProducerShards } from './queue/producer-shards.ts';
 import { combineQueuedChecks, createQueuedCheck } from './queue/queued-check.ts';
 import type { ServerCheckOptions } from './queue/server-check.ts';
-import type { ShardChecks } from './queue/shard-checks.ts';
 import { expectShards } from './queue/shard-count.ts';
-import type { ShardWriters } from './queue/shard-writers.ts';
 import { capacityOf, type PaymentQueues } from './queue/shards.ts';
 import { createSteering } from './queue/steering.ts';
 import { combineWaitingJobs, createWaitingJobs } from './queue/waiting-jobs.ts';
@@ -33,8 +32,7 @@ interface SharedParts
   readonly redis: ServerCheckOptions['redis'];
   readonly db: ReturnType<typeof createDb>;
   readonly queues: PaymentQueues;
-  readonly writers: ShardWriters;
-  readonly checks: ShardChecks;
+  readonly shards: ProducerShards;
   readonly jobs: PaymentFinder;
   readonly ledger: Ledger;
   readonly deadLetters: DeadLetters;
@@ -44,11 +42,9 @@ interface SharedParts
 
 /** The operator's part of an API node. Only a node with an operator's login loads this file and what it imports. */
 export function createOperator(config: Config, shared: SharedParts): readonly Route[] {
-  const { redis, db, queues, writers, checks, jobs, ledger, deadLetters, queueWatch, trail } = shared;
-  const { home: queue, shards } = queues;
-  const waitingJobs = combineWaitingJobs(
-    shards.map((shard, index) => createWaitingJobs({ redis, queue: shard, writer: writers.shards[index] })),
-  );
+  const { redis, db, queues, shards, jobs, ledger, deadLetters, queueWatch, trail } = shared;
+  const { home: queue } = queues;
+  const waitingJobs = combineWaitingJobs(shards.each.map(createWaitingJobs));
   const settleByHand = createSettleByHand({
     jobs,
     ledger,
@@ -62,11 +58,9 @@ export function createOperator(config: Config, shared: SharedParts): readonly Ro
   return createOperatorRoutes({
     ...shared,
     openDeadLetters: createOpenDeadLetters(db),
-    areQueued: combineQueuedChecks(
-      shards.map((shard, index) => createQueuedCheck({ redis, queue: shard, serverCheck: checks.shards[index]! })),
-    ),
-    expectShards: () => expectShards(redis, shared.queues),
-    steering: createSteering({ redis, queue, writer: writers.home }),
+    areQueued: combineQueuedChecks(shards.each.map(createQueuedCheck)),
+    expectShards: () => expectShards(redis, queues),
+    steering: createSteering({ redis, queue, writer: shards.homeWriter }),
     settleByHand,
     settleUnresolved: createSettleUnresolved({ settle: settleByHand, waitingJobs, trail }),
     readState: createRelayState({

@@ -3,10 +3,9 @@ import { within } from '../process/deadline.ts';
 import type { Logger } from '../process/logger.ts';
 import { combineEnqueuers, createEnqueuer, type Enqueuer } from './enqueuer.ts';
 import { mayBeReplaced } from './epoch.ts';
+import { createProducerShards } from './producer-shards.ts';
 import { combineQueuedChecks, createQueuedCheck, type QueuedCheck } from './queued-check.ts';
 import { createProducerConnection, firstConnection } from './redis.ts';
-import { createShardChecks } from './shard-checks.ts';
-import { createShardWriters } from './shard-writers.ts';
 import { capOfShard, paymentQueues } from './shards.ts';
 
 /** The queue for an action of operators. It has its own connection, so that an action does not delay payments. */
@@ -38,26 +37,20 @@ export async function openOperatorQueue(
   const redis = createProducerConnection(redisConfig);
   // A lost connection fails the commands. Without a listener its event would end the process.
   redis.on('error', () => {});
-  const checks = createShardChecks({ redis, queues, durability: queueConfig.durability, role: 'api', logger });
-  const writers = createShardWriters(config, redis, queues);
+  const shards = createProducerShards(config, { redis, queues, logger });
   const maxSize = Math.max(1, Math.floor(RETRY_SHARE * capOfShard(queueConfig)));
-  const parts = queues.shards.map((queue, index) => ({ redis, queue, serverCheck: checks.shards[index]! }));
   const { enqueueAgain } = combineEnqueuers(
-    parts.map((part, index) =>
-      createEnqueuer({
-        ...{ ...part, maxSize, shards: queueConfig.shards, writer: writers.shards[index] },
-        notesTime: mayBeReplaced(config),
-      }),
+    shards.each.map((shard) =>
+      createEnqueuer({ ...shard, maxSize, shards: queueConfig.shards, notesTime: mayBeReplaced(config) }),
     ),
   );
   await firstConnection(redis);
-  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, checks.all.whenUsable());
+  if (redis.status === 'ready') await within(performance.now() + FIRST_CHECK_MS, shards.check.whenUsable());
   return {
     enqueueAgain,
-    areQueued: combineQueuedChecks(parts.map(createQueuedCheck)),
+    areQueued: combineQueuedChecks(shards.each.map(createQueuedCheck)),
     close() {
-      checks.all.close();
-      writers.close();
+      shards.close();
       redis.disconnect();
     },
   };
