@@ -65,6 +65,7 @@ export function startWorker(
     onStuck,
   }: { telemetry: Telemetry; writesHeartbeat: boolean; onStuck: (reason: string) => void },
 ): Service {
+  const id = randomUUID();
   const queues = paymentQueues(config.queue);
   const { concurrency, turnMs } = config.worker;
   const redis = createWorkerConnection(config.redis);
@@ -85,6 +86,7 @@ export function startWorker(
   const fleet = watchFleet({
     redis,
     queue: queues.home,
+    workerId: id,
     report: () => member.report(),
     isDown: () => member.isDown,
     onHeard: (others, askedAtMs) => member.hear(others, askedAtMs),
@@ -100,7 +102,7 @@ export function startWorker(
     });
     const { name } = gateway;
     const circuit = createCircuit({
-      gateway: gateway.name,
+      gateway: name,
       failureThreshold: FAILURE_THRESHOLD,
       probeIntervalMs: PROBE_INTERVAL_MS,
       // At most two probes at once: a payment sent to a silent gateway may be charged late, and the ledger lacks it until then.
@@ -145,7 +147,6 @@ export function startWorker(
     logger,
   });
 
-  const id = randomUUID();
   const places = queues.shards.length > 1 ? createPlaces(concurrency) : undefined;
   const inFlight = (): number => shards.reduce((sum, shard) => sum + shard.inFlight, 0);
   // A full worker must not lose time: it could finish payments and take others.

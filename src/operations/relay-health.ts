@@ -6,7 +6,7 @@ import { ACCEPTING_SHARE } from '../queue/memory-headroom.ts';
 import type { QueueState, QueueWatch } from '../queue/queue-state.ts';
 import { lastingFault, type ServerCheck } from '../queue/server-check.ts';
 import type { Since, WorkerVitals } from '../telemetry/heartbeat.ts';
-import { PROBLEM_CODES } from '../telemetry/labels.ts';
+import { GATEWAYS, PROBLEM_CODES } from '../telemetry/labels.ts';
 
 export type ProblemCode = (typeof PROBLEM_CODES)[number];
 
@@ -231,7 +231,7 @@ function ofWorkers(workers: readonly WorkerVitals[]): Finding[] {
     const where = said.length < workers.length ? ` (in ${said.length} of ${workers.length} workers)` : '';
     findings.push({ code, cause: `${before}${first.detail}${where}`, since: first.since });
   };
-  for (const gateway of ['primary', 'fallback'] as const) {
+  for (const gateway of GATEWAYS) {
     const said = workers.flatMap(({ gateways: { [gateway]: it } }) => (it.alone ? [] : (it.down ?? [])));
     add(`${gateway}_down`, said, `the ${gateway} gateway does not accept payments: `);
   }
@@ -250,14 +250,11 @@ function ofWorkers(workers: readonly WorkerVitals[]): Finding[] {
 
 /** Names each worker that fails where others pay. The gateway is not down then. */
 function ofThoseAlone(workers: readonly WorkerVitals[]): Finding[] {
-  const said = (['primary', 'fallback'] as const).flatMap((gateway) =>
-    workers.flatMap(
-      ({
-        gateways: {
-          [gateway]: { alone },
-        },
-      }) => (alone ? [{ gateway, ...alone }] : []),
-    ),
+  const said = GATEWAYS.flatMap((gateway) =>
+    workers.flatMap(({ gateways }) => {
+      const { alone } = gateways[gateway];
+      return alone ? [{ gateway, ...alone }] : [];
+    }),
   );
   if (said.length === 0) return [];
   const each = said.map(({ gateway, detail }) => `${detail} (${gateway} gateway)`).join('; ');

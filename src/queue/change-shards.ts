@@ -2,13 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cluster, Redis } from 'ioredis';
 import type { Config } from '../config.ts';
-import { ConflictError, QueueUnavailableError } from '../errors.ts';
+import { ConflictError } from '../errors.ts';
 import { type PaymentQueueName, shardsKey } from './bullmq-layout.ts';
 import { dropBuried } from './failed-jobs.ts';
 import { readShard, type Shard } from './read-shard.ts';
-import { explainRedisError } from './redis-errors.ts';
 import { defineWrite, writerFor } from './replicated-writer.ts';
-import { closerOf, closingMark, countOf, isClosed } from './shard-count.ts';
+import { closerOf, closingMark, countOf, isClosed, noReply } from './shard-count.ts';
 import { paymentQueues } from './shards.ts';
 
 /** The shards of a relay, whatever QUEUE_SHARDS says. */
@@ -169,8 +168,7 @@ export function createShards(config: Pick<Config, 'redis' | 'queue'>, redis: Red
       return await command();
     } catch (cause) {
       if (cause instanceof ConflictError || (signal?.aborted && cause === signal.reason)) throw cause;
-      const { detail } = explainRedisError(cause);
-      throw new QueueUnavailableError(`the number of shards: ${detail}`, { cause, retryAfterSeconds: 1 });
+      throw noReply(cause);
     }
   }
 

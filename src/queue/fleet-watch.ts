@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import type { Cluster, Redis } from 'ioredis';
 import type { GatewayName } from '../payment.ts';
 import { within } from '../process/deadline.ts';
@@ -64,6 +63,7 @@ export type ProbeReply =
 export function watchFleet({
   redis,
   queue,
+  workerId,
   report,
   isDown,
   onHeard,
@@ -71,6 +71,8 @@ export function watchFleet({
 }: {
   redis: Redis | Cluster;
   queue: PaymentQueueName;
+  /** Of this worker; no other one has it. */
+  workerId: string;
   /** What this worker says now. */
   report: () => string;
   /** Whether a gateway is down for this worker. */
@@ -82,7 +84,6 @@ export function watchFleet({
   const takeProbe = defineScript<[number, number, number, number]>(redis, 'take-probe', 2);
   const tellProbe = defineScript<number>(redis, 'tell-probe', 2);
   const key = fleetKey(queue);
-  const workerId = randomUUID();
   const outage = createOutageLog(logger, {
     message: 'workers cannot tell each other what they know about the gateways',
     endMessage: 'workers tell each other again what they know about the gateways',
@@ -107,11 +108,8 @@ export function watchFleet({
       isSpeaking = false;
       const isLate = speaksAgain;
       speaksAgain = false;
-      if (!isClosed)
-        timer = setTimeout(
-          speakNow,
-          isLate ? 0 : isDown() && hasOthers() ? INTERVAL_WHEN_DOWN_MS : INTERVAL_MS,
-        ).unref();
+      const turnMs = isDown() && hasOthers() ? INTERVAL_WHEN_DOWN_MS : INTERVAL_MS;
+      if (!isClosed) timer = setTimeout(speakNow, isLate ? 0 : turnMs).unref();
     }
   }
 

@@ -106,12 +106,17 @@ export async function expectShards(redis: Redis | Cluster, { home, shards }: Pay
   try {
     written = await redis.get(shardsKey(home));
   } catch (cause) {
-    const { detail } = explainRedisError(cause);
-    throw new QueueUnavailableError(`the number of shards: ${detail}`, { cause, retryAfterSeconds: 1 });
+    throw noReply(cause);
   }
   // Without a number no process has used the queue yet.
   if (written === null || countOf(written) === shards.length) return;
   throw new QueueUnavailableError(otherNumber(countOf(written), shards.length).detail, { retryAfterSeconds: 1 });
+}
+
+/** Redis did not carry out a command about the number of shards. */
+export function noReply(cause: unknown): QueueUnavailableError {
+  const { detail } = explainRedisError(cause);
+  return new QueueUnavailableError(`the number of shards: ${detail}`, { cause, retryAfterSeconds: 1 });
 }
 
 /** Logged and shown, and no fault: the workers must drain the shards. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { startRedis } from '../../dev/local/redis.ts';
 import { loadConfig } from '../../src/config.ts';
@@ -23,6 +24,7 @@ async function fleetOf(count: number, { url }: { url?: string } = {}) {
     const { logger } = recordingLogger();
     const watch = watchFleet({
       ...{ redis, queue, logger },
+      workerId: randomUUID(),
       report: () => name,
       isDown: () => true,
       onHeard: (others) => {
